@@ -1,0 +1,97 @@
+"""How much memory and time a large CSV takes on its way in.
+
+Writes a CSV of made-up rows (a load test: words drawn from a small list by a seeded generator),
+ingests it in a fresh process, and prints one JSON object: seconds, rows per second, and the peak
+resident memory above what the imports alone take. The files are deleted afterwards.
+
+    python benchmarks/ingest_memory.py --rows 5000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_LABELS = ("World", "Sports", "Business", "Sci/Tech")
+_VOCABULARY = (
+    "market team study talks price goal chip vote bank match probe rival share coach orbit leader "
+    "profit season signal border growth record sensor treaty the a of in on for with after over"
+)
+_WORDS = tuple(_VOCABULARY.split())
+_WORDS_PER_ROW = 40
+# Rows are put together from this many ready sentences, so that writing is quick.
+_SENTENCES = 2000
+_MEBIBYTE = 2**20
+
+
+def write_rows(path: Path, *, rows: int, seed: int) -> None:
+    """Writes `rows` rows of label and text; some texts hold quotes, commas and line breaks."""
+    generator = random.Random(seed)  # noqa: S311 - a load test, no secret
+    halves = [" ".join(generator.choices(_WORDS, k=_WORDS_PER_ROW // 2)) for _ in range(_SENTENCES)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write("label,text\n")
+        for number in range(rows):
+            text = f"{generator.choice(halves)} {generator.choice(halves)} {number}"
+            if number % 50 == 0:
+                text = f'"{text}, he said ""so""\nand left"'
+            file.write(f"{_LABELS[number % 4]},{text}\n")
+
+
+def resident_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    # Linux counts in kibibytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def ingest_and_measure(path: Path, cache: Path) -> dict[str, float]:
+    """Ingests in this process, which should be a fresh one."""
+    from pennyweight.data.ingest import Source, ingest
+
+    baseline = resident_bytes()
+    started = time.perf_counter()
+    rows = ingest(Source(str(path)), labels=_LABELS, cache=cache)
+    seconds = time.perf_counter() - started
+    peak = resident_bytes()
+    return {
+        "rows": rows.read,
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(rows.read / seconds),
+        "baseline_mebibytes": round(baseline / _MEBIBYTE, 1),
+        "peak_mebibytes": round(peak / _MEBIBYTE, 1),
+        "peak_over_baseline_mebibytes": round((peak - baseline) / _MEBIBYTE, 1),
+    }
+
+
+def main() -> None:
+    """Writes the file, measures in a fresh process, prints JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--measure", nargs=2, metavar=("CSV", "CACHE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(ingest_and_measure(*map(Path, arguments.measure))))
+        return
+    with tempfile.TemporaryDirectory(prefix="pennyweight-ingest-") as folder:
+        path = Path(folder) / "rows.csv"
+        write_rows(path, rows=arguments.rows, seed=arguments.seed)
+        measured = subprocess.run(
+            [sys.executable, __file__, "--measure", str(path), str(Path(folder) / "cache")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        report = {"csv_mebibytes": round(path.stat().st_size / _MEBIBYTE, 1)}
+        print(json.dumps(report | json.loads(measured.stdout), indent=2))
+
+
+if __name__ == "__main__":
+    main()

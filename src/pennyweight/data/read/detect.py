@@ -1,0 +1,66 @@
+"""Tells a file's format by what it begins with, and by its ending where that says nothing."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import TYPE_CHECKING
+
+from pennyweight.data.read.saved import is_saved
+from pennyweight.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["format_of"]
+
+_HEAD_BYTES = 4096
+# A class in quotes, then a text in quotes: no header begins like that.
+_AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","')
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+
+
+def format_of(path: Path, endings: Mapping[str, str]) -> str:
+    """The format's name.
+
+    Args:
+        path: an existing file or directory.
+        endings: file name ending -> format.
+
+    Raises:
+        DataError: it cannot be told, or the file is packed.
+    """
+    if path.is_dir():
+        if is_saved(path):
+            return "datasets"
+        raise DataError(f"{path}: a folder, but not one of datasets' save_to_disk; name a file")
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+    for magic, name in _PACKED.items():
+        if head.startswith(magic):
+            raise DataError(f"{path}: packed with {name}; unpack it first")
+    by_ending = endings.get(path.suffix.lower())
+    return _by_content(head, by_ending) or by_ending or _refuse(path, endings)
+
+
+def _by_content(head: bytes, by_ending: str | None) -> str | None:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05":
+        return "pickle"
+    if by_ending in {None, "csv", "ag_news_csv"}:
+        if _AG_NEWS.match(head):
+            return "ag_news_csv"
+        if by_ending is not None:
+            return "csv"
+    if by_ending is None and head.lstrip().startswith(b"{"):
+        return "jsonl"
+    return None
+
+
+def _refuse(path: Path, endings: Mapping[str, str]) -> str:
+    known = ", ".join(endings)
+    raise DataError(
+        f"{path}: its format cannot be told; endings that say it: {known}; or name its format"
+    )

@@ -1,0 +1,56 @@
+"""JSON Lines: one object a line; empty lines are ignored."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING
+
+from pennyweight.data.read.lines import Line, check_text, source_of, text_lines
+from pennyweight.data.read.record import Opened, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["open_jsonl"]
+
+# Objects may differ in their keys, so the columns are the union over the first of them.
+_OBJECTS_FOR_COLUMNS = 100
+
+
+def open_jsonl(path: Path, split: str | None) -> Opened:
+    """Opens a JSON Lines file.
+
+    Raises:
+        DataError: the file is empty, or no UTF-8.
+    """
+    check_text(path)
+    names: dict[str, None] = {}
+    for record in itertools.islice(_records(path), _OBJECTS_FOR_COLUMNS):
+        names.update(dict.fromkeys(record.values or ()))
+    return Opened(tuple(names), lambda columns: _records(path))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    number = 0
+    for line in text_lines(path):
+        if not line.text.strip(" \t\r\n"):
+            continue
+        number += 1
+        values, problem = _parsed(line)
+        yield Record(number, line.number, values, problem, source_of([line]))
+
+
+def _parsed(line: Line) -> tuple[dict[str, object] | None, str | None]:
+    if line.problem is not None:
+        return None, line.problem
+    try:
+        values = json.loads(line.text)
+    except json.JSONDecodeError as problem:
+        return None, f"broken JSON: {problem.msg} at character {problem.colno}"
+    except (ValueError, RecursionError) as problem:
+        return None, f"broken JSON: {problem}"
+    if not isinstance(values, dict):
+        return None, "not a JSON object"
+    return values, None

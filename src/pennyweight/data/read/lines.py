@@ -1,0 +1,104 @@
+r"""Physical lines of a text file, with bounded memory and with nothing lost.
+
+Lines end at `\n` alone, which is what row numbers in editors go by; a `\r` before it stays with
+the line. A UTF-8 byte order mark is dropped. Bytes that are no UTF-8 come through as surrogates.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, NamedTuple
+
+from pennyweight.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "INVALID_UTF8",
+    "TOO_LONG",
+    "Line",
+    "check_text",
+    "problem_of",
+    "source_of",
+    "text_lines",
+]
+
+_MAX_BYTES = 16 * 2**20
+INVALID_UTF8 = r"invalid UTF-8 (kept with \xNN for such a byte and \\ for a backslash)"
+TOO_LONG = f"line longer than {_MAX_BYTES:,} bytes"
+_NUL = "NUL byte"
+# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
+_OTHER_ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+class Line(NamedTuple):
+    """One physical line, its end included; a longer one than 16 MiB comes in pieces."""
+
+    number: int
+    text: str
+    problem: str | None
+
+
+def check_text(path: Path) -> None:
+    """Refuses a file that holds no UTF-8 text at all.
+
+    Raises:
+        DataError: the file is empty, or begins with the mark of UTF-16 or UTF-32.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    for mark, name in _OTHER_ENCODINGS:
+        if head.startswith(mark):
+            raise DataError(f"{path}: the file is {name}; save it as UTF-8")
+    if not head.removeprefix(codecs.BOM_UTF8):
+        raise DataError(f"{path}: the file is empty")
+
+
+def text_lines(path: Path) -> Iterator[Line]:
+    """Streams the lines of a file, numbered from 1."""
+    number, inside_long_line = 1, False
+    with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        readline = file.readline
+        while line := readline(_MAX_BYTES):
+            problem = None
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text, problem = line.decode(errors="surrogateescape"), INVALID_UTF8
+            if "\0" in text:
+                problem = problem or _NUL
+            ended = text[-1] == "\n"
+            if inside_long_line or (not ended and len(line) == _MAX_BYTES):
+                problem, inside_long_line = TOO_LONG, not ended
+            yield Line(number, text, problem)
+            number += ended
+
+
+def problem_of(lines: Sequence[Line], *, also: str | None = None) -> str | None:
+    """What is wrong with the lines of one row, in one phrase; None when nothing is."""
+    if also is None and len(lines) == 1:
+        return lines[0].problem
+    problems = dict.fromkeys(filter(None, (also, *(line.problem for line in lines))))
+    return "; ".join(problems) or None
+
+
+def source_of(lines: Sequence[Line]) -> str:
+    """The lines as the file had them; bytes that are no UTF-8 escaped, see `INVALID_UTF8`."""
+    if len(lines) == 1 and lines[0].problem is None:
+        return lines[0].text
+    text = "".join(line.text for line in lines)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        escaped = text.replace("\\", "\\\\").encode(errors="surrogateescape")
+        return escaped.decode(errors="backslashreplace")
+    return text

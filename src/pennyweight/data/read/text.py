@@ -1,0 +1,38 @@
+"""Plain text: one text a line, in the one column `text`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pennyweight.data.read.lines import check_text, source_of, text_lines
+from pennyweight.data.read.record import Columns, Opened, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["open_lines"]
+
+
+def open_lines(path: Path, split: str | None) -> Opened:
+    """Opens a text file; empty lines at its end are ignored, others are rows without text.
+
+    Raises:
+        DataError: the file is empty, or no UTF-8.
+    """
+    check_text(path)
+
+    def records(columns: Columns | None) -> Iterator[Record]:
+        empty = 0
+        for line in text_lines(path):
+            text = line.text.removesuffix("\n").removesuffix("\r")
+            if not text:
+                empty += 1
+                continue
+            # Empty lines count only once a text follows; until then they may be the file's end.
+            for number in range(line.number - empty, line.number):
+                yield Record(number, number, {"text": ""}, None, "\n")
+            empty = 0
+            yield Record(line.number, line.number, {"text": text}, line.problem, source_of([line]))
+
+    return Opened(("text",), records)

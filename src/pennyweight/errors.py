@@ -1,0 +1,62 @@
+"""Every exception that Pennyweight raises on purpose, on one screen.
+
+PennyweightError                the message is for the user: one line, no traceback, exit code 2
+├── RecipeError                 a recipe that cannot be read, or says something that is not allowed
+├── DataError                   a file, row or column that cannot be used
+│   └── UnsafePickleError       a pickle that asks for more than plain columns
+├── BaseModelError              a base model that cannot be found, reached or used
+├── BudgetError                 a plan over its budget, or a count that does not add up
+├── TrainingError               training that cannot start or go on
+│   └── NonFiniteLossError      a loss that is NaN or infinite
+└── RunError                    a run directory or adapter that cannot be read or written
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BaseModelError",
+    "BudgetError",
+    "DataError",
+    "NonFiniteLossError",
+    "PennyweightError",
+    "RecipeError",
+    "RunError",
+    "TrainingError",
+    "UnsafePickleError",
+]
+
+
+class PennyweightError(Exception):
+    """Base of all; its text says what was given, what is allowed and how to go on."""
+
+
+class RecipeError(PennyweightError):
+    """A recipe that cannot be read, or says something that is not allowed."""
+
+
+class DataError(PennyweightError):
+    """A file, row or column that cannot be used."""
+
+
+class UnsafePickleError(DataError):
+    """A pickle that asks for more than plain columns; nothing of it was executed."""
+
+
+class BaseModelError(PennyweightError):
+    """A base model that cannot be found, reached or used."""
+
+
+class BudgetError(PennyweightError):
+    """A plan over its budget, or a count that does not add up."""
+
+
+class TrainingError(PennyweightError):
+    """Training that cannot start or go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss that is NaN or infinite."""
+
+
+class RunError(PennyweightError):
+    """A run directory or adapter that cannot be read or written."""

@@ -1,0 +1,46 @@
+"""Whether the hub answers, found out quickly: nothing here hangs, and nothing is downloaded.
+
+The libraries that download retry and wait; a user without network should not. So every download
+of ours is preceded by one short question to the same endpoint, unless a cached copy will do.
+"""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+
+from huggingface_hub import constants
+
+__all__ = ["unreachable"]
+
+
+def unreachable(*, timeout_seconds: float = 5.0) -> str | None:
+    """Why the hub cannot be used now, in a few words; None if it answers.
+
+    Any HTTP answer counts as an answer, an error status too. The whole question, name
+    resolution included, takes no longer than `timeout_seconds`.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answer: list[str | None] = []
+    # A thread, because no timeout of the standard library covers the look-up of the host's name.
+    thread = threading.Thread(
+        target=lambda: answer.append(_ask(constants.ENDPOINT, timeout_seconds)), daemon=True
+    )
+    thread.start()
+    thread.join(timeout_seconds)
+    return answer[0] if answer else f"no answer within {timeout_seconds:g} seconds"
+
+
+def _ask(endpoint: str, timeout_seconds: float) -> str | None:
+    if not endpoint.startswith(("https://", "http://")):
+        return f"HF_ENDPOINT is not a web address: {endpoint}"
+    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - checked above
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds):  # noqa: S310
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,0 +1,11 @@
+"""Recipes: one TOML file describes one system."""
+
+from pennyweight.recipe.load import (
+    dump_recipe,
+    load_recipe,
+    resolve_recipe,
+    shipped_recipes,
+)
+from pennyweight.recipe.schema import Recipe
+
+__all__ = ["Recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]

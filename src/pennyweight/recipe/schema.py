@@ -1,0 +1,338 @@
+"""What a recipe may say: one frozen, typed section per concern, every default in this file.
+
+`Recipe` is the root. Sections that choose a method (`adapter`, `optimizer`, `schedule`) are told
+apart by their `method` key, so that each method has its own fields and a wrong pair cannot be
+written down. A union that pydantic would explain at length carries an `allowed` text instead.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from pennyweight.data.clean import STEPS
+
+__all__ = [
+    "AdamW",
+    "Adapter",
+    "Base",
+    "Budget",
+    "Data",
+    "EarlyStopping",
+    "Evaluate",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Section",
+    "SourceTable",
+    "Train",
+]
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _strings(default: tuple[str, ...], description: str) -> Any:  # noqa: ANN401 - pydantic's own
+    """A list of strings in TOML, a tuple of them here."""
+    return Field(default, description=description, strict=False)
+
+
+class Base(Section):
+    """`[base]`: the frozen pretrained encoder."""
+
+    name: str = Field(
+        "roberta-base",
+        min_length=1,
+        description='a hub id, a local directory in the hub\'s format, or "embedded"',
+    )
+    revision: str | None = Field(None, description="commit, tag or branch on the hub")
+    weights: Literal["pretrained", "random"] = Field(
+        "pretrained", description='"random" builds the encoder from its config alone, untrained'
+    )
+    tokenizer: str | None = Field(
+        None, description="hub id or local directory of the tokenizer, when not the base's own"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="transformers' attention implementation"
+    )
+    dropout: Fraction | None = Field(
+        None, description="dropout inside the frozen encoder; left out, the base's own"
+    )
+
+
+def _source_from_text(value: object) -> object:
+    return {"location": value} if isinstance(value, str) else value
+
+
+class SourceTable(Section):
+    """Where rows come from, as a table; a plain string stands for its `location` alone."""
+
+    location: str = Field(min_length=1, description='a file, "hub:NAME[:SPLIT]", "sample:SPLIT"')
+    format: str | None = Field(None, description="a reader's name; left out, told from the file")
+    text_columns: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="columns joined by a space into the text"
+    )
+    label_column: str | None = Field(None, description="the column that holds the label")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub data set")
+
+    @model_serializer(mode="wrap")
+    def _as_text_when_plain(self, handler: SerializerFunctionWrapHandler) -> object:
+        table: dict[str, object] = {k: v for k, v in handler(self).items() if v is not None}
+        return table["location"] if set(table) == {"location"} else table
+
+
+Source = Annotated[
+    SourceTable,
+    BeforeValidator(_source_from_text),
+    Field(
+        json_schema_extra={
+            "allowed": 'a file, "hub:NAME[:SPLIT]" or "sample:SPLIT", or a table with "location"'
+        }
+    ),
+]
+
+
+class Data(Section):
+    """`[data]`: rows, labels, cleaning, split and leak checks."""
+
+    train: Source | None = Field(None, description="labelled training rows")
+    validation: Source | None = Field(
+        None, description="labelled validation rows; left out, they are split off the training rows"
+    )
+    labels: tuple[str, ...] = Field(
+        ("World", "Sports", "Business", "Sci/Tech"),
+        min_length=2,
+        strict=False,
+        description="the classes' names, in the order of their indices",
+    )
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.05, description="share of the training rows that is split off, stratified by class"
+    )
+    train_rows: PositiveInt | None = Field(
+        None, description="train on this many rows, drawn by the seed; left out, on all"
+    )
+    max_tokens: Annotated[int, Field(ge=4)] = Field(
+        256, description="longer texts are cut to this many tokens"
+    )
+    clean: tuple[str, ...] = _strings((), "cleaning steps by name, in order")
+    on_bad_row: Literal["stop", "set-aside"] = Field(
+        "stop", description="what a row that cannot be used does to the run"
+    )
+    overlap: Literal["remove", "keep", "refuse"] = Field(
+        "remove", description="training rows that stand exactly in a held-out set"
+    )
+    near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.8, description="Jaccard similarity from which two texts count as near duplicates"
+    )
+
+    @field_validator("clean")
+    @classmethod
+    def _clean_steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        for step in steps:
+            if step not in STEPS:
+                raise ValueError(f'no cleaning step "{step}"; there are {", ".join(STEPS)}')
+        return steps
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Data:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two of data.labels are the same name; each class needs its own")
+        return self
+
+
+class Budget(Section):
+    """`[budget]`: the hard limit, head and biases counted."""
+
+    trainable_parameters: PositiveInt = Field(1_000_000, description="the most that may be trained")
+
+
+Rank = PositiveInt | Literal["fill"] | dict[str, NonNegativeInt]
+Alpha = PositiveFloat | dict[str, PositiveFloat]
+
+
+class Adapter(Section):
+    """`[adapter]`: low-rank adaptation W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685)."""
+
+    method: Literal["lora"] = Field("lora", description="the adapter method")
+    targets: tuple[str, ...] = Field(
+        ("query", "value"),
+        min_length=1,
+        strict=False,
+        description="patterns of the weight matrices that get an adapter",
+    )
+    rank: Rank = Field(
+        8,
+        description="rank of every target, or per pattern",
+        json_schema_extra={
+            "allowed": 'a whole number from 1, "fill", or a table of patterns and whole numbers from 0'
+        },
+    )
+    alpha: Alpha = Field(
+        16.0,
+        description="strength of every target, or per pattern; the scaling is alpha / rank",
+        json_schema_extra={"allowed": "a number above 0, or a table of patterns and such numbers"},
+    )
+    dropout: Fraction = Field(0.0, description="dropout on the adapter's input")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="biases to train too")
+    head: Literal["full", "low-rank", "output-only", "frozen"] = Field(
+        "full", description="how much of the classification head is trained"
+    )
+    head_rank: PositiveInt = Field(8, description='rank of the head\'s dense layer, head = "low-rank"')
+
+
+class _Warmup(Section):
+    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warm-up")
+    warmup_ratio: Fraction = Field(0.0, description="the same, as a share of all steps")
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> _Warmup:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("give warmup_steps or warmup_ratio, not both")
+        return self
+
+
+class LinearSchedule(_Warmup):
+    """Linear decay to zero."""
+
+    method: Literal["linear"] = "linear"
+
+
+class CosineSchedule(_Warmup):
+    """Cosine decay to zero."""
+
+    method: Literal["cosine"] = "cosine"
+
+
+class ConstantSchedule(_Warmup):
+    """No decay."""
+
+    method: Literal["constant"] = "constant"
+
+
+Schedule = Annotated[
+    LinearSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="method")
+]
+
+
+class AdamW(Section):
+    """`[optimizer]` with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    method: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = Field(2e-4, description="at the schedule's peak")
+    weight_decay: NonNegativeFloat = Field(0.01, description="on matrices; biases are spared")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False, description="decay rates")
+    epsilon: PositiveFloat = Field(1e-8, description="added to the denominator")
+    schedule: Schedule = Field(
+        default_factory=LinearSchedule, description="learning rate over the optimizer steps"
+    )
+
+
+Optimizer = AdamW
+
+
+class EarlyStopping(Section):
+    """Stop when `train.keep_best` has not improved by `threshold` for `patience` evaluations."""
+
+    patience: PositiveInt = Field(2, description="evaluations without improvement")
+    threshold: NonNegativeFloat = Field(0.0, description="improvement that counts")
+
+
+Metric = Literal["accuracy", "macro_f1", "nll", "brier", "ece"]
+
+
+
+class Train(Section):
+    """`[train]`: the loop."""
+
+    epochs: PositiveInt = Field(3, description="passes over the training rows")
+    max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
+    batch_rows: PositiveInt = Field(
+        32, description="rows per optimizer step, over all processes and accumulation steps"
+    )
+    accumulation_steps: PositiveInt = Field(
+        1, description="forward and backward passes that share one optimizer step"
+    )
+    evaluation_batch_rows: PositiveInt = Field(128, description="rows per batch without gradients")
+    batch_order: Literal["grouped", "random"] = Field(
+        "grouped", description="texts of similar length together within a shuffled window, or not"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the matrix products; adapters and optimizer stay in fp32"
+    )
+    max_gradient_norm: PositiveFloat | Literal["off"] = Field(
+        1.0,
+        description="gradients are scaled down to this norm",
+        json_schema_extra={"allowed": 'a number above 0, or "off"'},
+    )
+    evaluate_every: Literal["epoch"] | PositiveInt = Field(
+        "epoch",
+        description="when to evaluate on validation and write a checkpoint",
+        json_schema_extra={"allowed": '"epoch", or a whole number of optimizer steps from 1'},
+    )
+    keep_best: Metric = Field("accuracy", description="the validation metric that picks the best")
+    early_stopping: EarlyStopping | Literal["off"] = Field(
+        "off",
+        description="when to stop before the last epoch",
+        json_schema_extra={"allowed": '"off", or a table with patience and threshold'},
+    )
+    log_every: PositiveInt = Field(10, description="optimizer steps between two recorded losses")
+    trackers: tuple[str, ...] = _strings(
+        ("tensorboard",), "accelerate's trackers that get the curves"
+    )
+
+
+class Evaluate(Section):
+    """`[evaluate]`: the sets that are read once, at the end."""
+
+    test: Source | None = Field(None, description="the labelled test")
+    also: dict[str, Source] = Field(
+        default_factory=dict, description="further labelled sets, by name"
+    )
+    calibration_bins: Annotated[int, Field(ge=2)] = Field(
+        15, description="equal-width bins of the expected calibration error"
+    )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Evaluate:
+        for name in self.also:
+            if name in {"test", "validation", "train"} or not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(
+                    f'evaluate.also: "{name}" cannot name a set; use letters, digits, "-", "_" '
+                    'and ".", and not "test", "validation" or "train"'
+                )
+        return self
+
+
+class Recipe(Section):
+    """One system, complete: what to adapt, on which data, within which budget, how."""
+
+    name: str = Field("recipe", min_length=1, description="what the system is called")
+    summary: str = Field("", description="one line about it")
+    seed: NonNegativeInt = Field(42, description="of the split, the head, the batches, the dropout")
+    base: Base = Field(default_factory=Base)
+    data: Data = Field(default_factory=Data)
+    budget: Budget = Field(default_factory=Budget)
+    adapter: Adapter = Field(default_factory=Adapter)
+    optimizer: Optimizer = Field(default_factory=AdamW)
+    train: Train = Field(default_factory=Train)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
