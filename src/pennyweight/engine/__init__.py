@@ -1,0 +1,1 @@
+"""Batches, the training loop, checkpoints and prediction; none of it knows recipes or runs."""

@@ -1,0 +1,120 @@
+"""Texts to token ids once, and batches of row indices: seeded, grouped by length, never lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+
+__all__ = ["Tokens", "collate", "epoch_batches", "share", "tokenize"]
+
+Order = Literal["grouped", "random"]
+# Batches whose rows are sorted by length together. Larger wastes less padding; smaller is
+# closer to a plain shuffle. At 50 batches of 32 news texts the padding is under 3 %.
+_WINDOW_BATCHES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokenized rows.
+
+    Attributes:
+        table: memory-mapped, with the column `input_ids`.
+        lengths: int64 `[rows]`, tokens per row.
+        labels: int64 `[rows]`; -1 where unlabelled.
+        padding: the id that fills short rows.
+    """
+
+    table: datasets.Dataset
+    lengths: np.ndarray
+    labels: np.ndarray
+    padding: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def tokenize(
+    rows: datasets.Dataset,
+    *,
+    fingerprint: str,
+    tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers are untyped
+    max_tokens: int,
+    cache: Path,
+    clean: Callable[[str], str] | None = None,
+) -> Tokens:
+    """Tokenize the column `text`, cut to `max_tokens`, once per fingerprint of the rows.
+
+    The result stands in `cache` as an Arrow file and is memory-mapped from there.
+    """
+    identity = f"{fingerprint}|{len(rows)}|{max_tokens}|{_identity(tokenizer)}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        texts = [clean(text) for text in batch["text"]] if clean else batch["text"]
+        ids = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    table = rows.map(
+        encode,
+        batched=True,
+        remove_columns=[c for c in rows.column_names if c != "label"],
+        cache_file_name=str(cache / f"tokens-{key}.arrow"),
+        new_fingerprint=key,
+    )
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    columns = table.with_format("numpy")
+    lengths = np.asarray(columns["length"][:], dtype=np.int64)
+    labels = np.asarray(columns["label"][:], dtype=np.int64)
+    return Tokens(table.remove_columns(["length", "label"]), lengths, labels, padding)
+
+
+def _identity(tokenizer: Any) -> str:  # noqa: ANN401
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(tokenizer)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def epoch_batches(
+    lengths: np.ndarray, *, batch_rows: int, order: Order, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Row indices of one epoch's batches; every row once; the same for the same seed and epoch."""
+    draw = np.random.default_rng((seed, epoch))
+    rows = draw.permutation(len(lengths))
+    if order == "random":
+        return _cut(rows, batch_rows)
+    batches: list[np.ndarray] = []
+    for window in _cut(rows, batch_rows * _WINDOW_BATCHES):
+        batches += _cut(window[np.argsort(lengths[window], kind="stable")], batch_rows)
+    return [batches[index] for index in draw.permutation(len(batches))]
+
+
+def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def share(batch: np.ndarray, *, parts: int, process: int, processes: int) -> list[np.ndarray]:
+    """The pieces of one optimizer step's rows that this process works on, one per accumulation.
+
+    Every process gets as many pieces, so that none waits for another; a piece may be empty.
+    """
+    pieces = np.array_split(batch, parts * processes)
+    return pieces[process::processes]
+
+
+def collate(tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, int64 `[rows, longest]`, padded to the longest of them."""
+    width = int(tokens.lengths[rows].max())
+    ids = np.full((len(rows), width), tokens.padding, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for at, row in enumerate(tokens.table[rows.tolist()]["input_ids"]):
+        ids[at, : len(row)] = row
+        mask[at, : len(row)] = 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

@@ -1,0 +1,230 @@
+"""The training loop: a generator of steps that touches neither disk nor screen.
+
+It yields a `Step` after every optimizer step; its caller saves and shows. Whatever is random in a
+step is drawn from seed, step and process, so a resumed run goes on exactly as if it had not
+stopped, and the loss of a global batch is its mean over rows however the rows are shared out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional
+
+from pennyweight.engine.batch import Order, Tokens, collate, epoch_batches, share
+from pennyweight.errors import NonFiniteLossError
+
+__all__ = ["Progress", "Settings", "Step", "train", "total_steps"]
+
+# Metrics of which less is better.
+_FALLING = frozenset({"nll", "brier", "ece"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The loop's plain values; see the recipe's `[train]` for what each means."""
+
+    epochs: int
+    max_steps: int | None
+    batch_rows: int
+    accumulation_steps: int
+    batch_order: Order
+    max_gradient_norm: float | None
+    evaluate_every: int | None
+    keep_best: str
+    patience: int | None
+    threshold: float
+    seed: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come; saved in checkpoints, so that it can go on from there."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    without_improvement: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        step: from 1.
+        epoch: passes over the rows so far, with the fraction of the current one.
+        loss: mean cross-entropy over the step's rows.
+        learning_rate: that was used.
+        gradient_norm: before clipping.
+        rows_per_second: since training began, evaluations left out.
+        seconds: of training so far.
+        evaluation: metrics on validation, where this step ends with one.
+        is_best: whether that evaluation is the best so far.
+        stop: why training ends with this step; None if it goes on.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    rows_per_second: float
+    seconds: float
+    evaluation: Mapping[str, float] | None = None
+    is_best: bool = False
+    stop: str | None = field(default=None)
+
+
+def total_steps(rows: int, settings: Settings) -> int:
+    """Optimizer steps that a full run takes."""
+    steps = settings.epochs * math.ceil(rows / settings.batch_rows)
+    return min(steps, settings.max_steps) if settings.max_steps else steps
+
+
+def train(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    accelerator: Accelerator,
+    settings: Settings,
+    evaluate: Callable[[], Mapping[str, float]],
+    progress: Progress,
+) -> Iterator[Step]:
+    """Train from `progress` on, yielding every step.
+
+    Raises:
+        NonFiniteLossError: a loss is NaN or infinite; the text names step and rows.
+    """
+    steps_per_epoch = math.ceil(len(tokens) / settings.batch_rows)
+    last = total_steps(len(tokens), settings)
+    every = settings.evaluate_every or steps_per_epoch
+    model.train()
+    for batch in _batches(tokens, settings, start=progress.step, end=last):
+        began = time.perf_counter()
+        progress.step += 1
+        learning_rate = scheduler.get_last_lr()[0]
+        loss, norm = _optimize(model, tokens, batch, optimizer, accelerator, settings, progress.step)
+        scheduler.step()
+        progress.seconds += time.perf_counter() - began
+        progress.rows += len(batch)
+        is_last = progress.step == last
+        evaluation = evaluate() if is_last or progress.step % every == 0 else None
+        is_best, stop = _judge(progress, evaluation, settings)
+        yield Step(
+            step=progress.step,
+            epoch=progress.step / steps_per_epoch,
+            loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=norm,
+            rows_per_second=progress.rows / progress.seconds,
+            seconds=progress.seconds,
+            evaluation=evaluation,
+            is_best=is_best,
+            stop="all steps done" if is_last else stop,
+        )
+        if stop is not None:
+            return
+
+
+def _batches(tokens: Tokens, settings: Settings, *, start: int, end: int) -> Iterator[np.ndarray]:
+    """The batches of steps `start` + 1 to `end`."""
+    step = 0
+    for epoch in range(settings.epochs):
+        batches = epoch_batches(
+            tokens.lengths,
+            batch_rows=settings.batch_rows,
+            order=settings.batch_order,
+            seed=settings.seed,
+            epoch=epoch,
+        )
+        for batch in batches:
+            if step >= end:
+                return
+            if step >= start:
+                yield batch
+            step += 1
+
+
+def _optimize(
+    model: nn.Module,
+    tokens: Tokens,
+    batch: np.ndarray,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    settings: Settings,
+    step: int,
+) -> tuple[float, float]:
+    """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm."""
+    processes, process = accelerator.num_processes, accelerator.process_index
+    torch.manual_seed(_mix(settings.seed, step, process))
+    pieces = share(
+        batch, parts=settings.accumulation_steps, process=process, processes=processes
+    )
+    total = torch.zeros((), device=accelerator.device)
+    for index, piece in enumerate(pieces):
+        is_last = index == len(pieces) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            # Gradients are averaged over the processes, so each scales its sum up by their number.
+            loss = _loss_sum(model, tokens, piece, batch, accelerator) / len(batch)
+            accelerator.backward(loss * processes)
+        total += loss.detach()
+    mean = float(accelerator.reduce(total, reduction="sum"))
+    if not math.isfinite(mean):
+        raise NonFiniteLossError(
+            f"step {step}: the loss is {mean}; rows of the batch: {', '.join(map(str, batch))}"
+        )
+    limit = settings.max_gradient_norm or math.inf
+    norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return mean, float(norm)
+
+
+def _loss_sum(
+    model: nn.Module, tokens: Tokens, piece: np.ndarray, batch: np.ndarray, accelerator: Accelerator
+) -> torch.Tensor:
+    """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
+    rows = piece if len(piece) else batch[:1]
+    inputs = {key: value.to(accelerator.device) for key, value in collate(tokens, rows).items()}
+    labels = torch.from_numpy(tokens.labels[rows]).to(accelerator.device)
+    with accelerator.autocast():
+        logits = model(**inputs).logits
+    loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return loss if len(piece) else loss * 0.0
+
+
+def _mix(seed: int, step: int, process: int) -> int:
+    return int(np.random.SeedSequence((seed, step, process)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _judge(
+    progress: Progress, evaluation: Mapping[str, float] | None, settings: Settings
+) -> tuple[bool, str | None]:
+    """Whether an evaluation is the best so far, and whether patience has run out with it."""
+    if evaluation is None:
+        return False, None
+    value = evaluation[settings.keep_best]
+    sign = -1.0 if settings.keep_best in _FALLING else 1.0
+    gain = math.inf if progress.best is None else sign * (value - progress.best)
+    progress.without_improvement = 0 if gain > settings.threshold else progress.without_improvement + 1
+    is_best = gain > 0
+    if is_best:
+        progress.best, progress.best_step = value, progress.step
+    if settings.patience is not None and progress.without_improvement >= settings.patience:
+        return is_best, (
+            f"{settings.keep_best} has not improved for {settings.patience} evaluations"
+        )
+    return is_best, None

@@ -1,0 +1,100 @@
+"""Load a base's weights and put the planned adapters on them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import peft
+import torch
+from peft import PeftConfig
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from pennyweight.base.hub import fetch
+from pennyweight.base.locate import BaseModel
+from pennyweight.errors import BaseModelError
+
+__all__ = ["Weights", "build_model", "load_base", "load_tokenizer"]
+
+Weights = Literal["pretrained", "random"]
+
+
+def load_base(
+    base: BaseModel, *, weights: Weights, attention: str, seed: int
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """The base in fp32 with its head, and the names of the weights its checkpoint did not have.
+
+    Those fresh weights (the head, as a rule) are drawn from `seed`, so they are the same each time.
+
+    Raises:
+        BaseModelError: the weights cannot be found or read.
+    """
+    transformers_logging.set_verbosity_error()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights == "random":
+            model = AutoModelForSequenceClassification.from_config(
+                base.config, attn_implementation=attention
+            )
+            return model, frozenset(name for name, _ in model.named_parameters())
+        location = fetch(base.name, revision=base.revision) if base.origin == "hub" else base.location
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                location,
+                config=base.config,
+                attn_implementation=attention,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise BaseModelError(f"base.name: {base.name}: weights cannot be loaded: {reason}") from None
+    return model, frozenset(info["missing_keys"])
+
+
+def build_model(
+    base: BaseModel, config: PeftConfig, *, weights: Weights, attention: str, seed: int
+) -> tuple[peft.PeftModel, dict[str, torch.Tensor]]:
+    """The base with untrained adapters, and its fresh frozen weights.
+
+    The fresh frozen weights are those that neither the base's checkpoint nor the adapter holds
+    (a frozen or low-rank head's dense layer): they must be saved beside the adapter.
+    """
+    model, fresh = load_base(base, weights=weights, attention=attention, seed=seed)
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if n in fresh}
+    config.base_model_name_or_path = base.reference
+    config.revision = base.revision
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = base.reference
+    # Random weights are drawn again from the seed and the same config: no need to store a base.
+    if weights == "random":
+        frozen = {}
+    whole = tuple(f"{name}." for name in _trained_whole(adapted))
+    return adapted, {n: t for n, t in frozen.items() if not n.startswith(whole)}
+
+
+def _trained_whole(model: Any) -> list[str]:  # noqa: ANN401 - a PeftModel
+    marker = ".modules_to_save.default"
+    names = [n for n, _ in model.get_base_model().named_modules() if n.endswith(marker)]
+    return [name.removesuffix(marker) for name in names]
+
+
+def load_tokenizer(base: BaseModel, *, tokenizer: str | None) -> Any:  # noqa: ANN401 - untyped
+    """The base's fast tokenizer, or the one named instead.
+
+    Raises:
+        BaseModelError: it cannot be loaded.
+    """
+    if tokenizer is None and base.origin == "known config":
+        raise BaseModelError(f"base.tokenizer: {base.name}: only its config is known here")
+    location = tokenizer or (
+        str(fetch(base.name, revision=base.revision)) if base.origin == "hub" else base.location
+    )
+    try:
+        return AutoTokenizer.from_pretrained(location, use_fast=True)
+    except Exception as error:  # noqa: BLE001 - the tokenizer libraries raise many kinds
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"base.tokenizer: {location}: cannot be loaded: {reason}") from None

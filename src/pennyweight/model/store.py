@@ -1,0 +1,81 @@
+"""The artifact: a standard PEFT directory, plus label names and the tokenizer.
+
+Files: `adapter_config.json` and `adapter_model.safetensors` (plain PEFT), `labels.json`, the
+tokenizer's, and `fresh_weights.safetensors` where the head is not trained whole: frozen weights
+that the base's checkpoint lacks, to be loaded into the base before the adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from pennyweight.errors import RunError
+
+__all__ = ["FRESH_WEIGHTS", "load_adapter", "load_labels", "merge_adapter", "save_adapter"]
+
+FRESH_WEIGHTS = "fresh_weights.safetensors"
+_LABELS = "labels.json"
+
+
+def save_adapter(
+    model: peft.PeftModel,
+    directory: Path,
+    *,
+    labels: Sequence[str],
+    fresh_weights: Mapping[str, torch.Tensor],
+    tokenizer: Any | None = None,  # noqa: ANN401 - untyped
+) -> None:
+    """Write the artifact into `directory`, which must not hold an adapter yet."""
+    # The embeddings are frozen; "auto" would ask the hub whether they were resized.
+    model.save_pretrained(str(directory), save_embedding_layers=False)
+    text = json.dumps(list(labels), ensure_ascii=False, indent=1) + "\n"
+    (directory / _LABELS).write_text(text, encoding="utf-8")
+    if fresh_weights:
+        save_file({n: t.contiguous() for n, t in fresh_weights.items()}, directory / FRESH_WEIGHTS)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(directory))
+
+
+def load_labels(directory: Path) -> list[str]:
+    """The classes' names in the order of their indices.
+
+    Raises:
+        RunError: they are not there.
+    """
+    try:
+        labels = json.loads((directory / _LABELS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{directory / _LABELS}: cannot be read: {error}") from None
+    return [str(label) for label in labels]
+
+
+def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
+    """Put a saved adapter on a base that `load_base` gave, for inference.
+
+    Raises:
+        RunError: the adapter is missing, or does not fit the base.
+    """
+    fresh = directory / FRESH_WEIGHTS
+    try:
+        if fresh.is_file():
+            model.load_state_dict(load_file(fresh), strict=False)
+        adapted = peft.PeftModel.from_pretrained(model, str(directory))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"{directory}: not usable: {str(error).splitlines()[0]}") from None
+    adapted.eval()
+    return adapted
+
+
+def merge_adapter(model: peft.PeftModel, directory: Path, *, tokenizer: Any) -> None:  # noqa: ANN401
+    """Fold the adapter into the base and write a plain transformers model, labels included."""
+    merged = model.merge_and_unload()
+    merged.save_pretrained(str(directory))
+    tokenizer.save_pretrained(str(directory))

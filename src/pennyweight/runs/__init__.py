@@ -1,0 +1,1 @@
+"""Runs: one directory each, with one record that everything later reads."""

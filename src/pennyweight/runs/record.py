@@ -1,0 +1,89 @@
+"""The record of a run: everything that later stages may say about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pennyweight.errors import RunError
+
+__all__ = ["RunRecord", "load_record", "save_record", "write_atomically"]
+
+_FILE = "record.json"
+
+
+class RunRecord(BaseModel):
+    """One run, as `record.json` holds it. Times are UTC, sizes bytes, durations seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    status: Literal["running", "complete", "failed", "interrupted"]
+    recipe: dict[str, Any]
+    plan: dict[str, Any]
+    parameters: dict[str, int] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    compute: dict[str, Any] = Field(default_factory=dict)
+    base: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    git: dict[str, Any] = Field(default_factory=dict)
+    started: str = ""
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    history: list[dict[str, Any]] = Field(default_factory=list)
+    best: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    failure: str | None = None
+
+    def with_changes(self, **changes: Any) -> RunRecord:  # noqa: ANN401 - fields of any type
+        """A copy with some fields replaced."""
+        return self.model_copy(update=changes)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a half.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        # mkstemp makes files private; this one is for everybody whom the umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def save_record(run: Path, record: RunRecord) -> None:
+    """Write the record into the run's directory."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(run / _FILE, text)
+
+
+def load_record(run: Path) -> RunRecord:
+    """Read a run's record.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    path = run / _FILE
+    if not path.is_file():
+        raise RunError(f"{run}: not a run: {_FILE} is missing; train one with --out {run}")
+    try:
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
