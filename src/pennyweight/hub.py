@@ -6,6 +6,7 @@ of ours is preceded by one short question to the same endpoint, unless a cached 
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -42,5 +43,5 @@ def _ask(endpoint: str, timeout_seconds: float) -> str | None:
             return None
     except urllib.error.HTTPError:
         return None
-    except OSError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__

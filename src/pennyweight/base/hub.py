@@ -54,19 +54,23 @@ def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Pat
     try:
         complete = _is_cached(name, revision=revision, files=files)
         if not complete and (reason := unreachable()) is not None:
-            raise BaseModelError(f"base.name: {name}: the hub cannot be reached ({reason}); {_WAYS_ON}")
+            raise BaseModelError(
+                f"base.name: {name}: the hub cannot be reached ({reason}); {_WAYS_ON}"
+            )
         path = snapshot_download(
             name, revision=revision, allow_patterns=list(files), local_files_only=complete
         )
     except (RepositoryNotFoundError, HFValidationError, GatedRepoError) as error:
-        reason = "it is gated; log in first" if isinstance(error, GatedRepoError) else "no such model"
+        reason = (
+            "it is gated; log in first" if isinstance(error, GatedRepoError) else "no such model"
+        )
         raise BaseModelError(
             f"base.name: {name}: {reason} on the hub, and no such directory here; {_WAYS_ON}"
         ) from None
     except RevisionNotFoundError:
         raise BaseModelError(f"base.revision: {name} has no revision {revision}") from None
     except (LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BaseModelError(f"base.name: {name}: download failed ({reason}); {_WAYS_ON}") from None
     return Path(path)
 

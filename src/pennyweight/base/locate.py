@@ -145,7 +145,7 @@ def _prepared(base: BaseModel, labels: Sequence[str], dropout: float | None) -> 
     return base
 
 
-def _set_dropout(config: Any, dropout: float, *, name: str) -> None:  # noqa: ANN401
+def _set_dropout(config: Any, dropout: float, *, name: str) -> None:
     keys = [
         key
         for key, value in config.to_dict().items()

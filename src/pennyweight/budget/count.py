@@ -100,6 +100,8 @@ def _shapes(directory: Path) -> tuple[Path, dict[str, tuple[int, ...]]]:
         tensors = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a broken or unsafe file
         raise RunError(f"{path}: cannot be read as tensors: {str(error).splitlines()[0]}") from None
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise RunError(f"{path}: cannot be read as tensors: it is no table of names and tensors")
     return path, {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
@@ -131,4 +133,6 @@ def prove(*, planned: int, model: int, file: int, budget: int) -> None:
             f"{model:,}, in the saved adapter {file:,}; the run is not valid"
         )
     if file > budget:
-        raise BudgetError(f"the saved adapter holds {file:,} parameters, over the budget of {budget:,}")
+        raise BudgetError(
+            f"the saved adapter holds {file:,} parameters, over the budget of {budget:,}"
+        )

@@ -21,7 +21,7 @@ class WeightMatrix:
     columns: int
 
     def low_rank_parameters(self, rank: int) -> int:
-        """Parameters of B `[rows, rank]` and A `[rank, columns]` (arXiv:2106.09685, section 4.1)."""
+        """Parameters of B `[rows, rank]` and A `[rank, columns]` (arXiv:2106.09685, 4.1)."""
         return rank * (self.rows + self.columns)
 
 

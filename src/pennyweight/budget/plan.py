@@ -19,6 +19,9 @@ from pennyweight.errors import BudgetError, RecipeError
 
 __all__ = ["Matrix", "Plan", "Spending", "make_plan"]
 
+# Stands in a suggestion for the rank that "fill" finds.
+_FILLED = "<rank>"
+
 Rank = int | Literal["fill"] | Mapping[str, int]
 Alpha = float | Mapping[str, float]
 
@@ -167,10 +170,13 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     """Rank and alpha per matrix: patterns looked up, "fill" solved for the budget."""
     targets = _targets(layout, spending.targets)
     names = [matrix.name for matrix in targets]
-    for key, value in (("rank", spending.rank), ("alpha", spending.alpha)):
-        if isinstance(value, Mapping):
-            _check_patterns(f"adapter.{key}", value, names)
     head = _head_adapter(layout, spending)
+    for key, value, known in (
+        ("rank", spending.rank, names),
+        ("alpha", spending.alpha, [*names, *(a.matrix.name for a in head)]),
+    ):
+        if isinstance(value, Mapping):
+            _check_patterns(f"adapter.{key}", value, known)
 
     def at_rank(rank: int | Mapping[str, int]) -> Choice:
         adapted = [_adapted(matrix, rank, spending.alpha) for matrix in targets]
@@ -180,6 +186,7 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     rank = spending.rank
     if rank == "fill":
         rank = _fill(lambda r: count_by_formula(layout, at_rank(r), method=spending.method), budget)
+        rank = min(rank, *(min(matrix.rows, matrix.columns) for matrix in targets))
     assert not isinstance(rank, str)  # noqa: S101 - narrows the type
     choice = at_rank(rank)
     if not choice.adapted:
@@ -187,8 +194,9 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     for adapted in choice.adapted:
         largest = min(adapted.matrix.rows, adapted.matrix.columns)
         if adapted.rank > largest:
+            key = "adapter.head_rank" if adapted in head else "adapter.rank"
             raise RecipeError(
-                f"adapter.rank: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
+                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
                 f"{largest}, the rank of the matrix itself"
             )
     return choice
@@ -247,7 +255,7 @@ def _check_patterns(key: str, table: Mapping[str, object], names: Sequence[str])
         )
 
 
-def _fill(count: Any, budget: int) -> int:  # noqa: ANN401 - a function of the rank
+def _fill(count: Any, budget: int) -> int:
     """The largest rank for all targets that fits: the count is linear in the rank."""
     per_rank = count(2) - count(1)
     fixed = count(1) - per_rank
@@ -296,15 +304,21 @@ def _over_budget(layout: Layout, spending: Spending, *, counted: int, budget: in
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
     """Single changes that bring the plan within the budget, with the count they give."""
-    changes = [(f"--set adapter.rank={_shown_fill}", replace(spending, rank="fill"))]
+    changes = [(f"--set adapter.rank={_FILLED}", replace(spending, rank="fill"))]
     heads: tuple[Head, ...] = ("low-rank", "output-only")
-    changes += [(f"--set adapter.head={head}", replace(spending, head=head)) for head in heads]
+    for head in heads:
+        changed = replace(spending, head=head)
+        how = f"--set adapter.head={head}"
+        changes.append((how, changed))
+        changes.append((f"{how} --set adapter.rank={_FILLED}", replace(changed, rank="fill")))
     if spending.bias != "none":
         changes.append(("--set adapter.bias=none", replace(spending, bias="none")))
     if len(spending.targets) > 1:
         for left_out in spending.targets:
             rest = tuple(target for target in spending.targets if target != left_out)
-            changes.append((f"leave {left_out} out of adapter.targets", replace(spending, targets=rest)))
+            changes.append(
+                (f"leave {left_out} out of adapter.targets", replace(spending, targets=rest))
+            )
     for change, changed in changes:
         try:
             choice = _choose(layout, changed, budget=budget)
@@ -312,7 +326,4 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
             continue
         count = count_by_formula(layout, choice, method=spending.method)
         if count <= budget:
-            yield count, change.replace(_shown_fill, str(choice.adapted[0].rank))
-
-
-_shown_fill = "fill"
+            yield count, change.replace(_FILLED, str(choice.adapted[0].rank))

@@ -59,7 +59,9 @@ STEPS = MappingProxyType(
     {
         step.name: step
         for step in (
-            Step("html-entities", "entities, also AG News' broken ones (#39; quot;)", _html_entities),
+            Step(
+                "html-entities", "entities, also AG News' broken ones (#39; quot;)", _html_entities
+            ),
             Step("html-tags", "tags such as <b>", _html_tags),
             Step("backslashes", "backslashes that stand for line breaks", _backslashes),
             Step("unicode", "compatibility normalization (NFKC)", _unicode),

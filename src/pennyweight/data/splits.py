@@ -116,9 +116,7 @@ def make_splits(
     if train_rows is not None and train_rows < len(tables["train"]):
         chosen = np.random.default_rng((seed, 1)).permutation(len(tables["train"]))[:train_rows]
         tables["train"] = tables["train"].select(np.sort(chosen))
-    facts = {
-        name: _facts(table, read.get(name, read["train"])) for name, table in tables.items()
-    }
+    facts = {name: _facts(table, read.get(name, read["train"])) for name, table in tables.items()}
     return Splits(
         train=tables["train"],
         validation=tables["validation"],
@@ -135,7 +133,9 @@ def fingerprint_of(table: datasets.Dataset) -> str:
     for batch in table.select_columns(["text", "label"]).iter(batch_size=1000):
         for text, label in zip(batch["text"], batch["label"], strict=True):
             data = text.encode()
-            digest.update(label.to_bytes(8, "little", signed=True) + len(data).to_bytes(8, "little"))
+            digest.update(
+                label.to_bytes(8, "little", signed=True) + len(data).to_bytes(8, "little")
+            )
             digest.update(data)
     return digest.hexdigest()
 
@@ -170,7 +170,7 @@ def _without_overlap(
     if rule == "refuse" and leaking:
         found = ", ".join(f"{overlap.exact} in {overlap.other}" for overlap in leaking)
         raise DataError(
-            f'data.overlap: training rows also stand in held-out sets: {found}; data.overlap = '
+            f"data.overlap: training rows also stand in held-out sets: {found}; data.overlap = "
             '"remove" takes them out of training'
         )
     if rule != "remove" or not leaking:

@@ -44,7 +44,7 @@ def tokenize(
     rows: datasets.Dataset,
     *,
     fingerprint: str,
-    tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers are untyped
+    tokenizer: Any,
     max_tokens: int,
     cache: Path,
     clean: Callable[[str], str] | None = None,
@@ -76,7 +76,7 @@ def tokenize(
     return Tokens(table.remove_columns(["length", "label"]), lengths, labels, padding)
 
 
-def _identity(tokenizer: Any) -> str:  # noqa: ANN401
+def _identity(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else repr(tokenizer)
     return hashlib.sha256(text.encode()).hexdigest()

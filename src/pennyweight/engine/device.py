@@ -37,16 +37,15 @@ def choose_compute(*, precision: str, attention: str) -> Compute:
     Raises:
         TrainingError: the asked precision does not work on this device.
     """
+    device, name = "cpu", "CPU"
+    fast: Precision = "bf16" if _fast_bf16_on_cpu() else "fp32"
+    works: tuple[Precision, ...] = ("fp32", "bf16")
     if torch.cuda.is_available():
         device, name = "cuda", torch.cuda.get_device_name()
-        fast: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        fast = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         works = ("fp32", fast, "fp16")
     elif torch.backends.mps.is_available():
         device, name, fast, works = "mps", "Apple GPU", "fp32", ("fp32",)
-    else:
-        device, name = "cpu", "CPU"
-        fast = "bf16" if _fast_bf16_on_cpu() else "fp32"
-        works = ("fp32", "bf16")
     if precision != "auto" and precision not in works:
         raise TrainingError(
             f"train.precision: {precision} does not train on this device ({name}); "

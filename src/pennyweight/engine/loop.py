@@ -22,7 +22,7 @@ from torch.nn import functional
 from pennyweight.engine.batch import Order, Tokens, collate, epoch_batches, share
 from pennyweight.errors import NonFiniteLossError
 
-__all__ = ["Progress", "Settings", "Step", "train", "total_steps"]
+__all__ = ["Progress", "Settings", "Step", "total_steps", "train"]
 
 # Metrics of which less is better.
 _FALLING = frozenset({"nll", "brier", "ece"})
@@ -115,8 +115,10 @@ def train(
     for batch in _batches(tokens, settings, start=progress.step, end=last):
         began = time.perf_counter()
         progress.step += 1
-        learning_rate = scheduler.get_last_lr()[0]
-        loss, norm = _optimize(model, tokens, batch, optimizer, accelerator, settings, progress.step)
+        learning_rate = float(scheduler.get_last_lr()[0])
+        loss, norm = _optimize(
+            model, tokens, batch, optimizer, accelerator, settings, progress.step
+        )
         scheduler.step()
         progress.seconds += time.perf_counter() - began
         progress.rows += len(batch)
@@ -170,9 +172,7 @@ def _optimize(
     """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm."""
     processes, process = accelerator.num_processes, accelerator.process_index
     torch.manual_seed(_mix(settings.seed, step, process))
-    pieces = share(
-        batch, parts=settings.accumulation_steps, process=process, processes=processes
-    )
+    pieces = share(batch, parts=settings.accumulation_steps, process=process, processes=processes)
     total = torch.zeros((), device=accelerator.device)
     for index, piece in enumerate(pieces):
         is_last = index == len(pieces) - 1
@@ -219,7 +219,9 @@ def _judge(
     value = evaluation[settings.keep_best]
     sign = -1.0 if settings.keep_best in _FALLING else 1.0
     gain = math.inf if progress.best is None else sign * (value - progress.best)
-    progress.without_improvement = 0 if gain > settings.threshold else progress.without_improvement + 1
+    progress.without_improvement = (
+        0 if gain > settings.threshold else progress.without_improvement + 1
+    )
     is_best = gain > 0
     if is_best:
         progress.best, progress.best_step = value, progress.step

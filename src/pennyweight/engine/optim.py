@@ -38,7 +38,7 @@ def schedule(
     warmup_ratio: float,
     total_steps: int,
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """transformers' schedule of that name, stepped once per optimizer step."""
+    """Transformers' schedule of that name, stepped once per optimizer step."""
     warmup = warmup_steps or round(warmup_ratio * total_steps)
     name = "constant_with_warmup" if method == "constant" else method
     made: torch.optim.lr_scheduler.LRScheduler = get_scheduler(

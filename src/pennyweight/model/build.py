@@ -30,6 +30,7 @@ def load_base(
         BaseModelError: the weights cannot be found or read.
     """
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
@@ -37,7 +38,9 @@ def load_base(
                 base.config, attn_implementation=attention
             )
             return model, frozenset(name for name, _ in model.named_parameters())
-        location = fetch(base.name, revision=base.revision) if base.origin == "hub" else base.location
+        location = (
+            fetch(base.name, revision=base.revision) if base.origin == "hub" else base.location
+        )
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 location,
@@ -49,7 +52,9 @@ def load_base(
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise BaseModelError(f"base.name: {base.name}: weights cannot be loaded: {reason}") from None
+            raise BaseModelError(
+                f"base.name: {base.name}: weights cannot be loaded: {reason}"
+            ) from None
     return model, frozenset(info["missing_keys"])
 
 
@@ -63,12 +68,12 @@ def build_model(
     """
     model, fresh = load_base(base, weights=weights, attention=attention, seed=seed)
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if n in fresh}
-    config.base_model_name_or_path = base.reference
-    config.revision = base.revision
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = peft.get_peft_model(model, config)
+    # PEFT writes down the directory it was loaded from; others know the base by its hub id.
     adapted.peft_config["default"].base_model_name_or_path = base.reference
+    adapted.peft_config["default"].revision = base.revision
     # Random weights are drawn again from the seed and the same config: no need to store a base.
     if weights == "random":
         frozen = {}
@@ -76,13 +81,13 @@ def build_model(
     return adapted, {n: t for n, t in frozen.items() if not n.startswith(whole)}
 
 
-def _trained_whole(model: Any) -> list[str]:  # noqa: ANN401 - a PeftModel
+def _trained_whole(model: Any) -> list[str]:
     marker = ".modules_to_save.default"
     names = [n for n, _ in model.get_base_model().named_modules() if n.endswith(marker)]
     return [name.removesuffix(marker) for name in names]
 
 
-def load_tokenizer(base: BaseModel, *, tokenizer: str | None) -> Any:  # noqa: ANN401 - untyped
+def load_tokenizer(base: BaseModel, *, tokenizer: str | None) -> Any:
     """The base's fast tokenizer, or the one named instead.
 
     Raises:

@@ -31,7 +31,7 @@ def save_adapter(
     *,
     labels: Sequence[str],
     fresh_weights: Mapping[str, torch.Tensor],
-    tokenizer: Any | None = None,  # noqa: ANN401 - untyped
+    tokenizer: Any | None = None,
 ) -> None:
     """Write the artifact into `directory`, which must not hold an adapter yet."""
     # The embeddings are frozen; "auto" would ask the hub whether they were resized.
@@ -74,7 +74,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
     return adapted
 
 
-def merge_adapter(model: peft.PeftModel, directory: Path, *, tokenizer: Any) -> None:  # noqa: ANN401
+def merge_adapter(model: peft.PeftModel, directory: Path, *, tokenizer: Any) -> None:
     """Fold the adapter into the base and write a plain transformers model, labels included."""
     merged = model.merge_and_unload()
     merged.save_pretrained(str(directory))

@@ -53,7 +53,7 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     origins: dict[tuple[str, ...], str] = {}
     for origin, table in reversed(layers):
         _merge(merged, table)
-        origins.update({path: origin for path in _paths(table)})
+        origins.update(dict.fromkeys(_paths(table), origin))
     for text in overrides:
         path, value = _override(text)
         _assign(merged, path, value, text=text)
@@ -92,7 +92,7 @@ def _validate(values: Table, *, origins: dict[tuple[str, ...], str], default_ori
         raise RecipeError(describe(error, model=Recipe, origin=origin)) from None
 
 
-def _shipped_folder() -> Any:  # noqa: ANN401 - importlib's Traversable
+def _shipped_folder() -> Any:
     return resources.files("pennyweight.recipe") / "shipped"
 
 
@@ -106,29 +106,33 @@ def _layers(name: str, *, relative_to: Path | None = None) -> Iterator[tuple[str
         seen.append(origin)
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{origin}: not valid TOML: {error}") from None
         parent = table.pop("extends", None)
         yield origin, _with_absolute_paths(table, folder) if folder else table
         if parent is None:
             return
         if not isinstance(parent, str):
-            raise RecipeError(f"{origin}: extends: given {parent!r}; allowed: a recipe's name or file")
+            raise RecipeError(
+                f"{origin}: extends: given {parent!r}; allowed: a recipe's name or file"
+            )
         name, relative_to = parent, folder
 
 
 def _find(name: str, *, relative_to: Path | None) -> tuple[str, Path | None, str]:
     """Where a recipe comes from in words, the folder its paths are relative to, and its text."""
     shipped = _shipped_folder() / f"{name}.toml"
-    if "/" not in name and shipped.is_file():
+    if "\0" in name:
+        raise RecipeError(f"recipe {name!r}: not a file's name")
+    if name in shipped_recipes():
         return f"recipe {name}", None, shipped.read_text(encoding="utf-8")
     path = (relative_to or Path()) / name
-    if path.is_dir() and (path / _RUN_RECIPE).is_file():
-        path = path / _RUN_RECIPE
     try:
+        if path.is_dir() and (path / _RUN_RECIPE).is_file():
+            path = path / _RUN_RECIPE
         return f"recipe {path}", path.resolve().parent, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        if path.exists():
+        if not isinstance(error, FileNotFoundError):
             raise RecipeError(f"recipe {path}: cannot be read: {error}") from None
     known = list(shipped_recipes())
     near = difflib.get_close_matches(name, known, n=1)
@@ -163,17 +167,29 @@ def _override(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f'--set {text}: expected KEY=VALUE, for example "adapter.rank=8"')
-    for candidate in (value, f"'''{value}'''"):
-        try:
-            table = tomllib.loads(f"{key} = {candidate}")
-            path = _path_of(tomllib.loads(f"{key} = 0"))
-        except tomllib.TOMLDecodeError:
-            continue
-        found: Any = _with_absolute_paths(table, Path.cwd())
-        for part in path:
-            found = found[part]
-        return path, found
-    raise RecipeError(f"--set {text}: the key cannot be read; quote parts that hold dots")
+    try:
+        path = _path_of(tomllib.loads(f"{key} = 0"))
+    except (ValueError, RecursionError):
+        raise RecipeError(
+            f"--set {text}: the key cannot be read; quote parts that hold dots"
+        ) from None
+    found: Any = _value_of(value)
+    for part in reversed(path):
+        found = {part: found}
+    found = _with_absolute_paths(found, Path.cwd())
+    for part in path:
+        found = found[part]
+    return path, found
+
+
+def _value_of(text: str) -> object:
+    """The value that TOML reads in the text, or else the text itself."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # int() and the nesting have limits of their own
+        return text
+    # More than one key came out of a line break in the text, which is no single TOML value.
+    return table["value"] if set(table) == {"value"} else text
 
 
 def _path_of(table: Table) -> tuple[str, ...]:
@@ -181,6 +197,8 @@ def _path_of(table: Table) -> tuple[str, ...]:
     path: list[str] = []
     found: Any = table
     while isinstance(found, dict):
+        if len(found) != 1:
+            raise ValueError("not one key")
         ((part, found),) = found.items()
         path.append(part)
     return tuple(path)
@@ -221,6 +239,9 @@ def _absolute(value: object, folder: Path, *, is_file: bool) -> object:
         return {**value, "location": _absolute(value["location"], folder, is_file=is_file)}
     if not isinstance(value, str) or value.startswith(("hub:", "sample:")):
         return value
-    path = folder / Path(value).expanduser()
     is_path = value.startswith((".", "~", "/")) or (is_file and Path(value).suffix)
-    return str(path.resolve()) if path.exists() or is_path else value
+    try:
+        path = folder / Path(value).expanduser()
+        return str(path.resolve()) if is_path or path.exists() else value
+    except (OSError, RuntimeError, ValueError):  # no file can have that name, no user that home
+        return value

@@ -1,4 +1,4 @@
-"""Says what is wrong with a recipe in the user's words: file, key, what was given, what is allowed."""
+"""Says what is wrong with a recipe: file, key, what was given, what is allowed."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _strings(default: tuple[str, ...], description: str) -> Any:  # noqa: ANN401 - pydantic's own
+def _strings(default: tuple[str, ...], description: str) -> Any:
     """A list of strings in TOML, a tuple of them here."""
     return Field(default, description=description, strict=False)
 
@@ -171,7 +171,7 @@ Alpha = PositiveFloat | dict[str, PositiveFloat]
 
 
 class Adapter(Section):
-    """`[adapter]`: low-rank adaptation W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685)."""
+    """`[adapter]`: W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685)."""
 
     method: Literal["lora"] = Field("lora", description="the adapter method")
     targets: tuple[str, ...] = Field(
@@ -184,7 +184,8 @@ class Adapter(Section):
         8,
         description="rank of every target, or per pattern",
         json_schema_extra={
-            "allowed": 'a whole number from 1, "fill", or a table of patterns and whole numbers from 0'
+            "allowed": 'a whole number from 1, "fill", '
+            "or a table of patterns and whole numbers from 0"
         },
     )
     alpha: Alpha = Field(
@@ -197,7 +198,9 @@ class Adapter(Section):
     head: Literal["full", "low-rank", "output-only", "frozen"] = Field(
         "full", description="how much of the classification head is trained"
     )
-    head_rank: PositiveInt = Field(8, description='rank of the head\'s dense layer, head = "low-rank"')
+    head_rank: PositiveInt = Field(
+        8, description='rank of the head\'s dense layer, head = "low-rank"'
+    )
 
 
 class _Warmup(Section):
@@ -258,7 +261,6 @@ class EarlyStopping(Section):
 
 
 Metric = Literal["accuracy", "macro_f1", "nll", "brier", "ece"]
-
 
 
 class Train(Section):

@@ -33,7 +33,13 @@ class Classifier:
     """A run's model, ready to predict."""
 
     def __init__(
-        self, *, recipe: Recipe, record: RunRecord, model: Any, tokenizer: Any, compute: Compute  # noqa: ANN401
+        self,
+        *,
+        recipe: Recipe,
+        record: RunRecord,
+        model: Any,
+        tokenizer: Any,
+        compute: Compute,
     ) -> None:
         self.recipe = recipe
         self.record = record
@@ -54,14 +60,15 @@ class Classifier:
         if record.status != "complete":
             raise RunError(
                 f"{run}: the run's status is {record.status}; only a complete run can be used"
-                + (f" (resume it with: pennyweight train {run} --out {run} --resume)"
-                   if record.status != "failed" else "")
+                + (
+                    f" (resume it with: pennyweight train {run} --out {run} --resume)"
+                    if record.status != "failed"
+                    else ""
+                )
             )
         recipe = resolve_recipe(record.recipe, origin=f"{run}/record.json")
         base = _same_base(find_base(recipe, config_only=False), record)
-        compute = choose_compute(
-            precision=recipe.train.precision, attention=recipe.base.attention
-        )
+        compute = choose_compute(precision=recipe.train.precision, attention=recipe.base.attention)
         model, _ = load_base(
             base, weights=recipe.base.weights, attention=compute.attention, seed=recipe.seed
         )

@@ -40,7 +40,7 @@ class RunRecord(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     failure: str | None = None
 
-    def with_changes(self, **changes: Any) -> RunRecord:  # noqa: ANN401 - fields of any type
+    def with_changes(self, **changes: Any) -> RunRecord:
         """A copy with some fields replaced."""
         return self.model_copy(update=changes)
 

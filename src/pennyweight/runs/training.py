@@ -35,7 +35,7 @@ from pennyweight.environment import (
     peak_memory_bytes,
 )
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError, RunError
-from pennyweight.evaluate import Metrics, measure
+from pennyweight.evaluation import Metrics, measure
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.schema import EarlyStopping, SourceTable
@@ -216,7 +216,7 @@ class _Run:
         if self.is_main:
             self.watcher.say(line)
 
-    def _save(self, **changes: Any) -> None:  # noqa: ANN401 - fields of the record
+    def _save(self, **changes: Any) -> None:
         self.record = self.record.with_changes(
             seconds=time.perf_counter() - self.began,
             peak_memory_bytes=max(self.record.peak_memory_bytes, peak_memory_bytes()),
@@ -269,7 +269,8 @@ class _Run:
         for found in splits.overlaps:
             if found.exact or found.near:
                 self.say(
-                    f"{found.one} and {found.other}: {found.exact} exact and {found.near} near duplicates"
+                    f"{found.one} and {found.other}: {found.exact} exact and "
+                    f"{found.near} near duplicates"
                 )
         if splits.removed:
             self.say(f"removed from train, because they stand in a held-out set: {splits.removed}")
@@ -291,7 +292,7 @@ class _Run:
         )
         return model, fresh, tokenizer
 
-    def _tokens(self, rows: Any, tokenizer: Any) -> Tokens:  # noqa: ANN401 - untyped libraries
+    def _tokens(self, rows: Any, tokenizer: Any) -> Tokens:
         with self.accelerator.main_process_first():
             return tokenize(
                 rows,
@@ -307,7 +308,7 @@ class _Run:
         train: Tokens,
         validation: Tokens,
         fresh: Mapping[str, torch.Tensor],
-        tokenizer: Any,  # noqa: ANN401
+        tokenizer: Any,
         *,
         resume: bool,
     ) -> None:
@@ -364,11 +365,15 @@ class _Run:
                             tokenizer=tokenizer,
                         ),
                     )
-                self._save(best={"step": progress.best_step, self.recipe.train.keep_best: progress.best})
+                self._save(
+                    best={"step": progress.best_step, self.recipe.train.keep_best: progress.best}
+                )
         except NonFiniteLossError as error:
             good = checkpoints / "last"
             where = f"the last good checkpoint is {good}" if good.is_dir() else "no checkpoint yet"
-            raise NonFiniteLossError(f"{error}; {where}; try a lower optimizer.learning_rate") from None
+            raise NonFiniteLossError(
+                f"{error}; {where}; try a lower optimizer.learning_rate"
+            ) from None
         finally:
             self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
@@ -443,7 +448,7 @@ class _Run:
         model: peft.PeftModel,
         validation: Tokens,
         splits: Splits,
-        tokenizer: Any,  # noqa: ANN401
+        tokenizer: Any,
     ) -> None:
         """The only place where labels of the test are read: once, after everything is chosen."""
         metrics = {"validation": self._measure(model, validation).to_json()}

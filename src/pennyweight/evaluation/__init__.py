@@ -1,5 +1,5 @@
 """Metrics with intervals and calibration."""
 
-from pennyweight.evaluate.metrics import ClassMetrics, Metrics, measure
+from pennyweight.evaluation.metrics import ClassMetrics, Metrics, measure
 
 __all__ = ["ClassMetrics", "Metrics", "measure"]

@@ -96,11 +96,11 @@ def measure(
         rows=len(labels),
         accuracy=float(accuracy_score(labels, predicted)),
         accuracy_interval=wilson_interval(hits, len(labels)),
-        macro_f1=float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)),
-        nll=float(log_loss(labels, probabilities, labels=classes)),
-        brier=float(
-            brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
+        macro_f1=float(
+            f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)
         ),
+        nll=float(log_loss(labels, probabilities, labels=classes)),
+        brier=float(brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)),
         ece=expected_calibration_error(probabilities, labels, bins=bins),
         classes=tuple(
             ClassMetrics(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
@@ -126,7 +126,7 @@ def wilson_interval(hits: int, rows: int, *, level: float = 0.95) -> tuple[float
 def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, *, bins: int
 ) -> float:
-    """Mean gap of confidence and accuracy over equal-width bins (Guo et al. 2017, arXiv:1706.04599)."""
+    """Mean gap of confidence and accuracy over equal-width bins (Guo et al. 2017)."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)

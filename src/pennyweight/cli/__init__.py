@@ -1,0 +1,5 @@
+"""The command line: one short file per verb; each parses, calls one function and prints."""
+
+from pennyweight.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,46 @@
+"""`pennyweight evaluate`."""
+
+from __future__ import annotations
+
+import typer
+
+from pennyweight.cli.options import (
+    Data,
+    Format,
+    Json,
+    LabelColumn,
+    Run,
+    SkipBadRows,
+    TextColumn,
+    print_json,
+    quiet_libraries,
+    source,
+)
+
+__all__ = ["command"]
+
+
+def command(
+    run: Run,
+    data: Data,
+    file_format: Format = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    skip_bad_rows: SkipBadRows = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
+    quiet_libraries()
+    from pennyweight.cli.tables import headline, metrics_table
+    from pennyweight.runs.using import evaluate
+
+    metrics = evaluate(
+        run,
+        source(data, file_format, text_column, label_column),
+        on_bad_row="set-aside" if skip_bad_rows else "stop",
+    ).to_json()
+    if as_json:
+        print_json(metrics)
+        return
+    metrics_table(metrics)
+    typer.echo(headline(data, metrics, None))

@@ -1,0 +1,47 @@
+"""The application and its door: every error of ours becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pennyweight.cli import (
+    doctor,
+    evaluate,
+    inspect,
+    merge,
+    plan,
+    predict,
+    recipes,
+    submit,
+    train,
+)
+from pennyweight.errors import PennyweightError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pennyweight",
+    help="The most accuracy out of a text classifier under a hard budget of trainable parameters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (plan, train, evaluate, predict, submit, merge, inspect, recipes, doctor):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except PennyweightError as error:
+        print(f"pennyweight: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("pennyweight: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

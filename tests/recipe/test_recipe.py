@@ -1,0 +1,271 @@
+"""Recipes are read, joined, overridden and refused as documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pennyweight.errors import RecipeError
+from pennyweight.recipe import (
+    Recipe,
+    dump_recipe,
+    load_recipe,
+    resolve_recipe,
+    shipped_recipes,
+)
+
+
+def _file(folder: Path, text: str, *, name: str = "spam.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("[adapter]\nrnak = 4", "adapter.rnak", "rank"),
+        ("[adaptor]\nrank = 4", "adaptor", "adapter"),
+        ("[optimizer]\nlearning_rat = 1e-3", "optimizer.learning_rat", "learning_rate"),
+        (
+            '[optimizer]\nschedule = { method = "cosine", warmup_step = 5 }',
+            "optimizer.schedule.warmup_step",
+            "warmup_steps",
+        ),
+        (
+            "[train]\nearly_stopping = { patince = 2 }",
+            "train.early_stopping",
+            None,
+        ),
+    ],
+)
+def test_unknown_key_names_the_nearest_known_one(
+    tmp_path: Path, text: str, key: str, near: str | None
+) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert f"recipe {path}: {key}" in str(caught.value)
+    if near is not None:
+        assert f'unknown key, did you mean "{near}"?' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "given_value", "allowed"),
+    [
+        ("[adapter]\nrank = 0", "adapter.rank", "0", '"fill"'),
+        ('[adapter]\nrank = "full"', "adapter.rank", '"full"', '"fill"'),
+        ("[adapter]\nalpha = -1", "adapter.alpha", "-1", "above 0"),
+        ('[adapter]\nhead = "half"', "adapter.head", '"half"', "'low-rank'"),
+        ('[budget]\ntrainable_parameters = "1M"', "budget.trainable_parameters", '"1M"', "integer"),
+        ('[optimizer]\nschedule = { method = "sine" }', "optimizer.schedule", "sine", "'cosine'"),
+        ("[optimizer]\nlearning_rate = nan", "optimizer.learning_rate", "NaN", "finite number"),
+        ("[train]\nepochs = true", "train.epochs", "true", "integer"),
+        ('[data]\nlabels = ["one"]', "data.labels", '["one"]', "at least 2"),
+        ("adapter = 3", "adapter", "3", "a table"),
+    ],
+)
+def test_wrong_value_names_file_key_given_and_allowed(
+    tmp_path: Path, text: str, key: str, given_value: str, allowed: str
+) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(f"recipe {path}: {key}: ")
+    assert given_value in message.split("allowed")[0]
+    assert allowed in message.split("allowed")[1]
+
+
+def test_override_is_validated_like_a_file_and_named() -> None:
+    with pytest.raises(RecipeError, match=r'--set adapter\.rnak: .*did you mean "rank"'):
+        load_recipe("spar-lora", overrides=["adapter.rnak=4"])
+    with pytest.raises(RecipeError, match=r'--set adapter\.rank: adapter\.rank: given -4.*"fill"'):
+        load_recipe("spar-lora", overrides=["adapter.rank=-4"])
+    with pytest.raises(RecipeError, match=r'--set adaptr\.rank=4: .*did you mean "adapter"'):
+        load_recipe("spar-lora", overrides=["adaptr.rank=4"])
+    with pytest.raises(RecipeError, match="expected KEY=VALUE"):
+        load_recipe("spar-lora", overrides=["adapter.rank"])
+
+
+def test_override_takes_toml_or_else_the_text_and_the_last_one_wins() -> None:
+    recipe = load_recipe(
+        "spar-lora",
+        overrides=[
+            "adapter.rank=fill",
+            "seed=1",
+            "seed=7",
+            'adapter.targets=["key"]',
+            "summary=it's '''quoted''' text",
+            "optimizer.learning_rate=1e-3",
+            "adapter.alpha.query=3",
+        ],
+    )
+    assert recipe.adapter.rank == "fill"
+    assert recipe.seed == 7
+    assert recipe.adapter.targets == ("key",)
+    assert recipe.summary == "it's '''quoted''' text"
+    assert recipe.optimizer.learning_rate == 1e-3
+    assert recipe.adapter.alpha == {"query": 3.0}
+
+
+@pytest.mark.parametrize("key", ["[adapter]#", "a = 1\nb", "a..b", "", " ", '"', "[[x]]\ny"])
+def test_override_key_that_cannot_be_read_is_refused(key: str) -> None:
+    with pytest.raises(RecipeError, match="--set"):
+        load_recipe("spar-lora", overrides=[f"{key}=1"])
+
+
+def test_child_stands_over_its_parent(tmp_path: Path) -> None:
+    _file(tmp_path, "seed = 1\n[adapter]\nrank = 2\nalpha = 5", name="parent.toml")
+    child = _file(tmp_path, 'extends = "parent.toml"\n[adapter]\nrank = 4', name="child.toml")
+    recipe = load_recipe(child)
+    assert (recipe.seed, recipe.adapter.rank, recipe.adapter.alpha) == (1, 4, 5.0)
+    assert recipe.name == "child"
+
+
+def test_fault_inherited_from_a_parent_names_the_parent(tmp_path: Path) -> None:
+    parent = _file(tmp_path, "[adapter]\nrnak = 2", name="parent.toml")
+    child = _file(tmp_path, 'extends = "parent.toml"\n[adapter]\nrank = 4', name="child.toml")
+    with pytest.raises(RecipeError, match=f"recipe {parent}: adapter.rnak"):
+        load_recipe(child)
+
+
+def test_section_of_another_method_starts_afresh(tmp_path: Path) -> None:
+    # The method does not exist, which is what tells whether the parent's keys are still there.
+    _file(tmp_path, "[adapter]\nrnak = 4", name="parent.toml")
+    child = _file(
+        tmp_path, 'extends = "parent.toml"\n[adapter]\nmethod = "other"', name="child.toml"
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(child)
+    assert "adapter.method" in str(caught.value)
+    parent = '[adapter]\nmethod = "other"\nrnak = 4'
+    _file(tmp_path, parent, name="parent.toml")
+    _file(tmp_path, 'extends = "parent.toml"\n[adapter]\nmethod = "lora"', name="child.toml")
+    assert load_recipe(child).adapter.method == "lora"
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    first = _file(tmp_path, 'extends = "b.toml"', name="a.toml")
+    _file(tmp_path, 'extends = "a.toml"', name="b.toml")
+    with pytest.raises(RecipeError, match="cannot extend itself"):
+        load_recipe(first)
+    with pytest.raises(RecipeError, match="extends: given 3"):
+        load_recipe(_file(tmp_path, "extends = 3"))
+
+
+def test_paths_are_relative_to_the_file_or_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "recipes", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    path = _file(
+        folder,
+        '[base]\nname = "./model"\n[data]\ntrain = "rows.jsonl"\n'
+        '[evaluate]\ntest = "hub:fancyzhx/ag_news:test"\n'
+        'also = { shifted = { location = "../shifted.csv" } }',
+    )
+    monkeypatch.chdir(elsewhere)
+    recipe = load_recipe(path, overrides=["data.validation=held.csv", "evaluate.also.x=x.csv"])
+    assert recipe.base.name == str(folder / "model")
+    assert recipe.data.train is not None
+    assert recipe.data.train.location == str(folder / "rows.jsonl")
+    assert recipe.data.validation is not None
+    assert recipe.data.validation.location == str(elsewhere / "held.csv")
+    assert recipe.evaluate.test is not None
+    assert recipe.evaluate.test.location == "hub:fancyzhx/ag_news:test"
+    assert recipe.evaluate.also["shifted"].location == str(tmp_path / "shifted.csv")
+    assert recipe.evaluate.also["x"].location == str(elsewhere / "x.csv")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_loads_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.summary
+    assert load_recipe(_file(tmp_path, dump_recipe(recipe))) == recipe
+
+
+def test_run_directory_stands_for_its_recipe(tmp_path: Path) -> None:
+    _file(tmp_path, dump_recipe(load_recipe("quickstart")), name="recipe.toml")
+    assert load_recipe(tmp_path) == load_recipe("quickstart")
+
+
+@pytest.mark.parametrize("name", ["quickstrat", "no/such.toml", "a\0b", "x" * 500, ""])
+def test_recipe_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="recipe"):
+        load_recipe(name)
+
+
+def test_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spam.toml"
+    for content in (b"rank = = 4", b"\xff\xfe", b"seed = " + b"9" * 5000, b"a = " + b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=r"spam\.toml"):
+            load_recipe(path)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_RANKS = st.one_of(
+    st.integers(1, 64),
+    st.just("fill"),
+    st.dictionaries(_TEXT, st.integers(0, 64), max_size=3),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    summary=_TEXT,
+    rank=_RANKS,
+    alpha=st.floats(1e-300, 1e300),
+    labels=st.lists(_TEXT, min_size=2, max_size=5, unique=True),
+    also=st.dictionaries(st.from_regex(r"\A[a-z.]{1,5}[0-9]\Z"), st.just("sample:test")),
+    stopping=st.one_of(st.just("off"), st.just({"patience": 3})),
+)
+def test_dumped_recipe_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, also: dict[str, str], **values: object
+) -> None:
+    recipe = resolve_recipe(
+        {
+            "seed": values["seed"],
+            "summary": values["summary"],
+            "adapter": {"rank": values["rank"], "alpha": values["alpha"]},
+            "data": {"labels": values["labels"]},
+            "evaluate": {"also": also},
+            "train": {"early_stopping": values["stopping"]},
+        }
+    )
+    path = _file(tmp_path_factory.mktemp("dumped"), dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+
+
+_KEYS = st.sampled_from(
+    ["seed", "adapter.rank", "adapter.alpha", "data.train", "base.name", "evaluate.also.x",
+     "optimizer.schedule", "train.early_stopping", "name.x", "evaluate", "data.clean"]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(st.text(), st.builds("{}={}".format, st.one_of(_KEYS, st.text()), st.text())))
+def test_any_override_gives_a_recipe_or_a_recipe_error(text: str) -> None:
+    try:
+        recipe = load_recipe("spar-lora", overrides=[text])
+    except RecipeError:
+        return
+    assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize(
+    "value", ["~nobody-here/x", "\0", "." + "x" * 5000, "9" * 5000, "[" * 5000, "\ud800", "1\nb=2"]
+)
+def test_odd_override_values_are_no_crash(value: str) -> None:
+    for key in ("data.train", "base.name", "seed", "evaluate.also.x", "optimizer.learning_rate"):
+        try:
+            load_recipe("spar-lora", overrides=[f"{key}={value}"])
+        except RecipeError as error:
+            assert "--set" in str(error)
