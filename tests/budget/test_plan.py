@@ -105,7 +105,7 @@ def test_plan_over_budget_is_refused_with_its_excess_and_ways_that_fit() -> None
     targets = ("query", "key", "value", "output.dense")
     with pytest.raises(BudgetError) as caught:
         _roberta_base(rank=16, targets=targets)
-    count = 594_436 + 16 * 12 * (4 * 1536 + 3840)
+    count = 593_668 + 16 * 12 * (4 * 1536 + 3840)
     assert f"{count:,} trainable" in str(caught.value)
     assert f"{count - 1_000_000:,} more than the 1,000,000" in str(caught.value)
     assert "adapter.rank=" in str(caught.value)
@@ -206,7 +206,7 @@ def test_alpha_pattern_may_name_the_low_rank_head() -> None:
 _ENDS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(["bert", "roberta"]),
     targets=st.lists(st.sampled_from([*_ENDS, "*"]), min_size=1, max_size=4, unique=True),
@@ -227,7 +227,7 @@ def test_any_plan_adds_up_and_is_never_over_budget(
     except RecipeError:
         return
     except BudgetError as error:
-        assert "defect" not in str(error)
+        assert "defect" not in str(error)  # noqa: PT017
         return
     assert plan.trainable_parameters <= budget
     assert plan.within_budget

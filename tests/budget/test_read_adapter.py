@@ -65,7 +65,9 @@ def test_pickled_adapter_is_read_as_tensors_only(tmp_path: Path) -> None:
 def test_foreign_adapter_is_counted_too(tmp_path: Path) -> None:
     config = {"peft_type": "IA3", "base_model_name_or_path": "somebody/model"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    save_file({"base_model.model.h.0.ia3_l": torch.zeros(7, 1)}, tmp_path / "adapter_model.safetensors")
+    save_file(
+        {"base_model.model.h.0.ia3_l": torch.zeros(7, 1)}, tmp_path / "adapter_model.safetensors"
+    )
     found = read_adapter(tmp_path)
     assert (found.parameters, found.aliases) == (7, ())
 

@@ -62,10 +62,10 @@ def local(tmp_path: Path) -> Path:
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the hub fails the test."""
 
-    def asked(endpoint: str, timeout_seconds: float) -> bool:
+    def asked(*, timeout_seconds: float) -> str | None:
         raise AssertionError("the hub was asked for")
 
-    monkeypatch.setattr(hub, "_answers", asked)
+    monkeypatch.setattr(hub, "unreachable", asked)
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -113,7 +113,7 @@ def test_a_cached_copy_is_used_without_asking_the_hub(local: Path, own_cache: Pa
 def test_a_hub_that_does_not_answer_is_an_error_with_a_way_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub, "_answers", lambda endpoint, timeout_seconds: False)
+    monkeypatch.setattr(hub, "unreachable", lambda timeout_seconds: "no network")
 
     with pytest.raises(DataError) as caught:
         hub.load("someone/news", split="train")

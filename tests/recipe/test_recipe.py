@@ -268,4 +268,4 @@ def test_odd_override_values_are_no_crash(value: str) -> None:
         try:
             load_recipe("spar-lora", overrides=[f"{key}={value}"])
         except RecipeError as error:
-            assert "--set" in str(error)
+            assert "--set" in str(error)  # noqa: PT017

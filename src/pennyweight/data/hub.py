@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import datasets
 from datasets.packaged_modules.cache.cache import Cache
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants
 
 from pennyweight.errors import DataError
+from pennyweight.hub import unreachable
 
 __all__ = ["load"]
 
@@ -38,12 +38,10 @@ def load(
     cached = _cached(name, split, revision)
     if cached is not None:
         return cached
-    if constants.is_offline_mode():
-        raise DataError(f"hub:{name}: not in the local cache, and HF_HUB_OFFLINE is set; {_WAY_ON}")
-    if not _answers(constants.ENDPOINT, timeout_seconds):
+    if (reason := unreachable(timeout_seconds=timeout_seconds)) is not None:
         raise DataError(
-            f"hub:{name}: not in the local cache, and {constants.ENDPOINT} does not answer; "
-            f"{_WAY_ON}"
+            f"hub:{name}: not in the local cache, and {constants.ENDPOINT} "
+            f"does not answer ({reason}); {_WAY_ON}"
         )
     return _split_of(name, split, revision)
 
@@ -71,29 +69,6 @@ def _cached(name: str, split: str, revision: str | None) -> datasets.Dataset | N
         return builder.as_dataset(split=split)
     except Exception:  # noqa: BLE001 - an absent or broken copy is no copy, whatever is raised
         return None
-
-
-def _answers(endpoint: str, timeout_seconds: float) -> bool:
-    """Whether the hub sends any HTTP answer at all within the time.
-
-    The request runs in a thread that is given up on, since no client has a limit for everything:
-    looking up the name, connecting and reading each have their own.
-    """
-    answered, finished = threading.Event(), threading.Event()
-
-    def ask() -> None:
-        try:
-            get_session().head(endpoint, timeout=timeout_seconds)
-        except Exception:  # noqa: BLE001, S110 - whatever it is, the hub was not reached
-            pass
-        else:
-            answered.set()
-        finally:
-            finished.set()
-
-    threading.Thread(target=ask, name="hub-probe", daemon=True).start()
-    finished.wait(timeout_seconds)
-    return answered.is_set()
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,267 @@
+"""Base models are found where they are, or refused with a way on; nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from transformers import AutoModelForSequenceClassification, BertConfig, CLIPConfig
+
+from pennyweight.base import locate, skeleton
+from pennyweight.errors import BaseModelError
+
+LABELS = ("ham", "spam", "eggs")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _tiny() -> BertConfig:
+    return BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=40,
+    )
+
+
+def test_embedded_base_is_found_with_the_labels_in_its_config() -> None:
+    base = locate("embedded", labels=LABELS)
+    assert (base.origin, base.revision) == ("embedded", None)
+    assert base.reference == "sentence-transformers/all-MiniLM-L6-v2"
+    assert Path(base.location, "config.json").is_file()
+    assert base.config.num_labels == 3
+    assert base.config.id2label == {0: "ham", 1: "spam", 2: "eggs"}
+    assert base.config.label2id == {"ham": 0, "spam": 1, "eggs": 2}
+
+
+def test_local_directory_is_found_and_its_dropout_replaced(tmp_path: Path) -> None:
+    _tiny().save_pretrained(tmp_path)
+    base = locate(str(tmp_path), labels=LABELS, dropout=0.25)
+    assert (base.origin, base.location, base.revision) == ("directory", str(tmp_path), None)
+    assert base.config.hidden_dropout_prob == 0.25
+    assert base.config.attention_probs_dropout_prob == 0.25
+
+
+def test_known_config_asks_nothing_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    # The package's function of the same name hides the module from a dotted path.
+    monkeypatch.setattr(sys.modules[locate.__module__], "fetch_config", refuse)
+    for name in ("roberta-base", "FacebookAI/roberta-base"):
+        base = locate(name, labels=LABELS, config_only=True)
+        assert (base.origin, base.name, base.config.hidden_size) == ("known config", name, 768)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere"])
+def test_missing_directory_is_refused(name: str) -> None:
+    with pytest.raises(BaseModelError, match=r"base\.name: .*nowhere.*: no such directory"):
+        locate(name, labels=LABELS)
+
+
+def test_directory_without_a_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"expected config\.json"):
+        locate(str(tmp_path), labels=LABELS)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"model_type": "no-such"}', "\0"])
+def test_broken_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BaseModelError, match=r"base\.name: "):
+        locate(str(tmp_path), labels=LABELS)
+
+
+def test_model_without_a_classification_head_is_refused(tmp_path: Path) -> None:
+    CLIPConfig().save_pretrained(tmp_path / "clip")
+    (tmp_path / "gpt").mkdir()
+    config = {"model_type": "gpt_neox_japanese"}
+    (tmp_path / "gpt" / "config.json").write_text(json.dumps(config))
+    for name in ("clip", "gpt"):
+        with pytest.raises(BaseModelError, match=f"a {name}.* has no sequence-classification head"):
+            locate(str(tmp_path / name), labels=LABELS)
+
+
+def test_revision_of_a_local_base_is_refused(tmp_path: Path) -> None:
+    _tiny().save_pretrained(tmp_path)
+    for name in ("embedded", str(tmp_path)):
+        with pytest.raises(BaseModelError, match=r"base\.revision: main: only a base from the hub"):
+            locate(name, labels=LABELS, revision="main")
+
+
+def test_skeleton_has_shapes_and_no_weights() -> None:
+    model = skeleton(locate("roberta-base", labels=LABELS, config_only=True))
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert model.get_parameter("classifier.out_proj.weight").shape == (3, 768)
+
+
+_LOCATE = """
+import json, sys
+from pennyweight.base import locate
+from pennyweight.base.hub import fetch
+from pennyweight.errors import BaseModelError
+import time
+start = time.monotonic()
+try:
+    base = locate(sys.argv[1], labels=("a", "b"), revision=sys.argv[2] or None)
+    path = fetch(sys.argv[1], revision=base.revision)
+    found = {"origin": base.origin, "revision": base.revision, "path": str(path)}
+except BaseModelError as error:
+    found = {"error": str(error)}
+print(json.dumps({**found, "seconds": time.monotonic() - start}))
+"""
+
+
+def _located(name: str, *, endpoint: str, cache: Path, revision: str = "") -> dict[str, str]:
+    """What a process of its own finds, because the endpoint is read at import."""
+    source = Path(__file__).resolve().parents[2] / "src"
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    environment.pop("HF_HUB_OFFLINE", None)
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOCATE, name, revision],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@contextmanager
+def _blackhole(answer: bytes = b"") -> Iterator[str]:
+    """A server that accepts every connection, says `answer`, and then nothing more."""
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                held.append(connection)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+            for connection in held:
+                connection.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"this is no HTTP\r\n\r\n"])
+def test_hub_that_never_answers_is_given_up_within_ten_seconds(
+    tmp_path: Path, answer: bytes
+) -> None:
+    with _blackhole(answer) as endpoint:
+        found = _located("somebody/model", endpoint=endpoint, cache=tmp_path)
+    assert "the hub cannot be reached" in found["error"]
+    assert "base.name=embedded" in found["error"]
+    assert float(found["seconds"]) < 10
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The few answers of the hub that a download needs, for one model in `folder`."""
+
+    folder: Path
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.split("?")[0])
+        files = sorted(file.name for file in self.folder.iterdir())
+        siblings = [{"rfilename": name} for name in files]
+        info = {"id": "me/tiny", "modelId": "me/tiny", "sha": COMMIT, "siblings": siblings}
+        if path == "/":
+            self._send(b"hub")
+        elif path in (
+            "/api/models/me/tiny",
+            *(f"/api/models/me/tiny/revision/{r}" for r in ("main", COMMIT)),
+        ):
+            self._send(json.dumps(info).encode())
+        elif path.startswith("/api/models/me/tiny/tree/"):
+            tree = [
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": (self.folder / name).stat().st_size,
+                    "oid": f"{index:040x}",
+                }
+                for index, name in enumerate(files)
+            ]
+            self._send(json.dumps(tree).encode())
+        elif path.startswith("/me/tiny/resolve/") and path.split("/")[-1] in files:
+            name = path.split("/")[-1]
+            self._send((self.folder / name).read_bytes(), etag=f"{files.index(name):040x}")
+        else:
+            code = "RevisionNotFound" if path.startswith("/api/models/me/tiny/") else "RepoNotFound"
+            self._send(b"{}", status=404, error=code)
+
+    def _send(self, content: bytes, *, status: int = 200, etag: str = "", error: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        if etag:
+            self.send_header("ETag", f'"{etag}"')
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@contextmanager
+def _hub(folder: Path) -> Iterator[str]:
+    handler = type("Hub", (_Hub,), {"folder": folder})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+def test_base_from_the_hub_is_downloaded_once_and_its_commit_recorded(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    AutoModelForSequenceClassification.from_config(_tiny()).save_pretrained(folder)
+    with _hub(folder) as endpoint:
+        first = _located("me/tiny", endpoint=endpoint, cache=cache)
+        unknown = _located("me/other", endpoint=endpoint, cache=cache)
+        revision = _located("me/tiny", endpoint=endpoint, cache=cache, revision="v9")
+    assert (first.get("origin"), first.get("revision")) == ("hub", COMMIT), first
+    names = {file.name for file in Path(first["path"]).iterdir()}
+    assert {"config.json", "model.safetensors"} <= names
+    assert "no such model on the hub" in unknown["error"]
+    assert "base.revision: me/tiny has no revision v9" in revision["error"]
+    start = time.monotonic()
+    again = _located("me/tiny", endpoint=endpoint, cache=cache)  # the hub is gone by now
+    assert (again.get("revision"), again.get("path")) == (COMMIT, first["path"])
+    assert time.monotonic() - start < 60
