@@ -111,6 +111,8 @@ def train(
     steps_per_epoch = math.ceil(len(tokens) / settings.batch_rows)
     last = total_steps(len(tokens), settings)
     every = settings.evaluate_every or steps_per_epoch
+    if _patience_is_out(progress, settings):
+        return
     model.train()
     for batch in _batches(tokens, settings, start=progress.step, end=last):
         began = time.perf_counter()
@@ -225,8 +227,12 @@ def _judge(
     is_best = gain > 0
     if is_best:
         progress.best, progress.best_step = value, progress.step
-    if settings.patience is not None and progress.without_improvement >= settings.patience:
+    if _patience_is_out(progress, settings):
         return is_best, (
             f"{settings.keep_best} has not improved for {settings.patience} evaluations"
         )
     return is_best, None
+
+
+def _patience_is_out(progress: Progress, settings: Settings) -> bool:
+    return settings.patience is not None and progress.without_improvement >= settings.patience

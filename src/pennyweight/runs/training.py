@@ -192,7 +192,7 @@ class _Run:
         if resume and self.is_main:
             previous = load_record(self.out)
             self.record = self.record.with_changes(
-                history=previous.history, started=previous.started
+                history=previous.history, started=previous.started, best=previous.best
             )
         if self.is_main:
             write_atomically(self.out / "recipe.toml", dump_recipe(self.recipe))
@@ -330,7 +330,8 @@ class _Run:
         self.watcher.on_start(progress.step, last)
 
         def evaluate() -> Mapping[str, float]:
-            return self._measure(model, validation).scalars()
+            where = f"step {progress.step}, validation"
+            return self._measure(model, validation, where=where).scalars()
 
         def save(directory: Path) -> None:
             checkpoint.save_state(
@@ -353,7 +354,7 @@ class _Run:
                 self._note(step)
                 if step.evaluation is None or not self.is_main:
                     continue
-                checkpoint.replace_directory(checkpoints / "last", save)
+                # The best first: were it to be lost, the steps since the last would bring it back.
                 if step.is_best:
                     checkpoint.replace_directory(
                         self.out / "adapter",
@@ -365,6 +366,7 @@ class _Run:
                             tokenizer=tokenizer,
                         ),
                     )
+                checkpoint.replace_directory(checkpoints / "last", save)
                 self._save(
                     best={"step": progress.best_step, self.recipe.train.keep_best: progress.best}
                 )
@@ -416,7 +418,7 @@ class _Run:
         self._save(parameters=counts)
         self.say(f"proved: the saved adapter holds {in_file:,} parameters, as planned")
 
-    def _measure(self, model: peft.PeftModel, tokens: Tokens) -> Metrics:
+    def _measure(self, model: peft.PeftModel, tokens: Tokens, *, where: str) -> Metrics:
         """Metrics of a set, its rows shared out over the processes."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = np.arange(rank, len(tokens), world)
@@ -436,6 +438,11 @@ class _Run:
             for offset, found in enumerate(gather_object([logits])):
                 together[offset::world] = found
             logits = together
+        if not np.isfinite(logits).all():
+            raise NonFiniteLossError(
+                f"{where}: the model's logits are NaN or infinite for "
+                f"{int((~np.isfinite(logits)).any(axis=1).sum())} of {len(tokens)} rows"
+            )
         return measure(
             logits,
             tokens.labels,
@@ -451,9 +458,10 @@ class _Run:
         tokenizer: Any,
     ) -> None:
         """The only place where labels of the test are read: once, after everything is chosen."""
-        metrics = {"validation": self._measure(model, validation).to_json()}
+        metrics = {"validation": self._measure(model, validation, where="validation").to_json()}
         for name, rows in splits.held_out.items():
-            metrics[name] = self._measure(model, self._tokens(rows, tokenizer)).to_json()
+            tokens = self._tokens(rows, tokenizer)
+            metrics[name] = self._measure(model, tokens, where=name).to_json()
         self._save(metrics=metrics)
 
 

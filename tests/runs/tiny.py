@@ -1,0 +1,153 @@
+"""A tiny BERT and RoBERTa in the hub's format, a tiny news set, and a recipe over them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+from pennyweight.recipe import Recipe, resolve_recipe
+
+LABELS = ("World", "Sports", "Business", "Sci/Tech")
+_TOPICS = (
+    ("minister", "treaty", "border", "election"),
+    ("goal", "coach", "season", "league"),
+    ("shares", "profit", "bank", "merger"),
+    ("chip", "software", "orbit", "browser"),
+)
+_COMMON = ("the", "a", "says", "after", "new", "week", "of", "in", "report", "over")
+_SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = [*_SPECIAL, *(word for topic in _TOPICS for word in topic), *_COMMON]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 66,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    # Larger than in practice, so that the untrained encoder tells texts apart.
+    "initializer_range": 0.2,
+}
+
+
+def save_base(folder: Path, family: str) -> Path:
+    """A base without a classification head; the RoBERTa's dense head layer is missing too."""
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    if family == "bert":
+        BertModel(BertConfig(vocab_size=len(tokenizer), **_SIZES)).save_pretrained(folder)
+    else:
+        config = RobertaConfig(vocab_size=len(tokenizer), type_vocab_size=1, **_SIZES)
+        RobertaForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def news(rows: int, *, seed: int) -> list[tuple[int, str]]:
+    """Labels and texts of 3 to 15 words that tell the label; classes in turn, no text twice."""
+    draw = np.random.default_rng(seed)
+    made: dict[str, int] = {}
+    while len(made) < rows:
+        label = len(made) % 4
+        words = [
+            *draw.choice(_TOPICS[label], size=draw.integers(1, 4)),
+            *draw.choice(_COMMON, size=draw.integers(2, 12)),
+        ]
+        made.setdefault(" ".join(draw.permutation(words)), label)
+    return [(label, text) for text, label in made.items()]
+
+
+def write_news(path: Path, rows: list[tuple[int, str]]) -> Path:
+    """A CSV with the columns `label` and `text`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("label", "text"), *rows])
+    return path
+
+
+def tiny_recipe(base: Path, folder: Path, **sections: Mapping[str, Any]) -> Recipe:
+    """A recipe over the sets in `folder`; `sections` change single keys of it."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "base": {"name": str(base), "attention": "eager"},
+        "data": {"train": str(folder / "train.csv"), "labels": list(LABELS), "max_tokens": 24},
+        "adapter": {"targets": ["query", "value"], "rank": 2},
+        "optimizer": {"learning_rate": 0.01},
+        "train": {
+            "epochs": 1,
+            "batch_rows": 8,
+            "precision": "fp32",
+            "log_every": 1,
+            "trackers": [],
+        },
+        "evaluate": {"test": str(folder / "test.csv")},
+    }
+    values["data"]["validation"] = str(folder / "validation.csv")
+    for name, keys in sections.items():
+        values[name] = {**values.get(name, {}), **keys}
+    return resolve_recipe(values)
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("bert"), "bert")
+
+
+@pytest.fixture(scope="session")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("roberta"), "roberta")
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.csv (48 rows), validation.csv (16) and test.csv (12)."""
+    folder = tmp_path_factory.mktemp("sets")
+    rows = news(76, seed=1)
+    write_news(folder / "train.csv", rows[:48])
+    write_news(folder / "validation.csv", rows[48:64])
+    write_news(folder / "test.csv", rows[64:])
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for the whole session, apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENNYWEIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        yield
