@@ -49,7 +49,11 @@ def main() -> None:
         hits = int((model.predict(texts) == labels).sum())
         low, high = wilson_interval(hits, len(labels))
         name = location if location.startswith("sample:") else Path(location).name
-        result[name] = {"rows": len(labels), "accuracy": hits / len(labels), "interval": [low, high]}
+        result[name] = {
+            "rows": len(labels),
+            "accuracy": hits / len(labels),
+            "interval": [low, high],
+        }
     print(json.dumps(result, indent=1))
 
 

@@ -26,9 +26,7 @@ def _padding(batches: list[np.ndarray]) -> int:
 def test_every_row_is_in_exactly_one_batch_of_an_epoch(
     order: str, rows: int, batch_rows: int, epoch: int
 ) -> None:
-    batches = epoch_batches(
-        LENGTHS[:rows], batch_rows=batch_rows, order=order, seed=1, epoch=epoch
-    )
+    batches = epoch_batches(LENGTHS[:rows], batch_rows=batch_rows, order=order, seed=1, epoch=epoch)
     assert sorted(np.concatenate(batches)) == list(range(rows))
     assert len(batches) == -(-rows // batch_rows)
     assert max(map(len, batches)) <= batch_rows
@@ -73,9 +71,7 @@ def test_a_batch_is_padded_to_its_longest_row_and_the_mask_says_where() -> None:
     assert batch["attention_mask"].tolist() == [[1, 0], [1, 1]]
 
 
-def test_tokens_are_cut_and_come_from_the_cache_the_second_time(
-    bert: Path, tmp_path: Path
-) -> None:
+def test_tokens_are_cut_and_come_from_the_cache_the_second_time(bert: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bert)
     rows = datasets.Dataset.from_dict(
         {"text": ["the goal of the week", "bank"], "label": [1, 2], "row": [0, 1]}

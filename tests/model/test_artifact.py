@@ -1,0 +1,141 @@
+"""What a run saves is a standard PEFT adapter and, merged, a plain transformers model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from runs.tiny import LABELS, news, tiny_recipe
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from pennyweight.errors import BaseModelError, RunError
+from pennyweight.model import load_adapter, load_labels, load_tokenizer
+from pennyweight.model.build import load_base
+from pennyweight.runs.classifier import Classifier
+from pennyweight.runs.planning import find_base
+from pennyweight.runs.training import train
+
+TEXTS = [text for _, text in news(12, seed=9)]
+
+
+def _plain_logits(model: Any, tokenizer: Any) -> np.ndarray:
+    batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    batch.pop("token_type_ids", None)
+    model.eval()
+    with torch.inference_mode():
+        return model(**batch).logits.numpy()
+
+
+def _our_logits(classifier: Classifier) -> np.ndarray:
+    logits = np.log(classifier.predict_probabilities(TEXTS))
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+def _centred(logits: np.ndarray) -> np.ndarray:
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("head", ["full", "low-rank", "output-only", "frozen"])
+def test_plain_peft_loads_the_adapter_on_the_plain_base_with_the_same_logits(
+    request: pytest.FixtureRequest, sets: Path, tmp_path: Path, family: str, head: str
+) -> None:
+    base = request.getfixturevalue(family)
+    adapter = {"head": head, "rank": {"layer.0": 3, "layer.1": 1}, "targets": ["query", "dense"]}
+    if family == "bert":
+        adapter["targets"] = ["query", "intermediate.dense"]
+    recipe = tiny_recipe(base, sets, train={"max_steps": 3}, adapter={**adapter, "bias": "all"})
+    record = train(recipe, out=tmp_path / "run")
+    folder = tmp_path / "run" / "adapter"
+
+    assert len({record.parameters[key] for key in ("planned", "model", "file")}) == 1
+    assert load_labels(folder) == list(LABELS)
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=4)
+    if (folder / "fresh_weights.safetensors").is_file():
+        assert head != "full"
+        plain.load_state_dict(load_file(folder / "fresh_weights.safetensors"), strict=False)
+    else:
+        assert head == "full" or (family == "bert" and head != "frozen")
+    model = peft.PeftModel.from_pretrained(plain, str(folder))
+    found = _plain_logits(model, AutoTokenizer.from_pretrained(folder))
+
+    expected = _our_logits(Classifier.load(tmp_path / "run"))
+    np.testing.assert_allclose(_centred(found), expected, atol=1e-5)
+
+
+def test_the_merged_model_is_a_plain_one_that_names_the_labels(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(roberta, sets, train={"max_steps": 3}, adapter={"head": "low-rank"})
+    train(recipe, out=tmp_path / "run")
+    classifier = Classifier.load(tmp_path / "run")
+    probabilities, predicted = classifier.predict_probabilities(TEXTS), classifier.predict(TEXTS)
+    expected = _our_logits(classifier)
+    classifier.merge(tmp_path / "merged")
+
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert type(plain).__name__ == "RobertaForSequenceClassification"
+    assert plain.dtype == torch.float32
+    np.testing.assert_allclose(_centred(_plain_logits(plain, tokenizer)), expected, atol=1e-5)
+    found = pipeline(
+        "text-classification", model=str(tmp_path / "merged"), device="cpu", top_k=None
+    )(TEXTS)
+    assert [answer[0]["label"] for answer in found] == predicted
+    for answer, row in zip(found, probabilities, strict=True):
+        by_label = {entry["label"]: entry["score"] for entry in answer}
+        assert [by_label[label] for label in LABELS] == pytest.approx(row.tolist(), abs=1e-5)
+    again = Classifier.load(tmp_path / "run")
+    with pytest.raises(RunError, match="not empty"):
+        again.merge(tmp_path / "merged")
+
+
+def test_the_adapters_config_names_the_base_and_a_run_with_random_weights_can_be_loaded(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        roberta,
+        sets,
+        base={"weights": "random", "tokenizer": str(roberta)},
+        adapter={"head": "output-only"},
+        train={"max_steps": 2},
+    )
+    record = train(recipe, out=tmp_path / "run")
+    folder = tmp_path / "run" / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(roberta)
+    assert not (folder / "fresh_weights.safetensors").exists()
+    found = Classifier.load(tmp_path / "run").predict(TEXTS)
+    assert len(found) == 12
+    assert record.status == "complete"
+
+
+def test_fresh_weights_are_drawn_from_the_seed(roberta: Path, sets: Path) -> None:
+    base = find_base(tiny_recipe(roberta, sets), config_only=False)
+
+    def head(seed: int) -> torch.Tensor:
+        model, fresh = load_base(base, weights="pretrained", attention="eager", seed=seed)
+        assert {name.split(".")[0] for name in fresh} == {"classifier"}
+        return model.classifier.dense.weight.detach()
+
+    assert torch.equal(head(1), head(1))
+    assert not torch.equal(head(1), head(2))
+
+
+def test_what_cannot_be_loaded_is_one_line_that_names_it(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    base = find_base(tiny_recipe(bert, sets), config_only=False)
+    model, _ = load_base(base, weights="pretrained", attention="eager", seed=0)
+    with pytest.raises(RunError, match=r"^\S*nothing: not usable: .*$"):
+        load_adapter(model, tmp_path / "nothing")
+    with pytest.raises(RunError, match=r"labels\.json: cannot be read"):
+        load_labels(tmp_path)
+    with pytest.raises(BaseModelError, match=r"base\.tokenizer: \S*: cannot be loaded"):
+        load_tokenizer(base, tokenizer=str(tmp_path))

@@ -1,0 +1,59 @@
+"""Two processes train as one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs.tiny import tiny_recipe
+
+from pennyweight.recipe import dump_recipe
+from pennyweight.runs.record import load_record
+from pennyweight.runs.training import train
+
+
+def test_two_processes_give_the_losses_and_metrics_of_one(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    # Batches of 9: unequal shares, and 3 rows in the last batch.
+    recipe = tiny_recipe(
+        bert,
+        sets,
+        base={"dropout": 0.0},
+        train={"batch_rows": 9, "accumulation_steps": 2, "evaluate_every": 3},
+    )
+    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    one = train(recipe, out=tmp_path / "one")
+    launcher = "torch.distributed.run --standalone --nproc-per-node 2"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", *launcher.split(), "-m", "pennyweight", "train"),
+            *("recipe.toml", "--out", "two"),
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            "PENNYWEIGHT_CACHE": str(tmp_path / "cache"),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = load_record(tmp_path / "two")
+
+    assert (one.compute["processes"], two.compute["processes"]) == (1, 2)
+    assert [e["step"] for e in two.history] == [e["step"] for e in one.history]
+    for ours, theirs in zip(one.history, two.history, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
+        assert theirs["gradient_norm"] == pytest.approx(ours["gradient_norm"], rel=1e-3)
+    for name in ("validation", "test"):
+        assert two.metrics[name]["nll"] == pytest.approx(one.metrics[name]["nll"], abs=1e-4)
+    assert two.parameters == one.parameters
