@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pennyweight.runs.doctor import doctor
     from pennyweight.runs.planning import plan
     from pennyweight.runs.record import RunRecord, load_record
-    from pennyweight.runs.training import Watcher, train
+    from pennyweight.runs.setup import Watcher
+    from pennyweight.runs.training import train
     from pennyweight.runs.using import evaluate, merge, predict, submit
 
 __all__ = [
@@ -60,7 +61,7 @@ _HOMES = {
     "Recipe": "recipe",
     "RunRecord": "runs.record",
     "Source": "data.ingest",
-    "Watcher": "runs.training",
+    "Watcher": "runs.setup",
     "doctor": "runs.doctor",
     "evaluate": "runs.using",
     "inspect_adapter": "budget.inspect",

@@ -86,7 +86,7 @@ def test_tokens_are_cut_and_come_from_the_cache_the_second_time(bert: Path, tmp_
     assert tokens.lengths.tolist() == [4, 3]
     assert tokens.labels.tolist() == [1, 2]
     assert tokens.padding == tokenizer.pad_token_id == 1
-    assert tokens.table[0]["input_ids"] == tokenizer("the goal of the week")["input_ids"][:3] + [3]
+    assert tokens.table[0]["input_ids"] == [*tokenizer("the goal of the week")["input_ids"][:3], 3]
     files = sorted(tmp_path.iterdir())
     written = [file.stat().st_mtime_ns for file in files]
     make(4)

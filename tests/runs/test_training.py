@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from runs.tiny import news, tiny_recipe, write_news
 from safetensors.torch import load_file
 
 from pennyweight.engine import loop
@@ -19,8 +18,10 @@ from pennyweight.errors import DataError, NonFiniteLossError, RecipeError, RunEr
 from pennyweight.recipe import Recipe, load_recipe
 from pennyweight.runs import training
 from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.runs.training import Watcher, train
+from pennyweight.runs.setup import Watcher
+from pennyweight.runs.training import train
 from pennyweight.runs.using import evaluate
+from runs.tiny import news, tiny_recipe, write_news
 
 
 def _interrupt_at(number: int) -> Watcher:
@@ -284,8 +285,8 @@ def test_training_rows_that_stand_in_the_test_are_removed_and_counted(
     record = train(recipe, out=tmp_path / "run")
     assert record.data["removed_from_train"] == 4
     assert record.data["sets"]["train"]["rows"] == 36
-    found = [o for o in record.data["overlaps"] if (o["one"], o["other"]) == ("train", "test")]
-    assert found[0]["exact"] == 4
+    exact = {(o["rows_of"], o["found_in"]): o["exact"] for o in record.data["overlaps"]}
+    assert exact["train", "test"] == 4
     refusing = tiny_recipe(
         bert,
         sets,

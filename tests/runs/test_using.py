@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from runs.tiny import LABELS, news, tiny_recipe, write_news
 
 from pennyweight.errors import DataError, RunError
 from pennyweight.runs import using
@@ -15,6 +14,7 @@ from pennyweight.runs.classifier import Classifier
 from pennyweight.runs.record import load_record, save_record
 from pennyweight.runs.training import train
 from pennyweight.runs.using import evaluate, predict, submit
+from runs.tiny import LABELS, news, tiny_recipe, write_news
 
 
 @pytest.fixture(scope="module")

@@ -100,11 +100,11 @@ def write_news(path: Path, rows: list[tuple[int, str]]) -> Path:
     return path
 
 
-def tiny_recipe(base: Path, folder: Path, **sections: Mapping[str, Any]) -> Recipe:
+def tiny_recipe(directory: Path, folder: Path, /, **sections: Mapping[str, Any]) -> Recipe:
     """A recipe over the sets in `folder`; `sections` change single keys of it."""
     values: dict[str, Any] = {
         "name": "tiny",
-        "base": {"name": str(base), "attention": "eager"},
+        "base": {"name": str(directory), "attention": "eager"},
         "data": {"train": str(folder / "train.csv"), "labels": list(LABELS), "max_tokens": 24},
         "adapter": {"targets": ["query", "value"], "rank": 2},
         "optimizer": {"learning_rate": 0.01},

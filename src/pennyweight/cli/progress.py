@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from pennyweight.engine.loop import Step
-from pennyweight.runs.training import Watcher
+from pennyweight.runs.setup import Watcher
 
 __all__ = ["watcher"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,17 @@ import numpy as np
 import peft
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
 from pennyweight.budget.count import prove, read_adapter, trainable_sizes
-from pennyweight.data.ingest import Source
 from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
 from pennyweight.engine import checkpoint
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
-from pennyweight.engine.loop import Progress, Settings, Step, total_steps
+from pennyweight.engine.loop import Progress, Step, total_steps
 from pennyweight.engine.loop import train as train_steps
-from pennyweight.engine.optim import adamw, schedule
 from pennyweight.engine.predict import predict_logits
 from pennyweight.environment import (
     cache_directory,
@@ -34,35 +31,23 @@ from pennyweight.environment import (
     git_state,
     peak_memory_bytes,
 )
-from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError, RunError
+from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError
 from pennyweight.evaluation import Metrics, measure
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.recipe import Recipe, dump_recipe
-from pennyweight.recipe.schema import EarlyStopping, SourceTable
 from pennyweight.runs.planning import find_base, plan
 from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
+from pennyweight.runs.setup import (
+    Watcher,
+    describe_splits,
+    make_accelerator,
+    make_optimizer,
+    prepare_directory,
+    settings_of,
+    source_of,
+)
 
-__all__ = ["Watcher", "source_of", "train"]
-
-
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """What a training tells those who watch; every function may do nothing.
-
-    Attributes:
-        say: gets one line about what happens.
-        on_start: gets the number of the first step and of the last.
-        on_step: gets every step.
-    """
-
-    say: Callable[[str], None] = lambda _: None
-    on_start: Callable[[int, int], None] = lambda _first, _last: None
-    on_step: Callable[[Step], None] = lambda _: None
-
-
-def source_of(table: SourceTable) -> Source:
-    """A recipe's source as the plain value that readers take."""
-    return Source(**dict(table))
+__all__ = ["train"]
 
 
 def train(
@@ -88,48 +73,12 @@ def train(
     compute = choose_compute(precision=recipe.train.precision, attention=recipe.base.attention)
     base = find_base(recipe, config_only=False)
     planned = plan(recipe, base=base)
-    accelerator = _accelerator(recipe, compute, out)
+    accelerator = make_accelerator(recipe, compute, out)
     if accelerator.is_main_process:
-        _prepare(out, recipe, resume=resume)
+        prepare_directory(out, recipe, resume=resume)
     accelerator.wait_for_everyone()
     run = _Run(recipe, out, base, planned, compute, accelerator, watcher)
     return run.go(resume=resume)
-
-
-def _prepare(out: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make sure that nothing is overwritten, and that a resumed run is the same run."""
-    is_used = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if not resume:
-        if is_used:
-            raise RunError(f"--out {out}: not empty; name a new directory, or add --resume")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"--out {out}: cannot be made: {error.strerror}") from None
-        return
-    record = load_record(out)
-    if record.status == "complete":
-        raise RunError(f"{out}: the run is complete already; name a new directory to train again")
-    if record.recipe != recipe.model_dump(mode="json", exclude_none=True):
-        raise RunError(
-            f"{out}: the recipe differs from the one this run was begun with; resume it with "
-            f"pennyweight train {out} --out {out} --resume"
-        )
-
-
-def _accelerator(recipe: Recipe, compute: Compute, out: Path) -> Accelerator:
-    # Accelerate keeps one state per process; a second training may want another precision.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "no" if compute.precision == "fp32" else compute.precision
-    try:
-        return Accelerator(
-            cpu=compute.device == "cpu",
-            mixed_precision=mixed,
-            log_with=list(recipe.train.trackers) or None,
-            project_dir=str(out / "logs"),
-        )
-    except (ValueError, ImportError) as error:
-        raise RecipeError(f"train.trackers: {str(error).splitlines()[0]}") from None
 
 
 class _Run:
@@ -186,6 +135,9 @@ class _Run:
         except BaseException as error:
             self._save(status="failed", failure=f"{type(error).__name__}: {error}")
             raise
+        finally:
+            # Closes the trackers and, of several processes, the group that they talk through.
+            self.accelerator.end_training()
 
     def _stages(self, *, resume: bool) -> RunRecord:
         self.say(f"device: {self.compute.why}")
@@ -203,9 +155,8 @@ class _Run:
             self._tokens(rows, tokenizer) for rows in (splits.train, splits.validation)
         )
         self._fit(model, train, validation, fresh, tokenizer, resume=resume)
-        if self.is_main:
-            self._prove(model)
-        self.accelerator.wait_for_everyone()
+        # Every process proves, so that all of them return the whole record, or stop together.
+        self._prove(model)
         checkpoint.load_weights(model, self.out / "adapter")
         self._evaluate(model, validation, splits, tokenizer)
         self._save(status="complete")
@@ -257,23 +208,9 @@ class _Run:
                 "removed_from_train": splits.removed,
             }
         )
-        self._say_data(splits)
+        for line in describe_splits(splits):
+            self.say(line)
         return splits
-
-    def _say_data(self, splits: Splits) -> None:
-        sizes = ", ".join(f"{name} {facts['rows']:,}" for name, facts in splits.facts.items())
-        self.say(f"rows: {sizes}")
-        for name, facts in splits.facts.items():
-            if facts["bad_rows_file"] and name != "validation":
-                self.say(f"{name}: {facts['rows_set_aside']} bad rows in {facts['bad_rows_file']}")
-        for found in splits.overlaps:
-            if found.exact or found.near:
-                self.say(
-                    f"{found.one} and {found.other}: {found.exact} exact and "
-                    f"{found.near} near duplicates"
-                )
-        if splits.removed:
-            self.say(f"removed from train, because they stand in a held-out set: {splits.removed}")
 
     def _build(self) -> tuple[peft.PeftModel, dict[str, torch.Tensor], Any]:
         if self.recipe.base.weights == "random":
@@ -312,9 +249,9 @@ class _Run:
         *,
         resume: bool,
     ) -> None:
-        settings = _settings(self.recipe)
+        settings = settings_of(self.recipe)
         last = total_steps(len(train), settings)
-        optimizer, scheduler = _optimizer(self.recipe, model, last)
+        optimizer, scheduler = make_optimizer(self.recipe, model, last)
         progress = Progress()
         checkpoints = self.out / "checkpoints"
         if resume and (checkpoints / "last").is_dir():
@@ -376,8 +313,6 @@ class _Run:
             raise NonFiniteLossError(
                 f"{error}; {where}; try a lower optimizer.learning_rate"
             ) from None
-        finally:
-            self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
 
     def _start_trackers(self) -> None:
@@ -463,43 +398,3 @@ class _Run:
             tokens = self._tokens(rows, tokenizer)
             metrics[name] = self._measure(model, tokens, where=name).to_json()
         self._save(metrics=metrics)
-
-
-def _settings(recipe: Recipe) -> Settings:
-    train = recipe.train
-    stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
-    return Settings(
-        epochs=train.epochs,
-        max_steps=train.max_steps,
-        batch_rows=train.batch_rows,
-        accumulation_steps=train.accumulation_steps,
-        batch_order=train.batch_order,
-        max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
-        evaluate_every=None if train.evaluate_every == "epoch" else train.evaluate_every,
-        keep_best=train.keep_best,
-        patience=stopping.patience if stopping else None,
-        threshold=stopping.threshold if stopping else 0.0,
-        seed=recipe.seed,
-    )
-
-
-def _optimizer(
-    recipe: Recipe, model: torch.nn.Module, last: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    chosen = recipe.optimizer
-    optimizer = adamw(
-        model.parameters(),
-        learning_rate=chosen.learning_rate,
-        weight_decay=chosen.weight_decay,
-        betas=chosen.betas,
-        epsilon=chosen.epsilon,
-    )
-    over_time = chosen.schedule
-    scheduler = schedule(
-        optimizer,
-        method=over_time.method,
-        warmup_steps=over_time.warmup_steps,
-        warmup_ratio=over_time.warmup_ratio,
-        total_steps=last,
-    )
-    return optimizer, scheduler

@@ -1,0 +1,147 @@
+"""What a training needs before its first step: a directory, an accelerator, plain settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from pennyweight.data.ingest import Source
+from pennyweight.data.splits import Splits
+from pennyweight.engine.device import Compute
+from pennyweight.engine.loop import Settings, Step
+from pennyweight.engine.optim import adamw, schedule
+from pennyweight.errors import RecipeError, RunError
+from pennyweight.recipe import Recipe
+from pennyweight.recipe.schema import EarlyStopping, SourceTable
+from pennyweight.runs.record import load_record
+
+__all__ = [
+    "Watcher",
+    "describe_splits",
+    "make_accelerator",
+    "make_optimizer",
+    "prepare_directory",
+    "settings_of",
+    "source_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What a training tells those who watch; every function may do nothing.
+
+    Attributes:
+        say: gets one line about what happens.
+        on_start: gets the number of the first step and of the last.
+        on_step: gets every step.
+    """
+
+    say: Callable[[str], None] = lambda _: None
+    on_start: Callable[[int, int], None] = lambda _first, _last: None
+    on_step: Callable[[Step], None] = lambda _: None
+
+
+def describe_splits(splits: Splits) -> Iterator[str]:
+    """What was read, set aside and removed, line by line."""
+    sizes = ", ".join(f"{name} {facts['rows']:,}" for name, facts in splits.facts.items())
+    yield f"rows: {sizes}"
+    for name, facts in splits.facts.items():
+        if facts["bad_rows_file"] and name != "validation":
+            yield f"{name}: {facts['rows_set_aside']} bad rows in {facts['bad_rows_file']}"
+    for found in splits.overlaps:
+        if found.exact or found.near:
+            yield (
+                f"{found.one} and {found.other}: {found.exact} exact and "
+                f"{found.near} near duplicates"
+            )
+    if splits.removed:
+        yield f"removed from train, because they stand in a held-out set: {splits.removed}"
+
+
+def source_of(table: SourceTable) -> Source:
+    """A recipe's source as the plain value that readers take."""
+    return Source(**dict(table))
+
+
+def prepare_directory(out: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make sure that nothing is overwritten, and that a resumed run is the same run."""
+    is_used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if not resume:
+        if is_used:
+            raise RunError(f"--out {out}: not empty; name a new directory, or add --resume")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--out {out}: cannot be made: {error.strerror}") from None
+        return
+    record = load_record(out)
+    if record.status == "complete":
+        raise RunError(f"{out}: the run is complete already; name a new directory to train again")
+    if record.recipe != recipe.model_dump(mode="json", exclude_none=True):
+        raise RunError(
+            f"{out}: the recipe differs from the one this run was begun with; resume it with "
+            f"pennyweight train {out} --out {out} --resume"
+        )
+
+
+def make_accelerator(recipe: Recipe, compute: Compute, out: Path) -> Accelerator:
+    r"""Accelerate, for this device and precision, with the recipe\'s trackers."""
+    # Accelerate keeps one state per process; a second training may want another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "no" if compute.precision == "fp32" else compute.precision
+    try:
+        return Accelerator(
+            cpu=compute.device == "cpu",
+            mixed_precision=mixed,
+            log_with=list(recipe.train.trackers) or None,
+            project_dir=str(out / "logs"),
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"train.trackers: {str(error).splitlines()[0]}") from None
+
+
+def settings_of(recipe: Recipe) -> Settings:
+    """The plain values of the recipe's `[train]` section."""
+    train = recipe.train
+    stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
+    return Settings(
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        batch_rows=train.batch_rows,
+        accumulation_steps=train.accumulation_steps,
+        batch_order=train.batch_order,
+        max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
+        evaluate_every=None if train.evaluate_every == "epoch" else train.evaluate_every,
+        keep_best=train.keep_best,
+        patience=stopping.patience if stopping else None,
+        threshold=stopping.threshold if stopping else 0.0,
+        seed=recipe.seed,
+    )
+
+
+def make_optimizer(
+    recipe: Recipe, model: torch.nn.Module, last: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Optimizer and schedule as the recipe says, for a run of `last` steps."""
+    chosen = recipe.optimizer
+    optimizer = adamw(
+        model.parameters(),
+        learning_rate=chosen.learning_rate,
+        weight_decay=chosen.weight_decay,
+        betas=chosen.betas,
+        epsilon=chosen.epsilon,
+    )
+    over_time = chosen.schedule
+    scheduler = schedule(
+        optimizer,
+        method=over_time.method,
+        warmup_steps=over_time.warmup_steps,
+        warmup_ratio=over_time.warmup_ratio,
+        total_steps=last,
+    )
+    return optimizer, scheduler

@@ -1,0 +1,52 @@
+"""The shape of the source: small files, small functions, complete `__all__`, one direction."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pennyweight
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "pennyweight"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def names(file: Path) -> str:
+    return str(file.relative_to(SOURCE))
+
+
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_no_file_is_over_400_lines_and_no_function_over_60(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_the_public_names_are_sorted_and_all_there() -> None:
+    assert pennyweight.__all__ == sorted(pennyweight.__all__)
+    for name in pennyweight.__all__:
+        assert getattr(pennyweight, name) is not None
+    importlib.import_module("pennyweight.evaluation")
+    assert callable(pennyweight.evaluate)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, pennyweight; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_imports_go_one_way() -> None:
+    tool = Path(sys.executable).with_name("lint-imports")
+    if not tool.exists():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run([tool], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
