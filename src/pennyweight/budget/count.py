@@ -24,7 +24,7 @@ __all__ = ["AdapterFile", "read_adapter", "total_parameters", "trainable_sizes"]
 
 _SAFETENSORS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
-_WRAPPED = re.compile(r"\.modules_to_save\.[^.]+")
+_WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+(?=\.))?")
 _ORIGINAL = ".original_module."
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from pennyweight.base import BaseModel
+from pennyweight.budget import Plan
 from pennyweight.data.ingest import Source
 from pennyweight.data.splits import Splits
 from pennyweight.engine.device import Compute
 from pennyweight.engine.loop import Settings, Step
 from pennyweight.engine.optim import adamw, schedule
+from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.schema import EarlyStopping, SourceTable
-from pennyweight.runs.record import load_record
+from pennyweight.runs.record import RunRecord, load_record
 
 __all__ = [
     "Watcher",
     "describe_splits",
+    "first_record",
     "make_accelerator",
     "make_optimizer",
     "prepare_directory",
@@ -145,3 +150,27 @@ def make_optimizer(
         total_steps=last,
     )
     return optimizer, scheduler
+
+
+def first_record(
+    recipe: Recipe, base: BaseModel, planned: Plan, compute: Compute, *, processes: int
+) -> RunRecord:
+    """The record of a run that has just begun."""
+    return RunRecord(
+        status="running",
+        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        plan=planned.to_json(recipe=recipe.name, base=base.name),
+        compute={**asdict(compute), "processes": processes},
+        base={
+            "name": base.name,
+            "reference": base.reference,
+            "revision": base.revision,
+            "origin": base.origin,
+        },
+        environment=describe_environment(),
+        git={
+            "working_directory": git_state(Path.cwd()),
+            "pennyweight": git_state(Path(__file__).parent),
+        },
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

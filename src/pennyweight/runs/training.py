@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from pennyweight.engine.loop import train as train_steps
 from pennyweight.engine.predict import predict_logits
 from pennyweight.environment import (
     cache_directory,
-    describe_environment,
-    git_state,
     peak_memory_bytes,
 )
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError
@@ -40,6 +37,7 @@ from pennyweight.runs.record import RunRecord, load_record, save_record, write_a
 from pennyweight.runs.setup import (
     Watcher,
     describe_splits,
+    first_record,
     make_accelerator,
     make_optimizer,
     prepare_directory,
@@ -103,23 +101,8 @@ class _Run:
         self.watcher = watcher
         self.is_main = accelerator.is_main_process
         self.began = time.perf_counter()
-        self.record = RunRecord(
-            status="running",
-            recipe=recipe.model_dump(mode="json", exclude_none=True),
-            plan=planned.to_json(recipe=recipe.name, base=base.name),
-            compute={**asdict(compute), "processes": accelerator.num_processes},
-            base={
-                "name": base.name,
-                "reference": base.reference,
-                "revision": base.revision,
-                "origin": base.origin,
-            },
-            environment=describe_environment(),
-            git={
-                "working_directory": git_state(Path.cwd()),
-                "pennyweight": git_state(Path(__file__).parent),
-            },
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        self.record = first_record(
+            recipe, base, planned, compute, processes=accelerator.num_processes
         )
 
     def go(self, *, resume: bool) -> RunRecord:
@@ -252,13 +235,11 @@ class _Run:
         settings = settings_of(self.recipe)
         last = total_steps(len(train), settings)
         optimizer, scheduler = make_optimizer(self.recipe, model, last)
+        latest = self.out / "checkpoints" / "last"
         progress = Progress()
-        checkpoints = self.out / "checkpoints"
-        if resume and (checkpoints / "last").is_dir():
-            checkpoint.load_weights(model, checkpoints / "last")
-            progress = checkpoint.load_state(
-                checkpoints / "last", optimizer=optimizer, scheduler=scheduler
-            )
+        if resume and latest.is_dir():
+            checkpoint.load_weights(model, latest)
+            progress = checkpoint.load_state(latest, optimizer=optimizer, scheduler=scheduler)
             kept = [entry for entry in self.record.history if entry["step"] <= progress.step]
             self.record = self.record.with_changes(history=kept)
             self.say(f"resumed after step {progress.step}")
@@ -270,7 +251,11 @@ class _Run:
             where = f"step {progress.step}, validation"
             return self._measure(model, validation, where=where).scalars()
 
-        def save(directory: Path) -> None:
+        def save_best(directory: Path) -> None:
+            labels = self.recipe.data.labels
+            save_adapter(model, directory, labels=labels, fresh_weights=fresh, tokenizer=tokenizer)
+
+        def save_last(directory: Path) -> None:
             checkpoint.save_state(
                 directory, optimizer=optimizer, scheduler=scheduler, progress=progress
             )
@@ -286,6 +271,19 @@ class _Run:
             evaluate=evaluate,
             progress=progress,
         )
+        self._follow(steps, progress, save_best=save_best, save_last=save_last)
+        self.accelerator.wait_for_everyone()
+
+    def _follow(
+        self,
+        steps: Iterator[Step],
+        progress: Progress,
+        *,
+        save_best: Callable[[Path], None],
+        save_last: Callable[[Path], None],
+    ) -> None:
+        """Show and record every step, and save at every evaluation."""
+        latest = self.out / "checkpoints" / "last"
         try:
             for step in steps:
                 self._note(step)
@@ -293,27 +291,16 @@ class _Run:
                     continue
                 # The best first: were it to be lost, the steps since the last would bring it back.
                 if step.is_best:
-                    checkpoint.replace_directory(
-                        self.out / "adapter",
-                        lambda directory: save_adapter(
-                            model,
-                            directory,
-                            labels=self.recipe.data.labels,
-                            fresh_weights=fresh,
-                            tokenizer=tokenizer,
-                        ),
-                    )
-                checkpoint.replace_directory(checkpoints / "last", save)
-                self._save(
-                    best={"step": progress.best_step, self.recipe.train.keep_best: progress.best}
-                )
+                    checkpoint.replace_directory(self.out / "adapter", save_best)
+                checkpoint.replace_directory(latest, save_last)
+                best = {"step": progress.best_step, self.recipe.train.keep_best: progress.best}
+                self._save(best=best)
         except NonFiniteLossError as error:
-            good = checkpoints / "last"
-            where = f"the last good checkpoint is {good}" if good.is_dir() else "no checkpoint yet"
+            saved = latest.is_dir()
+            where = f"the last good checkpoint is {latest}" if saved else "no checkpoint yet"
             raise NonFiniteLossError(
                 f"{error}; {where}; try a lower optimizer.learning_rate"
             ) from None
-        self.accelerator.wait_for_everyone()
 
     def _start_trackers(self) -> None:
         if self.recipe.train.trackers and self.is_main:
