@@ -6,12 +6,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pennyweight.engine.batch import Tokens, collate, epoch_batches, share, tokenize
+from pennyweight.engine.batch import Tokens, TokenStore, collate, epoch_batches, share, tokenize
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1000)
 
@@ -64,8 +65,8 @@ def test_the_shares_of_all_processes_are_the_batch_and_equally_many(
 
 
 def test_a_batch_is_padded_to_its_longest_row_and_the_mask_says_where() -> None:
-    table = datasets.Dataset.from_dict({"input_ids": [[5, 6], [7], [8, 9, 10, 11]]})
-    tokens = Tokens(table, np.array([2, 1, 4]), np.array([0, 1, 2]), padding=99)
+    store = TokenStore(pa.chunked_array([pa.array([[5, 6], [7], [8, 9, 10, 11]])]))
+    tokens = Tokens(store, np.array([2, 1, 4]), np.array([0, 1, 2]), padding=99)
     batch = collate(tokens, np.array([1, 0]))
     assert batch["input_ids"].tolist() == [[7, 99], [5, 6]]
     assert batch["attention_mask"].tolist() == [[1, 0], [1, 1]]
@@ -86,7 +87,7 @@ def test_tokens_are_cut_and_come_from_the_cache_the_second_time(bert: Path, tmp_
     assert tokens.lengths.tolist() == [4, 3]
     assert tokens.labels.tolist() == [1, 2]
     assert tokens.padding == tokenizer.pad_token_id == 1
-    assert tokens.table[0]["input_ids"] == [*tokenizer("the goal of the week")["input_ids"][:3], 3]
+    assert tokens.ids(0).tolist() == [*tokenizer("the goal of the week")["input_ids"][:3], 3]
     files = sorted(tmp_path.iterdir())
     written = [file.stat().st_mtime_ns for file in files]
     make(4)

@@ -7,16 +7,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import datasets
 import numpy as np
 import peft
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
 from pennyweight.engine import loop
-from pennyweight.engine.batch import Tokens, collate, epoch_batches
+from pennyweight.engine.attention import PACKED
+from pennyweight.engine.batch import Tokens, TokenStore, collate, epoch_batches
+from pennyweight.engine.device import Compute
+from pennyweight.engine.feed import make_ready
 from pennyweight.engine.loop import Progress, Settings, Step
 from pennyweight.engine.optim import adamw, schedule
 from pennyweight.errors import NonFiniteLossError
@@ -43,26 +46,30 @@ def tokens() -> Tokens:
     draw = np.random.default_rng(0)
     ids = [[2, *draw.integers(5, 30, size=draw.integers(2, 12)).tolist(), 3] for _ in range(ROWS)]
     return Tokens(
-        datasets.Dataset.from_dict({"input_ids": ids}),
+        TokenStore(pa.chunked_array([pa.array(ids)])),
         np.array([len(row) for row in ids]),
         draw.integers(0, 4, size=ROWS),
         padding=1,
     )
 
 
-@pytest.fixture(params=["bert", "roberta"])
-def adapted(request: pytest.FixtureRequest) -> Callable[[], peft.PeftModel]:
-    """Makes the same untrained model each time it is called; no dropout anywhere."""
-    folder = request.getfixturevalue(request.param)
+@pytest.fixture(params=["bert-eager", "roberta-eager", f"bert-{PACKED}", f"roberta-{PACKED}"])
+def adapted(request: pytest.FixtureRequest) -> Callable[..., peft.PeftModel]:
+    """Makes the same untrained model each time it is called; no dropout anywhere.
 
-    def make() -> peft.PeftModel:
+    The attention is the one under test; with `plain=True`, transformers' own.
+    """
+    family, tested = request.param.split("-")
+    folder = request.getfixturevalue(family)
+
+    def make(*, plain: bool = False) -> peft.PeftModel:
         torch.manual_seed(0)
         base = AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=4,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="eager",
+            attn_implementation="eager" if plain else tested,
         )
         config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
         return peft.get_peft_model(base, config)
@@ -79,6 +86,8 @@ def _steps(
     **changes: Any,
 ) -> Iterator[Step]:
     settings = dataclasses.replace(SETTINGS, **changes)
+    attention = model.get_base_model().config._attn_implementation
+    feed = make_ready(model, Compute("cpu", "fp32", attention, ""), most_tokens=8192)
     optimizer = adamw(
         model.parameters(), learning_rate=0.01, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8
     )
@@ -93,6 +102,7 @@ def _steps(
     return loop.train(
         model,
         tokens,
+        feed=feed,
         optimizer=optimizer,
         scheduler=scheduler,
         accelerator=accelerator,
@@ -107,9 +117,9 @@ def _trained(model: peft.PeftModel) -> dict[str, torch.Tensor]:
 
 
 def test_losses_norms_and_weights_are_those_of_plain_torch_and_peft(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
-    ours, plain = adapted(), adapted()
+    ours, plain = adapted(), adapted(plain=True)
     steps = list(_steps(ours, tokens, epochs=1))
 
     matrices = [p for p in _trained(plain).values() if p.ndim > 1]
@@ -139,9 +149,9 @@ def test_losses_norms_and_weights_are_those_of_plain_torch_and_peft(
 
 
 def test_gradients_of_one_step_are_those_of_the_plain_loss(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, plain = adapted(), adapted()
+    ours, plain = adapted(), adapted(plain=True)
     seen: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(
         torch.optim.AdamW,
@@ -158,7 +168,7 @@ def test_gradients_of_one_step_are_those_of_the_plain_loss(
 
 
 def test_accumulation_does_not_change_the_losses(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     # Batches of 7 leave pieces of unequal size, and 5 rows in the last batch.
     one, four = (
@@ -170,7 +180,7 @@ def test_accumulation_does_not_change_the_losses(
 
 
 def test_more_accumulation_steps_than_rows_change_nothing_either(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     one, many = (
         [s.loss for s in _steps(adapted(), tokens, max_steps=2, batch_rows=3, **extra)]
@@ -180,7 +190,7 @@ def test_more_accumulation_steps_than_rows_change_nothing_either(
 
 
 def test_training_stops_early_when_the_metric_no_longer_improves(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     values = iter([0.5, 0.6, 0.6, 0.605, 0.9])
     progress = Progress()
@@ -201,14 +211,14 @@ def test_training_stops_early_when_the_metric_no_longer_improves(
 
 
 def test_a_run_that_had_stopped_early_stays_stopped_when_it_is_resumed(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     progress = Progress(step=4, best=0.6, best_step=2, without_improvement=2)
     assert list(_steps(adapted(), tokens, progress=progress, patience=2)) == []
 
 
 def test_of_a_loss_like_metric_less_is_better(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     values = iter([0.9, 0.7, 0.8])
     steps = _steps(
@@ -223,7 +233,7 @@ def test_of_a_loss_like_metric_less_is_better(
 
 
 def test_evaluations_come_as_often_as_asked_and_after_the_last_step(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens
 ) -> None:
     steps = list(_steps(adapted(), tokens, evaluate_every=3, max_steps=7))
     assert [step.step for step in steps if step.evaluation] == [3, 6, 7]
@@ -232,7 +242,7 @@ def test_evaluations_come_as_often_as_asked_and_after_the_last_step(
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(
-    adapted: Callable[[], peft.PeftModel], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+    adapted: Callable[..., peft.PeftModel], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = adapted()
     steps = _steps(model, tokens)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 
-__all__ = ["Tokens", "collate", "epoch_batches", "share", "tokenize"]
+__all__ = [
+    "TokenStore",
+    "Tokens",
+    "collate",
+    "epoch_batches",
+    "share",
+    "tokenize",
+]
 
 Order = Literal["grouped", "random"]
 # Batches whose rows are sorted by length together. Larger wastes less padding; smaller is
@@ -20,24 +28,64 @@ Order = Literal["grouped", "random"]
 _WINDOW_BATCHES = 50
 
 
+class TokenStore:
+    """Rows of token ids in memory-mapped Arrow chunks, read without a copy."""
+
+    def __init__(self, column: pa.ChunkedArray, order: np.ndarray | None = None) -> None:
+        self._column = column
+        self._order = order
+        self._chunks = [
+            (np.asarray(chunk.offsets), chunk.values.to_numpy(zero_copy_only=False))
+            for chunk in column.chunks
+        ]
+        sizes = [len(chunk) for chunk in column.chunks]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The ids of a row, one-dimensional, of the width they are stored in."""
+        at = int(row if self._order is None else self._order[row])
+        chunk = int(np.searchsorted(self._starts, at, side="right")) - 1
+        offsets, values = self._chunks[chunk]
+        within = at - int(self._starts[chunk])
+        ids: np.ndarray = values[offsets[within] : offsets[within + 1]]
+        return ids
+
+    def take(self, rows: np.ndarray) -> TokenStore:
+        """Some of the rows, in that order; nothing is copied."""
+        order = rows if self._order is None else self._order[rows]
+        return TokenStore(self._column, order)
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Tokenized rows.
 
     Attributes:
-        table: memory-mapped, with the column `input_ids`.
+        store: token ids by row.
         lengths: int64 `[rows]`, tokens per row.
         labels: int64 `[rows]`; -1 where unlabelled.
         padding: the id that fills short rows.
+        fingerprint: of texts, tokenizer and cut; the same for the same tokens.
     """
 
-    table: datasets.Dataset
+    store: TokenStore
     lengths: np.ndarray
     labels: np.ndarray
     padding: int
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def ids(self, row: int) -> np.ndarray:
+        """The token ids of one row."""
+        return self.store[row]
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """Some of the rows, in that order."""
+        return replace(
+            self, store=self.store.take(rows), lengths=self.lengths[rows], labels=self.labels[rows]
+        )
 
 
 def tokenize(
@@ -73,7 +121,7 @@ def tokenize(
     columns = table.with_format("numpy")
     lengths = np.asarray(columns["length"][:], dtype=np.int64)
     labels = np.asarray(columns["label"][:], dtype=np.int64)
-    return Tokens(table.remove_columns(["length", "label"]), lengths, labels, padding)
+    return Tokens(TokenStore(table.data.column("input_ids")), lengths, labels, padding, key)
 
 
 def _identity(tokenizer: Any) -> str:
@@ -113,8 +161,7 @@ def collate(tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
     """`input_ids` and `attention_mask`, int64 `[rows, longest]`, padded to the longest of them."""
     width = int(tokens.lengths[rows].max())
     ids = np.full((len(rows), width), tokens.padding, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for at, row in enumerate(tokens.table[rows.tolist()]["input_ids"]):
-        ids[at, : len(row)] = row
-        mask[at, : len(row)] = 1
+    for at, row in enumerate(rows):
+        ids[at, : tokens.lengths[row]] = tokens.ids(row)
+    mask = (np.arange(width) < tokens.lengths[rows][:, None]).astype(np.int64)
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from pennyweight.engine.attention import PACKED
+from pennyweight.engine.pack import FAMILIES, can_pack
 from pennyweight.errors import TrainingError
 
-__all__ = ["Compute", "choose_compute"]
+__all__ = ["DTYPES", "Compute", "choose_compute"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class Compute:
 
     Attributes:
         device: "cuda", "mps" or "cpu".
-        precision: of the matrix products.
-        attention: transformers' implementation.
+        precision: of the frozen encoder and its activations; what is trained stays float32.
+        attention: transformers' name of the implementation.
         why: one line that says what was chosen and why.
     """
 
@@ -31,11 +34,16 @@ class Compute:
     why: str
 
 
-def choose_compute(*, precision: str, attention: str) -> Compute:
-    """Settle "auto" for this machine.
+def choose_compute(*, precision: str, attention: str, config: Any = None) -> Compute:
+    """Settle "auto" for this machine and this base.
+
+    Args:
+        precision: "auto" or one by name.
+        attention: "auto", "packed", or one of transformers' by name.
+        config: the base's config; without it, the answer is for one that can be packed.
 
     Raises:
-        TrainingError: the asked precision does not work on this device.
+        TrainingError: what was asked for does not work on this device, or with this base.
     """
     device, name = "cpu", "CPU"
     fast: Precision = "bf16" if _fast_bf16_on_cpu() else "fp32"
@@ -52,11 +60,28 @@ def choose_compute(*, precision: str, attention: str) -> Compute:
             f"allowed here: auto, {', '.join(dict.fromkeys(works))}"
         )
     chosen: Precision = fast if precision == "auto" else precision  # type: ignore[assignment]
-    # Measured on CPU: the backward pass of fused attention is slower than the plain products.
-    plain = "eager" if device == "cpu" else "sdpa"
-    kernel = plain if attention == "auto" else attention
     how = "chosen for it" if precision == "auto" else "as the recipe says"
-    return Compute(device, chosen, kernel, f"{name}, {chosen} ({how}), {kernel} attention")
+    kernel, batches = _choose_attention(attention, device, config)
+    return Compute(device, chosen, kernel, f"{name}, {chosen} ({how}), {batches}")
+
+
+def _choose_attention(attention: str, device: str, config: Any) -> tuple[str, str]:
+    """Transformers' name of the attention, and a few words about the batches it gets."""
+    packs = config is None or can_pack(config)
+    if attention == "packed" and not packs:
+        raise TrainingError(
+            f"base.attention: packed batches do not work with a {config.model_type} encoder; "
+            f"they do with {', '.join(FAMILIES)}; use --set base.attention=auto"
+        )
+    if attention == "packed" or (attention == "auto" and packs):
+        return PACKED, "packed batches without padding"
+    if attention != "auto":
+        return attention, f"padded batches, {attention} attention as the recipe says"
+    # Measured on CPU: the backward pass of fused attention is slower than the plain products.
+    kernel = "eager" if device == "cpu" else "sdpa"
+    return kernel, (
+        f"padded batches, {kernel} attention: packing does not know {config.model_type} encoders"
+    )
 
 
 def _fast_bf16_on_cpu() -> bool:

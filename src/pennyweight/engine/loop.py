@@ -19,7 +19,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 
-from pennyweight.engine.batch import Order, Tokens, collate, epoch_batches, share
+from pennyweight.engine.batch import Order, Tokens, epoch_batches, share
+from pennyweight.engine.feed import Feed
 from pennyweight.errors import NonFiniteLossError
 
 __all__ = ["Progress", "Settings", "Step", "total_steps", "train"]
@@ -96,6 +97,7 @@ def train(
     model: nn.Module,
     tokens: Tokens,
     *,
+    feed: Feed,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     accelerator: Accelerator,
@@ -119,7 +121,7 @@ def train(
         progress.step += 1
         learning_rate = float(scheduler.get_last_lr()[0])
         loss, norm = _optimize(
-            model, tokens, batch, optimizer, accelerator, settings, progress.step
+            model, tokens, batch, feed, optimizer, accelerator, settings, progress.step
         )
         scheduler.step()
         progress.seconds += time.perf_counter() - began
@@ -166,6 +168,7 @@ def _optimize(
     model: nn.Module,
     tokens: Tokens,
     batch: np.ndarray,
+    feed: Feed,
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     settings: Settings,
@@ -174,13 +177,16 @@ def _optimize(
     """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm."""
     processes, process = accelerator.num_processes, accelerator.process_index
     torch.manual_seed(_mix(settings.seed, step, process))
-    pieces = share(batch, parts=settings.accumulation_steps, process=process, processes=processes)
+    if feed.masks is not None:
+        feed.masks.begin_step(seed=settings.seed, step=step, process=process)
+    shares = share(batch, parts=settings.accumulation_steps, process=process, processes=processes)
+    pieces = [piece for rows in shares for piece in feed.pieces(tokens, rows)]
     total = torch.zeros((), device=accelerator.device)
     for index, piece in enumerate(pieces):
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
             # Gradients are averaged over the processes, so each scales its sum up by their number.
-            loss = _loss_sum(model, tokens, piece, batch, accelerator) / len(batch)
+            loss = _loss_sum(model, tokens, piece, batch, feed, accelerator) / len(batch)
             accelerator.backward(loss * processes)
         total += loss.detach()
     mean = float(accelerator.reduce(total, reduction="sum"))
@@ -196,11 +202,15 @@ def _optimize(
 
 
 def _loss_sum(
-    model: nn.Module, tokens: Tokens, piece: np.ndarray, batch: np.ndarray, accelerator: Accelerator
+    model: nn.Module,
+    tokens: Tokens,
+    piece: np.ndarray,
+    batch: np.ndarray,
+    feed: Feed,
+    accelerator: Accelerator,
 ) -> torch.Tensor:
     """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
-    rows = piece if len(piece) else batch[:1]
-    inputs = {key: value.to(accelerator.device) for key, value in collate(tokens, rows).items()}
+    inputs, rows = feed.inputs(tokens, piece if len(piece) else batch[:1])
     labels = torch.from_numpy(tokens.labels[rows]).to(accelerator.device)
     with accelerator.autocast():
         logits = model(**inputs).logits

@@ -8,35 +8,45 @@ import numpy as np
 import torch
 from torch import nn
 
-from pennyweight.engine.batch import Tokens, collate
-from pennyweight.engine.device import Compute
+from pennyweight.engine.batch import Tokens
+from pennyweight.engine.device import DTYPES, Compute
+from pennyweight.engine.feed import Feed
 
 __all__ = ["autocast", "predict_logits"]
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def autocast(compute: Compute) -> AbstractContextManager[object]:
-    """The context in which the matrix products run at the chosen precision."""
-    if compute.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(compute.device, dtype=_DTYPES[compute.precision])
+    """What a model runs in: where weights are of two precisions, torch picks for each operation."""
+    if compute.precision == "fp16":
+        return torch.autocast(compute.device, dtype=DTYPES[compute.precision])
+    return nullcontext()
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, tokens: Tokens, *, compute: Compute, batch_rows: int, classes: int
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    feed: Feed,
+    compute: Compute,
+    batch_rows: int,
+    classes: int,
 ) -> np.ndarray:
     """Logits, float32 `[rows, classes]`, of every row in order; long rows go through together."""
     was_training = model.training
     model.eval()
-    logits = np.empty((len(tokens), classes), dtype=np.float32)
+    found: list[tuple[np.ndarray, torch.Tensor]] = []
     by_length = np.argsort(tokens.lengths, kind="stable")
     for start in range(0, len(by_length), batch_rows):
-        rows = by_length[start : start + batch_rows]
-        batch = {key: value.to(compute.device) for key, value in collate(tokens, rows).items()}
-        with autocast(compute):
-            output = model(**batch)
-        logits[rows] = output.logits.float().cpu().numpy()
+        for piece in feed.pieces(tokens, by_length[start : start + batch_rows]):
+            if len(piece) == 0:
+                continue
+            inputs, rows = feed.inputs(tokens, piece)
+            with autocast(compute):
+                found.append((rows, model(**inputs).logits.float()))
+    logits = np.empty((len(tokens), classes), dtype=np.float32)
+    # Only now, so that a GPU is not waited for after every batch.
+    for rows, part in found:
+        logits[rows] = part.cpu().numpy()
     model.train(was_training)
     return logits

@@ -1,7 +1,13 @@
 """Base plus adapters plus head, built from a Plan, saved and loaded as a standard PEFT adapter."""
 
 from pennyweight.model.build import build_model, load_tokenizer
-from pennyweight.model.store import load_adapter, load_labels, merge_adapter, save_adapter
+from pennyweight.model.store import (
+    load_adapter,
+    load_labels,
+    merge_adapter,
+    save_adapter,
+    save_merged,
+)
 
 __all__ = [
     "build_model",
@@ -10,4 +16,5 @@ __all__ = [
     "load_tokenizer",
     "merge_adapter",
     "save_adapter",
+    "save_merged",
 ]

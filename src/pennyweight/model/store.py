@@ -19,7 +19,14 @@ from transformers import PreTrainedModel
 
 from pennyweight.errors import RunError
 
-__all__ = ["FRESH_WEIGHTS", "load_adapter", "load_labels", "merge_adapter", "save_adapter"]
+__all__ = [
+    "FRESH_WEIGHTS",
+    "load_adapter",
+    "load_labels",
+    "merge_adapter",
+    "save_adapter",
+    "save_merged",
+]
 
 FRESH_WEIGHTS = "fresh_weights.safetensors"
 _LABELS = "labels.json"
@@ -74,8 +81,13 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
     return adapted
 
 
-def merge_adapter(model: peft.PeftModel, directory: Path, *, tokenizer: Any) -> None:
-    """Fold the adapter into the base and write a plain transformers model, labels included."""
-    merged = model.merge_and_unload()
-    merged.save_pretrained(str(directory))
+def merge_adapter(model: peft.PeftModel) -> PreTrainedModel:
+    """Fold the adapter into the base, in the base's dtype; the adapted model is used up."""
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged
+
+
+def save_merged(model: PreTrainedModel, directory: Path, *, tokenizer: Any) -> None:
+    """Write a plain transformers model, labels included."""
+    model.save_pretrained(str(directory))
     tokenizer.save_pretrained(str(directory))

@@ -72,8 +72,10 @@ class Base(Section):
     tokenizer: str | None = Field(
         None, description="hub id or local directory of the tokenizer, when not the base's own"
     )
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
-        "auto", description="transformers' attention implementation"
+    attention: Literal["auto", "packed", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto",
+        description='"packed" puts texts end to end, without padding; the others are '
+        "transformers' implementations for padded batches",
     )
     dropout: Fraction | None = Field(
         None, description="dropout inside the frozen encoder; left out, the base's own"
@@ -274,12 +276,17 @@ class Train(Section):
     accumulation_steps: PositiveInt = Field(
         1, description="forward and backward passes that share one optimizer step"
     )
+    batch_tokens: Annotated[int, Field(ge=512)] = Field(
+        8192,
+        description="the most tokens that go through the model at once; a larger batch is split "
+        "and its gradients are summed",
+    )
     evaluation_batch_rows: PositiveInt = Field(128, description="rows per batch without gradients")
     batch_order: Literal["grouped", "random"] = Field(
         "grouped", description="texts of similar length together within a shuffled window, or not"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of the matrix products; adapters and optimizer stay in fp32"
+        "auto", description="of the frozen encoder; adapters, head and optimizer stay in fp32"
     )
     max_gradient_norm: PositiveFloat | Literal["off"] = Field(
         1.0,

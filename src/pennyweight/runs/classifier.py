@@ -11,22 +11,24 @@ from typing import Any
 import datasets
 import numpy as np
 from scipy.special import softmax
+from transformers import PreTrainedModel
 
 from pennyweight.base.locate import BaseModel
 from pennyweight.data.clean import cleaner
 from pennyweight.data.splits import fingerprint_of
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
+from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.predict import predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
-from pennyweight.model import load_adapter, load_tokenizer, merge_adapter
+from pennyweight.model import load_adapter, load_tokenizer, merge_adapter, save_merged
 from pennyweight.model.build import load_base
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.planning import find_base
 from pennyweight.runs.record import RunRecord, load_record
 
-__all__ = ["Classifier"]
+__all__ = ["Classifier", "load_ready"]
 
 
 class Classifier:
@@ -37,15 +39,18 @@ class Classifier:
         *,
         recipe: Recipe,
         record: RunRecord,
-        model: Any,
+        base: BaseModel,
+        adapter: Path,
         tokenizer: Any,
         compute: Compute,
     ) -> None:
         self.recipe = recipe
         self.record = record
         self.compute = compute
-        self._model = model
+        self._base = base
+        self._adapter = adapter
         self._tokenizer = tokenizer
+        self._model, self._feed = load_ready(recipe, base, adapter, compute=compute)
 
     @classmethod
     def load(cls, run: str | Path) -> Classifier:
@@ -68,16 +73,16 @@ class Classifier:
             )
         recipe = resolve_recipe(record.recipe, origin=f"{run}/record.json")
         base = _same_base(find_base(recipe, config_only=False), record)
-        compute = choose_compute(precision=recipe.train.precision, attention=recipe.base.attention)
-        model, _ = load_base(
-            base, weights=recipe.base.weights, attention=compute.attention, seed=recipe.seed
+        compute = choose_compute(
+            precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
         )
-        adapted = load_adapter(model, run / "adapter")
-        tokenizer = load_tokenizer(base, tokenizer=str(run / "adapter"))
+        adapter = run / "adapter"
+        tokenizer = load_tokenizer(base, tokenizer=str(adapter))
         return cls(
             recipe=recipe,
             record=record,
-            model=adapted.to(compute.device),
+            base=base,
+            adapter=adapter,
             tokenizer=tokenizer,
             compute=compute,
         )
@@ -99,13 +104,7 @@ class Classifier:
 
     def logits(self, rows: datasets.Dataset) -> np.ndarray:
         """Logits, float32 `[rows, classes]`, of cleaned rows in their order."""
-        return predict_logits(
-            self._model,
-            self.tokens(rows),
-            compute=self.compute,
-            batch_rows=self.recipe.train.evaluation_batch_rows,
-            classes=len(self.labels),
-        )
+        return self._logits(self.tokens(rows))
 
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Class probabilities, float64 `[texts, classes]`, of raw texts."""
@@ -123,15 +122,19 @@ class Classifier:
                 max_tokens=self.recipe.data.max_tokens,
                 cache=Path(folder),
             )
-            logits = predict_logits(
-                self._model,
-                tokens,
-                compute=self.compute,
-                batch_rows=self.recipe.train.evaluation_batch_rows,
-                classes=len(self.labels),
-            )
+            logits = self._logits(tokens)
         probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
         return probabilities
+
+    def _logits(self, tokens: Tokens) -> np.ndarray:
+        return predict_logits(
+            self._model,
+            tokens,
+            feed=self._feed,
+            compute=self.compute,
+            batch_rows=self.recipe.train.evaluation_batch_rows,
+            classes=len(self.labels),
+        )
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The most probable label of each raw text."""
@@ -140,15 +143,36 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in fp32, labels included.
 
-        The classifier cannot be used afterwards: its adapter is gone.
-
         Raises:
             RunError: the directory is not empty.
         """
         directory = Path(directory)
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: not empty; name a new directory")
-        merge_adapter(self._model, directory, tokenizer=self._tokenizer)
+        model = _load_merged(self.recipe, self._base, self._adapter, attention="eager")
+        save_merged(model, directory, tokenizer=self._tokenizer)
+
+
+def load_ready(
+    recipe: Recipe, base: BaseModel, adapter: Path, *, compute: Compute
+) -> tuple[PreTrainedModel, Feed]:
+    """A saved adapter folded into its base, fast and ready for inference, and how to feed it.
+
+    Raises:
+        RunError: the adapter is missing, or does not fit the base.
+        BaseModelError: the base's weights cannot be loaded.
+    """
+    model = _load_merged(recipe, base, adapter, attention=compute.attention)
+    model.to(compute.device)
+    return model, make_ready(model, compute, most_tokens=recipe.train.batch_tokens)
+
+
+def _load_merged(
+    recipe: Recipe, base: BaseModel, adapter: Path, *, attention: str
+) -> PreTrainedModel:
+    model, _ = load_base(base, weights=recipe.base.weights, attention=attention, seed=recipe.seed)
+    merged = merge_adapter(load_adapter(model, adapter))
+    return merged.requires_grad_(False).eval()
 
 
 def _same_base(base: BaseModel, record: RunRecord) -> BaseModel:

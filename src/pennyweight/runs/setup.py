@@ -98,7 +98,8 @@ def make_accelerator(recipe: Recipe, compute: Compute, out: Path) -> Accelerator
     r"""Accelerate, for this device and precision, with the recipe\'s trackers."""
     # Accelerate keeps one state per process; a second training may want another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "no" if compute.precision == "fp32" else compute.precision
+    # In bf16 the encoder itself is held in it; fp16 needs its gradients scaled as well.
+    mixed = "fp16" if compute.precision == "fp16" else "no"
     try:
         return Accelerator(
             cpu=compute.device == "cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
 from pennyweight.engine import checkpoint
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
+from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
 from pennyweight.engine.loop import train as train_steps
 from pennyweight.engine.predict import predict_logits
@@ -32,6 +33,7 @@ from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError
 from pennyweight.evaluation import Metrics, measure
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.recipe import Recipe, dump_recipe
+from pennyweight.runs.classifier import load_ready
 from pennyweight.runs.planning import find_base, plan
 from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
 from pennyweight.runs.setup import (
@@ -68,8 +70,10 @@ def train(
             "data.train: missing; name the labelled training rows, for example "
             "--set data.train=train.csv"
         )
-    compute = choose_compute(precision=recipe.train.precision, attention=recipe.base.attention)
     base = find_base(recipe, config_only=False)
+    compute = choose_compute(
+        precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
+    )
     planned = plan(recipe, base=base)
     accelerator = make_accelerator(recipe, compute, out)
     if accelerator.is_main_process:
@@ -140,8 +144,7 @@ class _Run:
         self._fit(model, train, validation, fresh, tokenizer, resume=resume)
         # Every process proves, so that all of them return the whole record, or stop together.
         self._prove(model)
-        checkpoint.load_weights(model, self.out / "adapter")
-        self._evaluate(model, validation, splits, tokenizer)
+        self._evaluate(validation, splits, tokenizer)
         self._save(status="complete")
         return self.record
 
@@ -206,6 +209,9 @@ class _Run:
             seed=self.recipe.seed,
         )
         tokenizer = load_tokenizer(self.base, tokenizer=self.recipe.base.tokenizer)
+        self.feed = make_ready(
+            model, self._compute_here(), most_tokens=self.recipe.train.batch_tokens
+        )
         self.say(
             f"plan: {self.plan.trainable_parameters:,} trainable parameters "
             f"of {self.plan.budget:,} allowed, on {self.base.name}"
@@ -244,12 +250,13 @@ class _Run:
             self.record = self.record.with_changes(history=kept)
             self.say(f"resumed after step {progress.step}")
         prepared, optimizer = self.accelerator.prepare(model, optimizer)
+        feed = self.feed
         self._start_trackers()
         self.watcher.on_start(progress.step, last)
 
         def evaluate() -> Mapping[str, float]:
             where = f"step {progress.step}, validation"
-            return self._measure(model, validation, where=where).scalars()
+            return self._measure(model, feed, validation, where=where).scalars()
 
         def save_best(directory: Path) -> None:
             labels = self.recipe.data.labels
@@ -264,6 +271,7 @@ class _Run:
         steps = train_steps(
             prepared,
             train,
+            feed=feed,
             optimizer=optimizer,
             scheduler=scheduler,
             accelerator=self.accelerator,
@@ -340,18 +348,16 @@ class _Run:
         self._save(parameters=counts)
         self.say(f"proved: the saved adapter holds {in_file:,} parameters, as planned")
 
-    def _measure(self, model: peft.PeftModel, tokens: Tokens, *, where: str) -> Metrics:
+    def _measure(self, model: Any, feed: Feed, tokens: Tokens, *, where: str) -> Metrics:
         """Metrics of a set, its rows shared out over the processes."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = np.arange(rank, len(tokens), world)
-        part = Tokens(
-            tokens.table.select(mine), tokens.lengths[mine], tokens.labels[mine], tokens.padding
-        )
         classes = len(self.recipe.data.labels)
         logits = predict_logits(
             model,
-            part,
-            compute=self.compute,
+            tokens.take(mine),
+            feed=feed,
+            compute=self._compute_here(),
             batch_rows=self.recipe.train.evaluation_batch_rows,
             classes=classes,
         )
@@ -372,16 +378,21 @@ class _Run:
             bins=self.recipe.evaluate.calibration_bins,
         )
 
-    def _evaluate(
-        self,
-        model: peft.PeftModel,
-        validation: Tokens,
-        splits: Splits,
-        tokenizer: Any,
-    ) -> None:
-        """The only place where labels of the test are read: once, after everything is chosen."""
-        metrics = {"validation": self._measure(model, validation, where="validation").to_json()}
+    def _evaluate(self, validation: Tokens, splits: Splits, tokenizer: Any) -> None:
+        """The only place where labels of the test are read: once, after everything is chosen.
+
+        What is measured is the saved adapter, loaded as `pennyweight evaluate` loads it.
+        """
+        model, feed = load_ready(
+            self.recipe, self.base, self.out / "adapter", compute=self._compute_here()
+        )
+        measured = self._measure(model, feed, validation, where="validation")
+        metrics = {"validation": measured.to_json()}
         for name, rows in splits.held_out.items():
             tokens = self._tokens(rows, tokenizer)
-            metrics[name] = self._measure(model, tokens, where=name).to_json()
+            metrics[name] = self._measure(model, feed, tokens, where=name).to_json()
         self._save(metrics=metrics)
+
+    def _compute_here(self) -> Compute:
+        """The run's compute, on this process's own device."""
+        return replace(self.compute, device=str(self.accelerator.device))

@@ -1,0 +1,304 @@
+"""Attention over packed texts, registered with transformers under the name `PACKED`.
+
+Many texts lie end to end in one row of tokens. On a GPU torch's variable-length flash attention
+keeps them apart; elsewhere texts of about equal length form tiles, each a batch of ordinary matrix
+products. They are spelled out, because on CPU the backward pass of torch's fused attention takes
+eight times as long as they do (bfloat16, 54 tokens, 12 heads). Tiles come in few shapes, because
+oneDNN compiles a kernel for every shape it meets: ten times the cost of running it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from pennyweight.engine.masks import MaskPool
+
+__all__ = ["PACKED", "Packing", "Tile", "packed_attention"]
+
+PACKED = "pennyweight_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Texts of about the same length that go through attention as one batch of products.
+
+    Attributes:
+        start: where the tile's places begin among the places of all tiles.
+        rows: texts, some of which may be empty.
+        length: places per text.
+        padding: bool `[rows, 1, 1, length]`, true where a place holds no token; None if all do.
+    """
+
+    start: int
+    rows: int
+    length: int
+    padding: torch.Tensor | None
+
+    @property
+    def end(self) -> int:
+        """The place after the last."""
+        return self.start + self.rows * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where each text lies in a packed row of tokens.
+
+    Attributes:
+        texts: how many there are.
+        tokens: how many they have together; the row may be filled up with more.
+        offsets: int32 `[texts + 1]` on the model's device: where each text begins, and the end.
+        longest: tokens of the longest text.
+        tiles: batches of texts for attention without a variable-length kernel.
+        tokens_of_places: int64 `[places]`: the token at each place of the tiles.
+        places_of_tokens: int64 `[tokens]`: the place of each token; of the tokens after the last
+            text, which only fill up the row, one past the last place.
+        masks: where dropout masks come from; None for torch's own.
+    """
+
+    texts: int
+    tokens: int
+    offsets: torch.Tensor
+    longest: int
+    tiles: tuple[Tile, ...]
+    tokens_of_places: torch.Tensor
+    places_of_tokens: torch.Tensor
+    masks: MaskPool | None = None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    packing: Packing | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Every text attends to itself alone.
+
+    Args:
+        module: the attention module; not used.
+        query: `[1, heads, tokens, head size]`, as are `key` and `value`.
+        key: see `query`.
+        value: see `query`.
+        attention_mask: None; a packed row has no padding.
+        scaling: of the scores; left out, 1 / sqrt(head size).
+        dropout: of the attention probabilities.
+        sliding_window: tokens farther apart than this, less one, do not see each other.
+        packing: where the texts lie.
+
+    Returns:
+        `[1, tokens, heads, head size]`, and no attention probabilities.
+
+    Raises:
+        ValueError: the model was called without `packing`, so nothing would keep texts apart.
+    """
+    if packing is None or attention_mask is not None:
+        raise ValueError(
+            "this model was built for packed batches: call it with packing= and no attention mask, "
+            'or load it with attn_implementation="sdpa"'
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if query.device.type == "cuda" and dropout == 0.0 and query.dtype != torch.float32:
+        return _variable_length(q, k, v, packing, scale, sliding_window)[None], None
+    if query.device.type == "cuda":
+        return _fused_tiles(q, k, v, packing, scale, dropout, sliding_window)[None], None
+    attend: Any = _TiledAttention.apply
+    return attend(q, k, v, packing, scale, dropout, sliding_window)[None], None
+
+
+AttentionInterface.register(PACKED, packed_attention)
+
+
+def _variable_length(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    packing: Packing,
+    scale: float,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)
+    out = varlen_attn(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        packing.offsets,
+        packing.offsets,
+        packing.longest,
+        packing.longest,
+        scale=scale,
+        window_size=window,
+    )
+    assert isinstance(out, torch.Tensor)  # noqa: S101 - a pair only where more is asked for
+    return out
+
+
+def _fused_tiles(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    packing: Packing,
+    scale: float,
+    dropout: float,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """Torch's fused attention per tile: the variable-length kernel knows no dropout."""
+    placed = [t.index_select(0, packing.tokens_of_places) for t in (q, k, v)]
+    parts = []
+    for tile in packing.tiles:
+        batch = [_heads_first(t, tile) for t in placed]
+        hidden = _hidden(tile, sliding_window, q.device)
+        seen = None if hidden is None else ~hidden
+        out = functional.scaled_dot_product_attention(
+            batch[0], batch[1], batch[2], attn_mask=seen, dropout_p=dropout, scale=scale
+        )
+        parts.append(out.transpose(1, 2).flatten(0, 1))
+    parts.append(torch.zeros_like(parts[0][:1]))
+    return torch.cat(parts).index_select(0, packing.places_of_tokens)
+
+
+def _hidden(tile: Tile, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """Bool, broadcasts to `[rows, heads, length, length]`: true where a key is out of sight."""
+    if sliding_window is None or tile.length <= sliding_window:
+        return tile.padding
+    place = torch.arange(tile.length, device=device)
+    far = (place[:, None] - place[None, :]).abs() >= sliding_window
+    return far[None, None] if tile.padding is None else far | tile.padding
+
+
+class _TiledAttention(torch.autograd.Function):
+    """Attention as plain products, tile by tile, with its own backward pass.
+
+    `q`, `k` and `v` are `[tokens, heads, head size]`. Scores are normalized in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        packing: Packing,
+        scale: float,
+        dropout: float,
+        sliding_window: int | None,
+    ) -> torch.Tensor:
+        qs, ks, vs = (_place(t, packing) for t in (q, k, v))
+        outs = _places_like(q, packing)
+        kept: list[torch.Tensor | None] = []
+        for tile, qt, kt, vt in zip(packing.tiles, qs, ks, vs, strict=True):
+            hidden = _hidden(tile, sliding_window, q.device)
+            probabilities = _normalize(torch.bmm(qt, kt.transpose(1, 2)), scale, hidden, tile)
+            mask = _dropout_mask(probabilities, dropout, packing.masks)
+            dropped = probabilities if mask is None else probabilities * mask
+            _put(outs, tile, torch.bmm(dropped, vt))
+            kept += [probabilities, mask]
+        ctx.save_for_backward(*qs, *ks, *vs, *kept)
+        ctx.packing, ctx.scale = packing, scale
+        return outs.index_select(0, packing.places_of_tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        packing: Packing = ctx.packing
+        count = len(packing.tiles)
+        saved = ctx.saved_tensors
+        qs, ks, vs = (saved[i * count : (i + 1) * count] for i in range(3))
+        kept = saved[3 * count :]
+        dq, dk, dv = (
+            _places_like(gradients[0], packing) if needed else None
+            for needed in ctx.needs_input_grad[:3]
+        )
+        for at, (tile, dout) in enumerate(
+            zip(packing.tiles, _place(gradients[0], packing, zero_padding=True), strict=True)
+        ):
+            probabilities, mask = kept[2 * at], kept[2 * at + 1]
+            if dv is not None:
+                dropped = probabilities if mask is None else probabilities * mask
+                _put(dv, tile, torch.bmm(dropped.transpose(1, 2), dout))
+            if dq is None and dk is None:
+                continue
+            dp = torch.bmm(dout, vs[at].transpose(1, 2))
+            if mask is not None:
+                dp = dp.mul_(mask)
+            ds = torch._softmax_backward_data(dp, probabilities, -1, probabilities.dtype)
+            ds = ds.mul_(ctx.scale)
+            if dq is not None:
+                _put(dq, tile, torch.bmm(ds, ks[at]))
+            if dk is not None:
+                _put(dk, tile, torch.bmm(ds.transpose(1, 2), qs[at]))
+        found = [
+            None if t is None else t.index_select(0, packing.places_of_tokens) for t in (dq, dk, dv)
+        ]
+        return *found, None, None, None, None
+
+
+def _place(
+    tensor: torch.Tensor, packing: Packing, *, zero_padding: bool = False
+) -> list[torch.Tensor]:
+    """Tokens `[tokens, heads, size]` by tile, `[rows * heads, length, size]`, contiguous."""
+    placed = tensor.index_select(0, packing.tokens_of_places)
+    tiles = []
+    for tile in packing.tiles:
+        rows = _heads_first(placed, tile)
+        if zero_padding and tile.padding is not None:
+            rows = rows.masked_fill(tile.padding.transpose(2, 3), 0.0)
+        tiles.append(rows.reshape(-1, tile.length, tensor.shape[-1]))
+    return tiles
+
+
+def _places_like(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Room for every place and, at the end, zeros for the tokens that fill up the row."""
+    places = len(packing.tokens_of_places)
+    made = tensor.new_empty((places + 1, *tensor.shape[1:]))
+    made[places] = 0.0
+    return made
+
+
+def _put(places: torch.Tensor, tile: Tile, product: torch.Tensor) -> None:
+    _heads_first(places, tile).copy_(_by_row(product, tile))
+
+
+def _by_row(products: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """`[rows * heads, length, any]` as `[rows, heads, length, any]`."""
+    return products.view(tile.rows, -1, *products.shape[1:])
+
+
+def _heads_first(places: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """A tile's places as a view `[rows, heads, length, size]`."""
+    inside = places[tile.start : tile.end]
+    return inside.view(tile.rows, tile.length, *places.shape[1:]).transpose(1, 2)
+
+
+def _normalize(
+    scores: torch.Tensor, scale: float, hidden: torch.Tensor | None, tile: Tile
+) -> torch.Tensor:
+    # In float32 for exactness, and because torch's bfloat16 softmax is slow at odd lengths.
+    wide = scores.float().mul_(scale)
+    if hidden is not None:
+        _by_row(wide, tile).masked_fill_(hidden, float("-inf"))
+    return torch.softmax(wide, dim=-1).to(scores.dtype)
+
+
+def _dropout_mask(
+    probabilities: torch.Tensor, dropout: float, masks: MaskPool | None
+) -> torch.Tensor | None:
+    if dropout == 0.0:
+        return None
+    if masks is None:
+        return functional.dropout(torch.ones_like(probabilities), dropout)
+    return masks.mask(tuple(probabilities.shape), probability=dropout, dtype=probabilities.dtype)

@@ -1,0 +1,209 @@
+"""Batches without padding: many texts end to end in one row of tokens.
+
+transformers' own encoder runs on the row `[1, tokens]`; the attention function keeps the texts
+apart (`engine.attention`), and hooks hand on only what the head reads: the first token of every
+text, taken as early as the architecture allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pennyweight.engine.attention import Packing, Tile
+from pennyweight.engine.batch import Tokens
+from pennyweight.engine.masks import MaskPool
+
+__all__ = ["FAMILIES", "Family", "can_pack", "hand_on_first_tokens", "pack"]
+
+
+# oneDNN compiles a kernel for every new shape, which takes ten times as long as to run it: so
+# rows of tokens, and the tiles of attention, come in few lengths.
+_ROW_QUANTUM = 64
+_TILE_QUANTUM = 8
+_TILE_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An architecture whose encoder runs on packed rows.
+
+    Attributes:
+        first_position: the position id of a text's first token.
+        narrows: finds the module before which only what the head reads is kept; all its
+            tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
+    """
+
+    first_position: Callable[[Any], int]
+    narrows: Callable[[Any], nn.Module]
+
+
+def _from_zero(config: Any) -> int:
+    return 0
+
+
+def _after_padding(config: Any) -> int:
+    return int(config.pad_token_id) + 1
+
+
+def _last_attention_output(encoder: Any) -> nn.Module:
+    # Behind the last attention nothing mixes tokens: the last feed-forward runs on first tokens.
+    return encoder.encoder.layer[-1].attention.output
+
+
+def _final_norm(encoder: Any) -> nn.Module:
+    return encoder.final_norm
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "bert": Family(_from_zero, _last_attention_output),
+        "electra": Family(_from_zero, _last_attention_output),
+        "roberta": Family(_after_padding, _last_attention_output),
+        "xlm-roberta": Family(_after_padding, _last_attention_output),
+        "modernbert": Family(_from_zero, _final_norm),
+    }
+)
+
+
+def can_pack(config: Any) -> bool:
+    """Whether this architecture runs on packed rows."""
+    return getattr(config, "model_type", None) in FAMILIES and not getattr(
+        config, "is_decoder", False
+    )
+
+
+def pack(
+    tokens: Tokens,
+    rows: np.ndarray,
+    *,
+    first_position: int,
+    masks: MaskPool | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The model's keyword arguments for some rows end to end, and the rows in that order.
+
+    The row of tokens is filled up to one of few lengths, and so are the tiles of attention.
+
+    Returns:
+        `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; and the rows, sorted by
+        length.
+    """
+    rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
+    lengths = tokens.lengths[rows]
+    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    total = int(offsets[-1])
+    ids = np.full(_filled_up(total), tokens.padding, dtype=np.int64)
+    ids[:total] = np.concatenate([tokens.ids(row) for row in rows])
+    positions = np.full(len(ids), first_position, dtype=np.int64)
+    positions[:total] += np.arange(total) - np.repeat(offsets[:-1], lengths)
+    tiles, tokens_of_places, places_of_tokens = _tiles(lengths, offsets, len(ids), device)
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    packing = Packing(
+        texts=len(rows),
+        tokens=total,
+        offsets=on_device(offsets),
+        longest=int(lengths[-1]),
+        tiles=tiles,
+        tokens_of_places=on_device(tokens_of_places),
+        places_of_tokens=on_device(places_of_tokens),
+        masks=masks,
+    )
+    inputs = {
+        "input_ids": on_device(ids)[None],
+        "position_ids": on_device(positions)[None],
+        "packing": packing,
+    }
+    return inputs, rows
+
+
+def _filled_up(total: int) -> int:
+    """The next of the lengths that packed rows come in."""
+    quantum = _ROW_QUANTUM if total <= 16 * _ROW_QUANTUM else 4 * _ROW_QUANTUM
+    return -(-total // quantum) * quantum
+
+
+def _tiles(
+    lengths: np.ndarray, offsets: np.ndarray, filled_up: int, device: torch.device | str
+) -> tuple[tuple[Tile, ...], np.ndarray, np.ndarray]:
+    """Tiles over texts sorted by length; the token of every place; the place of every token."""
+    tiles: list[Tile] = []
+    tokens_of_places: list[np.ndarray] = []
+    start = 0
+    places_of_tokens = np.empty(filled_up, dtype=np.int64)
+    for first in range(0, len(lengths), _TILE_ROWS):
+        inside = lengths[first : first + _TILE_ROWS]
+        # An odd number of rows is filled up with empty ones, which see one token of the tile.
+        rows = 1 << (len(inside) - 1).bit_length()
+        length = -(-int(inside[-1]) // _TILE_QUANTUM) * _TILE_QUANTUM
+        sizes = np.ones(rows, dtype=np.int64)
+        sizes[: len(inside)] = inside
+        begins = np.full(rows, offsets[first], dtype=np.int64)
+        begins[: len(inside)] = offsets[first : first + len(inside)]
+        place = np.arange(length)
+        is_token = place < sizes[:, None]
+        tokens_of_places.append((begins[:, None] + np.where(is_token, place, 0)).ravel())
+        places = start + np.arange(rows * length).reshape(rows, length)
+        kept = is_token[: len(inside)]
+        places_of_tokens[offsets[first] : offsets[first + len(inside)]] = places[: len(inside)][
+            kept
+        ]
+        padding = None if is_token.all() else torch.from_numpy(~is_token)[:, None, None].to(device)
+        tiles.append(Tile(start, rows, length, padding))
+        start += rows * length
+    places_of_tokens[offsets[-1] :] = start
+    return tuple(tiles), np.concatenate(tokens_of_places), places_of_tokens
+
+
+def hand_on_first_tokens(model: Any) -> None:
+    """Make a sequence classifier's head read the first token of every packed text.
+
+    Batches without `packing` pass unchanged. A model whose head takes the mean over the tokens
+    (ModernBERT's choice) gets every text's mean instead.
+    """
+    encoder = model.base_model
+    family = FAMILIES[model.config.model_type]
+    takes_mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
+    narrow = _means if takes_mean else _firsts
+    current: list[Packing | None] = [None]
+
+    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current[0] = kwargs.get("packing")
+
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        packing = current[0]
+        return args if packing is None else tuple(narrow(hidden, packing) for hidden in args)
+
+    encoder.register_forward_pre_hook(remember, with_kwargs=True)
+    module = family.narrows(encoder)
+    if takes_mean:
+        # The norm comes before the mean in a padded batch too.
+        module.register_forward_hook(
+            lambda _, args, out: out if current[0] is None else narrow(out, current[0])
+        )
+    else:
+        module.register_forward_pre_hook(keep)
+
+
+def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    return hidden[0].index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
+
+
+def _means(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    return (
+        torch.segment_reduce(
+            hidden[0, : packing.tokens].float(), "mean", offsets=packing.offsets.long(), axis=0
+        )
+        .to(hidden.dtype)
+        .unsqueeze(1)
+    )
