@@ -110,10 +110,12 @@ def packed_attention(
             'or load it with attn_implementation="sdpa"'
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    # squeeze, because the gradient of indexing is a copy into zeros.
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     if query.device.type == "cuda" and dropout == 0.0 and query.dtype != torch.float32:
         return _variable_length(q, k, v, packing, scale, sliding_window)[None], None
-    if query.device.type == "cuda":
+    is_trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if query.device.type == "cuda" or not (is_trained or dropout):
         return _fused_tiles(q, k, v, packing, scale, dropout, sliding_window)[None], None
     attend: Any = _TiledAttention.apply
     return attend(q, k, v, packing, scale, dropout, sliding_window)[None], None

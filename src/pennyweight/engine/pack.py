@@ -26,7 +26,7 @@ __all__ = ["FAMILIES", "Family", "can_pack", "hand_on_first_tokens", "pack"]
 # oneDNN compiles a kernel for every new shape, which takes ten times as long as to run it: so
 # rows of tokens, and the tiles of attention, come in few lengths.
 _ROW_QUANTUM = 64
-_TILE_QUANTUM = 8
+_TILE_QUANTUM = 16
 _TILE_ROWS = 16
 
 
@@ -196,13 +196,16 @@ def hand_on_first_tokens(model: Any) -> None:
 
 
 def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
-    return hidden[0].index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
+    return hidden.squeeze(0).index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
 
 
 def _means(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
     return (
         torch.segment_reduce(
-            hidden[0, : packing.tokens].float(), "mean", offsets=packing.offsets.long(), axis=0
+            hidden.squeeze(0)[: packing.tokens].float(),
+            "mean",
+            offsets=packing.offsets.long(),
+            axis=0,
         )
         .to(hidden.dtype)
         .unsqueeze(1)
