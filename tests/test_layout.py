@@ -31,6 +31,20 @@ def test_no_file_is_over_400_lines_and_no_function_over_60(file: Path) -> None:
             assert node.end_lineno - node.lineno < 60, node.name
 
 
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_all_lists_every_public_name_that_the_file_defines(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    listed: list[str] = []
+    defined: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            listed = ast.literal_eval(node.value)
+    public = {name for name in defined if not name.startswith("_")}
+    assert public <= set(listed)
+
+
 def test_the_public_names_are_sorted_and_all_there() -> None:
     assert pennyweight.__all__ == sorted(pennyweight.__all__)
     for name in pennyweight.__all__:

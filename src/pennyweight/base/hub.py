@@ -8,13 +8,12 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from transformers import AutoConfig, PreTrainedConfig
 
-from pennyweight.errors import BaseModelError
+from pennyweight.errors import BaseModelError, PennyweightError
 from pennyweight.hub import unreachable
 
 __all__ = ["fetch", "fetch_config"]
@@ -69,7 +68,9 @@ def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Pat
         ) from None
     except RevisionNotFoundError:
         raise BaseModelError(f"base.revision: {name} has no revision {revision}") from None
-    except (LocalEntryNotFoundError, OSError) as error:
+    except PennyweightError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the libraries under the hub's raise many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BaseModelError(f"base.name: {name}: download failed ({reason}); {_WAYS_ON}") from None
     return Path(path)

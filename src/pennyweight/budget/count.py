@@ -20,7 +20,7 @@ from torch import nn
 
 from pennyweight.errors import BudgetError, RunError
 
-__all__ = ["AdapterFile", "read_adapter", "total_parameters", "trainable_sizes"]
+__all__ = ["AdapterFile", "prove", "read_adapter", "total_parameters", "trainable_sizes"]
 
 _SAFETENSORS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
-__all__ = ["ends", "lookup", "occurs"]
+__all__ = ["ends", "lookup", "occurs", "unused"]
 
 Value = TypeVar("Value")
 

@@ -120,7 +120,7 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
     """
     layout = layout_of(skeleton, labels=labels)
     choice = _choose(layout, spending, budget=budget)
-    counted = count_by_formula(layout, choice, method=spending.method)
+    counted = _count_by_formula(layout, choice, method=spending.method)
     if counted > budget:
         raise BudgetError(_over_budget(layout, spending, counted=counted, budget=budget))
     config = METHODS[spending.method].config(layout, choice)
@@ -143,7 +143,7 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
     return plan
 
 
-def count_by_formula(layout: Layout, choice: Choice, *, method: str) -> int:
+def _count_by_formula(layout: Layout, choice: Choice, *, method: str) -> int:
     """What a choice trains, by arithmetic alone; `make_plan` holds it against the model."""
     whole = trained_whole(layout, choice.head)
     head = [size for module in whole for size in layout.elements_in(module).values()]
@@ -185,7 +185,9 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
 
     rank = spending.rank
     if rank == "fill":
-        rank = _fill(lambda r: count_by_formula(layout, at_rank(r), method=spending.method), budget)
+        rank = _fill(
+            lambda r: _count_by_formula(layout, at_rank(r), method=spending.method), budget
+        )
         rank = min(rank, *(min(matrix.rows, matrix.columns) for matrix in targets))
     assert not isinstance(rank, str)  # noqa: S101 - narrows the type
     choice = at_rank(rank)
@@ -324,6 +326,6 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
             choice = _choose(layout, changed, budget=budget)
         except (RecipeError, BudgetError):
             continue
-        count = count_by_formula(layout, choice, method=spending.method)
+        count = _count_by_formula(layout, choice, method=spending.method)
         if count <= budget:
             yield count, change.replace(_FILLED, str(choice.adapted[0].rank))

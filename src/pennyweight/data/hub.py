@@ -34,6 +34,8 @@ def load(
         DataError: there is no such data set or split, or the hub cannot be reached.
     """
     if Path(name).is_dir():
+        if revision is not None:
+            raise DataError(f"hub:{name}: a local directory has no revision {revision}")
         return _split_of(name, split, revision=None)
     cached = _cached(name, split, revision)
     if cached is not None:

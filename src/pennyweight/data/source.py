@@ -69,6 +69,11 @@ def locate(source: Source) -> Located:
     kind, _, rest = source.location.partition(":")
     if kind == "hub":
         return _on_hub(rest, source.revision)
+    if source.revision is not None:
+        raise DataError(
+            f"revision {source.revision}: only a data set from the hub has revisions; "
+            f"{source.location} is local"
+        )
     if kind == "sample":
         return _file(_sample(rest), source.format, None, name=source.location)
     path, split = _path_and_split(source.location)

@@ -1,0 +1,228 @@
+"""Every recipe key is live: change it, and the run differs or is refused.
+
+`CHANGES` names, for each leaf of the schema, a value other than the default and, where the key
+says nothing alone, the other keys that give it something to say. A key without a line here fails
+`test_every_key_of_the_schema_is_tried`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from safetensors.numpy import load_file
+
+from pennyweight.engine import feed
+from pennyweight.errors import PennyweightError
+from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.recipe.schema import Section, SourceTable
+from pennyweight.runs.training import train
+from runs.tiny import news, tiny_recipe, write_news
+
+Settings = dict[str, Any]
+
+# Key: (value, keys that both runs have besides). "{sets}" is the folder of the sets.
+CHANGES: dict[str, tuple[Any, Settings]] = {
+    "name": ("another", {}),
+    "seed": (7, {}),
+    "base.name": ("{bert}", {}),
+    "base.revision": ("main", {}),
+    "base.weights": ("random", {}),
+    "base.tokenizer": ("{upper}", {}),
+    "base.attention": ("packed", {}),
+    "base.dropout": (0.0, {}),
+    "data.train": ("{sets}/other.csv", {}),
+    "data.train.location": ("{sets}/other.csv", {}),
+    "data.train.format": ("lines", {}),
+    "data.train.text_columns": (["label", "text"], {}),
+    "data.train.label_column": ("second_label", {}),
+    "data.train.revision": ("main", {}),
+    "data.validation": ("{sets}/other.csv", {}),
+    "data.labels": (["A", "B", "C", "D"], {}),
+    "data.validation_fraction": (0.4, {"data.validation": None}),
+    "data.train_rows": (24, {}),
+    "data.max_tokens": (5, {}),
+    "data.clean": (["html-entities"], {}),
+    "data.on_bad_row": ("set-aside", {"data.train": "{sets}/bad.csv"}),
+    "data.overlap": ("keep", {}),
+    "data.near_duplicate_similarity": (0.2, {}),
+    "budget.trainable_parameters": (1700, {}),
+    "adapter.method": ("unknown", {}),
+    "adapter.targets": (["key"], {}),
+    "adapter.rank": (3, {}),
+    "adapter.alpha": (1.0, {}),
+    "adapter.dropout": (0.5, {}),
+    "adapter.bias": ("all", {}),
+    "adapter.head": ("output-only", {}),
+    "adapter.head_rank": (2, {"adapter.head": "low-rank"}),
+    "optimizer.method": ("unknown", {}),
+    "optimizer.learning_rate": (0.001, {}),
+    "optimizer.weight_decay": (0.5, {}),
+    "optimizer.betas": ([0.5, 0.9], {}),
+    "optimizer.epsilon": (0.1, {}),
+    "optimizer.schedule.method": ("constant", {}),
+    "optimizer.schedule.warmup_steps": (3, {}),
+    "optimizer.schedule.warmup_ratio": (0.5, {}),
+    "train.epochs": (2, {}),
+    "train.max_steps": (3, {}),
+    "train.batch_rows": (16, {}),
+    "train.accumulation_steps": (2, {}),
+    "train.batch_tokens": (512, {"train.batch_rows": 48, "data.max_tokens": 30}),
+    "train.evaluation_batch_rows": (4, {}),
+    "train.batch_order": ("random", {}),
+    "train.precision": ("bf16", {}),
+    "train.max_gradient_norm": (0.01, {}),
+    "train.evaluate_every": (2, {}),
+    "train.keep_best": ("nll", {}),
+    "train.early_stopping": ({"patience": 1, "threshold": 0.9}, {"train.epochs": 3}),
+    "train.early_stopping.patience": (
+        1,
+        {"train.early_stopping": {"patience": 3, "threshold": 0.9}, "train.epochs": 3},
+    ),
+    "train.early_stopping.threshold": (
+        0.9,
+        {
+            "train.early_stopping": {"patience": 1, "threshold": 0.0},
+            "train.epochs": 3,
+            "train.keep_best": "nll",
+        },
+    ),
+    "train.log_every": (2, {}),
+    "train.trackers": (["tensorboard"], {}),
+    "evaluate.test": ("{sets}/other.csv", {}),
+    "evaluate.also": ({"more": "{sets}/other.csv"}, {}),
+    "evaluate.calibration_bins": (2, {}),
+}
+
+
+def _sections_in(annotation: Any) -> set[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return {annotation}
+    return {found for argument in get_args(annotation) for found in _sections_in(argument)}
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Leaves of the schema; a key that may be a value or a table counts, and so do its fields."""
+    for name, field in section.model_fields.items():
+        key, annotation = f"{prefix}{name}", field.annotation
+        inside = _sections_in(annotation)
+        choices = {annotation} if annotation in inside else {*get_args(annotation)}
+        if not inside or choices != inside or SourceTable in inside:
+            yield key
+        # A source has the same fields wherever it stands.
+        for found in inside if key == "data.train" else inside - {SourceTable}:
+            yield from _keys(found, f"{key}.")
+
+
+def test_every_key_of_the_schema_is_tried() -> None:
+    # A summary is for the reader: `pennyweight recipes` prints it, and the run does not differ.
+    assert sorted(set(_keys(Recipe)) - {"summary"}) == sorted(CHANGES)
+
+
+@pytest.fixture(scope="module")
+def places(
+    bert: Path, roberta: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """What the braces in `CHANGES` stand for."""
+    folder = tmp_path_factory.mktemp("live")
+    for name in ("validation", "test"):
+        shutil.copy(sets / f"{name}.csv", folder)
+    rows = news(112, seed=1)
+    tested = rows[64:76]
+    # One row of the test, one near it, and one whose words hide behind an entity.
+    extra = [tested[0], (1, "coach#39;s week"), (tested[1][0], tested[1][1] + " the")]
+    write_news(folder / "train.csv", [*rows[:45], *extra])
+    write_news(folder / "other.csv", rows[76:])
+    write_news(folder / "bad.csv", [*rows[:47], (9, "the label is wrong")])
+    text = (folder / "train.csv").read_text().splitlines()
+    shifted = [f"{line},{(index + 1) % 4}" for index, line in enumerate(text[1:])]
+    (folder / "train.csv").write_text("\n".join([text[0] + ",second_label", *shifted]) + "\n")
+    upper = shutil.copytree(bert, folder / "upper")
+    tokenizer = json.loads((upper / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "the"}, "content": "a"}
+    (upper / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return {"sets": str(folder), "roberta": str(roberta), "bert": str(bert), "upper": str(upper)}
+
+
+@pytest.fixture(scope="module")
+def outcome_of(
+    places: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Settings], str]:
+    """Runs a recipe with some keys set, once each, and says what came of it."""
+    known: dict[str, str] = {}
+
+    def outcome(settings: Settings) -> str:
+        text = json.dumps(settings, sort_keys=True)
+        if text not in known:
+            for name, path in places.items():
+                text = text.replace(f"{{{name}}}", path)
+            out = tmp_path_factory.mktemp("run") / "run"
+            known[json.dumps(settings, sort_keys=True)] = _run(json.loads(text), places, out)
+        return known[json.dumps(settings, sort_keys=True)]
+
+    return outcome
+
+
+def _run(settings: Settings, places: dict[str, str], out: Path) -> str:
+    recipe = tiny_recipe(Path(places["roberta"]), Path(places["sets"]))
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    values["data"]["train"] = {"location": values["data"]["train"], "label_column": "label"}
+    for key, value in settings.items():
+        _set(values, key.split("."), value)
+    sizes: list[int] = []
+    inputs = feed.Feed.inputs
+
+    def counted(self: feed.Feed, tokens: Any, rows: Any) -> Any:
+        sizes.append(len(rows))
+        return inputs(self, tokens, rows)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(feed.Feed, "inputs", counted)
+            record = train(resolve_recipe(values), out=out)
+    except PennyweightError as error:
+        return str(error).replace(str(out), "RUN")
+    told = record.model_dump(mode="json", exclude={"started", "seconds", "peak_memory_bytes"})
+    for timed in ("recipe", "environment", "git"):
+        told.pop(timed)
+    for entry in told["history"]:
+        entry.pop("seconds")
+        entry.pop("rows_per_second")
+    told["batches"] = sizes
+    told["files"] = sorted(
+        str(f.relative_to(out)) for f in out.rglob("*") if "events" not in f.name
+    )
+    told["labels"] = (out / "adapter" / "labels.json").read_text()
+    weights = load_file(out / "adapter" / "adapter_model.safetensors")
+    told["weights"] = {name: float(abs(weight).sum()) for name, weight in weights.items()}
+    return json.dumps(told, sort_keys=True).replace(str(out), "RUN")
+
+
+def _set(values: Settings, path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        if not isinstance(values.get(name), dict):
+            values[name] = {}
+        values = values[name]
+    if value is None:
+        values.pop(path[-1], None)
+    else:
+        values[path[-1]] = value
+
+
+def test_the_same_recipe_gives_the_same_outcome(
+    places: dict[str, str], tmp_path: Path, outcome_of: Callable[[Settings], str]
+) -> None:
+    # Without this, every difference below could be chance.
+    assert outcome_of({}) == _run({}, places, tmp_path / "run")
+    assert json.loads(outcome_of({}))["status"] == "complete"
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_changes_the_run(key: str, outcome_of: Callable[[Settings], str]) -> None:
+    value, besides = CHANGES[key]
+    assert outcome_of({**besides, key: value}) != outcome_of(besides)
