@@ -60,6 +60,8 @@ class Packing:
         places_of_tokens: int64 `[tokens]`: the place of each token; of the tokens after the last
             text, which only fill up the row, one past the last place.
         masks: where dropout masks come from; None for torch's own.
+        layers: the encoder's layers that run; the others hand on what they are given, and so do
+            the embeddings if the first layer is not among them. None for all.
     """
 
     texts: int
@@ -70,6 +72,12 @@ class Packing:
     tokens_of_places: torch.Tensor
     places_of_tokens: torch.Tensor
     masks: MaskPool | None = None
+    layers: range | None = None
+
+    @property
+    def starts_inside(self) -> bool:
+        """Whether the embeddings are left out: the inputs are hidden states."""
+        return self.layers is not None and self.layers.start > 0
 
 
 def packed_attention(
@@ -179,8 +187,12 @@ def _hidden(tile: Tile, sliding_window: int | None, device: torch.device) -> tor
     if sliding_window is None or tile.length <= sliding_window:
         return tile.padding
     place = torch.arange(tile.length, device=device)
-    far = (place[:, None] - place[None, :]).abs() >= sliding_window
-    return far[None, None] if tile.padding is None else far | tile.padding
+    far = ((place[:, None] - place[None, :]).abs() >= sliding_window)[None, None]
+    if tile.padding is None:
+        return far
+    # A place without a token may see nothing else through the window; it sees itself.
+    itself = torch.eye(tile.length, dtype=torch.bool, device=device)
+    return (far | tile.padding) & ~itself
 
 
 class _TiledAttention(torch.autograd.Function):

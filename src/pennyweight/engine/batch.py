@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 __all__ = [
+    "States",
     "TokenStore",
     "Tokens",
     "collate",
@@ -57,6 +58,31 @@ class TokenStore:
 
 
 @dataclass(frozen=True, slots=True)
+class States:
+    """Hidden states of rows, in the place of their tokens.
+
+    Attributes:
+        flat: `[tokens, hidden]`, the rows' states end to end.
+        starts: int64 `[rows]`, where each row begins in `flat`.
+        layers: the encoder's layers that are still to run.
+    """
+
+    flat: torch.Tensor
+    starts: np.ndarray
+    layers: range
+
+    def gather(self, rows: np.ndarray, lengths: np.ndarray, filled_up: int) -> torch.Tensor:
+        """Some rows' states end to end, `[filled_up, hidden]`, with zeros behind the last."""
+        out = self.flat.new_empty((filled_up, self.flat.shape[1]))
+        at = 0
+        for start, length in zip(self.starts[rows].tolist(), lengths.tolist(), strict=True):
+            out[at : at + length] = self.flat[start : start + length]
+            at += length
+        out[at:] = 0.0
+        return out
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Tokenized rows.
 
@@ -66,6 +92,7 @@ class Tokens:
         labels: int64 `[rows]`; -1 where unlabelled.
         padding: the id that fills short rows.
         fingerprint: of texts, tokenizer and cut; the same for the same tokens.
+        states: what the lowest layers make of the tokens, where that is known already.
     """
 
     store: TokenStore
@@ -73,6 +100,7 @@ class Tokens:
     labels: np.ndarray
     padding: int
     fingerprint: str = ""
+    states: States | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -83,8 +111,13 @@ class Tokens:
 
     def take(self, rows: np.ndarray) -> Tokens:
         """Some of the rows, in that order."""
+        states = self.states
         return replace(
-            self, store=self.store.take(rows), lengths=self.lengths[rows], labels=self.labels[rows]
+            self,
+            store=self.store.take(rows),
+            lengths=self.lengths[rows],
+            labels=self.labels[rows],
+            states=None if states is None else replace(states, starts=states.starts[rows]),
         )
 
 

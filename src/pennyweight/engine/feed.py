@@ -21,7 +21,7 @@ from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.frozen import hold_encoder_in
 from pennyweight.engine.lora import use_fused_lora
 from pennyweight.engine.masks import MaskPool, use_pooled_dropout
-from pennyweight.engine.pack import FAMILIES, hand_on_first_tokens, pack
+from pennyweight.engine.pack import FAMILIES, pack, read_packed
 
 __all__ = ["Feed", "make_ready"]
 
@@ -96,7 +96,7 @@ def make_ready(model: Any, compute: Compute, *, most_tokens: int) -> Feed:
     use_fused_lora(model)
     first_position = None
     if compute.attention == PACKED:
-        hand_on_first_tokens(inner)
+        read_packed(inner)
         first_position = FAMILIES[inner.config.model_type].first_position(inner.config)
     return Feed(compute.device, most_tokens, first_position, masks)
 

@@ -2,7 +2,8 @@
 
 transformers' own encoder runs on the row `[1, tokens]`; the attention function keeps the texts
 apart (`engine.attention`), and hooks hand on only what the head reads: the first token of every
-text, taken as early as the architecture allows.
+text, taken as early as the architecture allows. A batch may also start in the middle of the
+encoder, with hidden states in the place of token ids (`engine.prefix`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pennyweight.engine.attention import Packing, Tile
 from pennyweight.engine.batch import Tokens
 from pennyweight.engine.masks import MaskPool
 
-__all__ = ["FAMILIES", "Family", "can_pack", "hand_on_first_tokens", "pack"]
+__all__ = ["FAMILIES", "Family", "can_pack", "pack", "read_packed"]
 
 
 # oneDNN compiles a kernel for every new shape, which takes ten times as long as to run it: so
@@ -36,11 +37,13 @@ class Family:
 
     Attributes:
         first_position: the position id of a text's first token.
+        layers: the encoder's layers in order.
         narrows: finds the module before which only what the head reads is kept; all its
             tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
     """
 
     first_position: Callable[[Any], int]
+    layers: Callable[[Any], nn.ModuleList]
     narrows: Callable[[Any], nn.Module]
 
 
@@ -50,6 +53,16 @@ def _from_zero(config: Any) -> int:
 
 def _after_padding(config: Any) -> int:
     return int(config.pad_token_id) + 1
+
+
+def _bert_layers(encoder: Any) -> nn.ModuleList:
+    layers: nn.ModuleList = encoder.encoder.layer
+    return layers
+
+
+def _modernbert_layers(encoder: Any) -> nn.ModuleList:
+    layers: nn.ModuleList = encoder.layers
+    return layers
 
 
 def _last_attention_output(encoder: Any) -> nn.Module:
@@ -63,11 +76,11 @@ def _final_norm(encoder: Any) -> nn.Module:
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "bert": Family(_from_zero, _last_attention_output),
-        "electra": Family(_from_zero, _last_attention_output),
-        "roberta": Family(_after_padding, _last_attention_output),
-        "xlm-roberta": Family(_after_padding, _last_attention_output),
-        "modernbert": Family(_from_zero, _final_norm),
+        "bert": Family(_from_zero, _bert_layers, _last_attention_output),
+        "electra": Family(_from_zero, _bert_layers, _last_attention_output),
+        "roberta": Family(_after_padding, _bert_layers, _last_attention_output),
+        "xlm-roberta": Family(_after_padding, _bert_layers, _last_attention_output),
+        "modernbert": Family(_from_zero, _modernbert_layers, _final_norm),
     }
 )
 
@@ -93,18 +106,18 @@ def pack(
 
     Returns:
         `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; and the rows, sorted by
-        length.
+        length. Where `tokens` come with hidden states, `inputs_embeds` `[1, tokens, hidden]`
+        stands in the place of `input_ids`.
     """
     rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
     lengths = tokens.lengths[rows]
     offsets = np.zeros(len(rows) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
     total = int(offsets[-1])
-    ids = np.full(_filled_up(total), tokens.padding, dtype=np.int64)
-    ids[:total] = np.concatenate([tokens.ids(row) for row in rows])
-    positions = np.full(len(ids), first_position, dtype=np.int64)
+    filled_up = _filled_up(total)
+    positions = np.full(filled_up, first_position, dtype=np.int64)
     positions[:total] += np.arange(total) - np.repeat(offsets[:-1], lengths)
-    tiles, tokens_of_places, places_of_tokens = _tiles(lengths, offsets, len(ids), device)
+    tiles, tokens_of_places, places_of_tokens = _tiles(lengths, offsets, filled_up, device)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
@@ -118,12 +131,15 @@ def pack(
         tokens_of_places=on_device(tokens_of_places),
         places_of_tokens=on_device(places_of_tokens),
         masks=masks,
+        layers=None if tokens.states is None else tokens.states.layers,
     )
-    inputs = {
-        "input_ids": on_device(ids)[None],
-        "position_ids": on_device(positions)[None],
-        "packing": packing,
-    }
+    inputs: dict[str, Any] = {"position_ids": on_device(positions)[None], "packing": packing}
+    if tokens.states is not None:
+        inputs["inputs_embeds"] = tokens.states.gather(rows, lengths, filled_up).to(device)[None]
+    else:
+        ids = np.full(filled_up, tokens.padding, dtype=np.int64)
+        ids[:total] = np.concatenate([tokens.ids(row) for row in rows])
+        inputs["input_ids"] = on_device(ids)[None]
     return inputs, rows
 
 
@@ -165,34 +181,69 @@ def _tiles(
     return tuple(tiles), np.concatenate(tokens_of_places), places_of_tokens
 
 
-def hand_on_first_tokens(model: Any) -> None:
-    """Make a sequence classifier's head read the first token of every packed text.
+def read_packed(model: Any) -> None:
+    """Make a sequence classifier read packed batches; others pass unchanged.
 
-    Batches without `packing` pass unchanged. A model whose head takes the mean over the tokens
-    (ModernBERT's choice) gets every text's mean instead.
+    Its head gets the first token of every text; a model whose head takes the mean over the tokens
+    (ModernBERT's choice) gets every text's mean instead. Layers that `packing.layers` leaves out
+    hand on what they are given.
     """
     encoder = model.base_model
     family = FAMILIES[model.config.model_type]
-    takes_mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
-    narrow = _means if takes_mean else _firsts
+    # What the encoder was called with last: its modules do not hand everything down.
     current: list[Packing | None] = [None]
 
     def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         current[0] = kwargs.get("packing")
 
-    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        packing = current[0]
-        return args if packing is None else tuple(narrow(hidden, packing) for hidden in args)
-
     encoder.register_forward_pre_hook(remember, with_kwargs=True)
-    module = family.narrows(encoder)
-    if takes_mean:
+    _let_layers_be_skipped(encoder, family, current)
+    narrowed = family.narrows(encoder)
+    if getattr(model.config, "classifier_pooling", "cls") == "mean":
         # The norm comes before the mean in a padded batch too.
-        module.register_forward_hook(
-            lambda _, args, out: out if current[0] is None else narrow(out, current[0])
+        narrowed.register_forward_hook(
+            lambda _, args, out: out if current[0] is None else _means(out, current[0])
         )
     else:
-        module.register_forward_pre_hook(keep)
+        narrowed.register_forward_pre_hook(
+            lambda _, args: (
+                args if current[0] is None else tuple(_firsts(t, current[0]) for t in args)
+            )
+        )
+
+
+def _let_layers_be_skipped(encoder: Any, family: Family, current: list[Packing | None]) -> None:
+    for index, layer in enumerate(family.layers(encoder)):
+        run = layer.forward
+
+        def forward(
+            hidden: torch.Tensor, *args: Any, _run: Any = run, _index: int = index, **kwargs: Any
+        ) -> torch.Tensor:
+            layers = None if current[0] is None else current[0].layers
+            if layers is not None and _index not in layers:
+                return hidden
+            out: torch.Tensor = _run(hidden, *args, **kwargs)
+            return out
+
+        layer.forward = forward
+    embed = encoder.embeddings.forward
+
+    def embeddings(*args: Any, **kwargs: Any) -> torch.Tensor:
+        is_inside = current[0] is not None and current[0].starts_inside
+        out: torch.Tensor = kwargs["inputs_embeds"] if is_inside else embed(*args, **kwargs)
+        return out
+
+    encoder.embeddings.forward = embeddings
+    # ELECTRA's embeddings are narrower than its layers.
+    if (widen := getattr(encoder, "embeddings_project", None)) is not None:
+        widen_embeddings = widen.forward
+
+        def project(hidden: torch.Tensor) -> torch.Tensor:
+            is_inside = current[0] is not None and current[0].starts_inside
+            out: torch.Tensor = hidden if is_inside else widen_embeddings(hidden)
+            return out
+
+        widen.forward = project
 
 
 def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:

@@ -291,6 +291,11 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of the frozen encoder; adapters, head and optimizer stay in fp32"
     )
+    prefix_cache: Literal["off", "disk", "device"] = Field(
+        "off",
+        description="compute the layers below the lowest adapter once, without dropout, and keep "
+        "what they give in a file or in the device's memory",
+    )
     max_gradient_norm: PositiveFloat | Literal["off"] = Field(
         1.0,
         description="gradients are scaled down to this norm",

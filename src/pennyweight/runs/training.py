@@ -8,11 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peft
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
@@ -24,16 +22,14 @@ from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
 from pennyweight.engine.loop import train as train_steps
-from pennyweight.engine.predict import predict_logits
-from pennyweight.environment import (
-    cache_directory,
-    peak_memory_bytes,
-)
+from pennyweight.engine.prefix import with_states
+from pennyweight.environment import cache_directory, peak_memory_bytes
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RecipeError
-from pennyweight.evaluation import Metrics, measure
+from pennyweight.evaluation import Metrics
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.runs.classifier import load_ready
+from pennyweight.runs.measuring import measure_tokens
 from pennyweight.runs.planning import find_base, plan
 from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
 from pennyweight.runs.setup import (
@@ -141,7 +137,14 @@ class _Run:
         train, validation = (
             self._tokens(rows, tokenizer) for rows in (splits.train, splits.validation)
         )
-        self._fit(model, train, validation, fresh, tokenizer, resume=resume)
+        self._fit(
+            model,
+            self._cache_prefix(model, train),
+            self._cache_prefix(model, validation),
+            fresh,
+            tokenizer,
+            resume=resume,
+        )
         # Every process proves, so that all of them return the whole record, or stop together.
         self._prove(model)
         self._evaluate(validation, splits, tokenizer)
@@ -226,6 +229,22 @@ class _Run:
                 tokenizer=tokenizer,
                 max_tokens=self.recipe.data.max_tokens,
                 cache=cache_directory() / "tokens",
+            )
+
+    def _cache_prefix(self, model: peft.PeftModel, tokens: Tokens) -> Tokens:
+        """The rows with what the lowest layers make of them, where the recipe wants it kept."""
+        where = self.recipe.train.prefix_cache
+        if where == "off":
+            return tokens
+        # One process writes the file; the others find it.
+        with self.accelerator.main_process_first():
+            return with_states(
+                model,
+                tokens,
+                feed=self.feed,
+                where=where,
+                cache=cache_directory() / "states",
+                say=self.say,
             )
 
     def _fit(
@@ -349,33 +368,14 @@ class _Run:
         self.say(f"proved: the saved adapter holds {in_file:,} parameters, as planned")
 
     def _measure(self, model: Any, feed: Feed, tokens: Tokens, *, where: str) -> Metrics:
-        """Metrics of a set, its rows shared out over the processes."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = np.arange(rank, len(tokens), world)
-        classes = len(self.recipe.data.labels)
-        logits = predict_logits(
+        return measure_tokens(
             model,
-            tokens.take(mine),
+            tokens,
             feed=feed,
             compute=self._compute_here(),
-            batch_rows=self.recipe.train.evaluation_batch_rows,
-            classes=classes,
-        )
-        if world > 1:
-            together = np.empty((len(tokens), classes), dtype=np.float32)
-            for offset, found in enumerate(gather_object([logits])):
-                together[offset::world] = found
-            logits = together
-        if not np.isfinite(logits).all():
-            raise NonFiniteLossError(
-                f"{where}: the model's logits are NaN or infinite for "
-                f"{int((~np.isfinite(logits)).any(axis=1).sum())} of {len(tokens)} rows"
-            )
-        return measure(
-            logits,
-            tokens.labels,
-            names=self.recipe.data.labels,
-            bins=self.recipe.evaluate.calibration_bins,
+            accelerator=self.accelerator,
+            recipe=self.recipe,
+            where=where,
         )
 
     def _evaluate(self, validation: Tokens, splits: Splits, tokenizer: Any) -> None:

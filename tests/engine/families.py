@@ -1,0 +1,83 @@
+"""A tiny classifier of every architecture that packs, and rows for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import peft
+import pyarrow as pa
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    PreTrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from pennyweight.engine.batch import Tokens, TokenStore
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 80,
+    "pad_token_id": 1,
+    "num_labels": 4,
+    "initializer_range": 0.2,
+}
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "bert": BertConfig(**_SIZES, **_NO_DROPOUT),
+    "roberta": RobertaConfig(**_SIZES, **_NO_DROPOUT),
+    "xlm-roberta": XLMRobertaConfig(**_SIZES, **_NO_DROPOUT),
+    "electra": ElectraConfig(**_SIZES, **_NO_DROPOUT, embedding_size=16),
+    # A window of 8 tokens, shorter than most rows, in two of three layers.
+    "modernbert-cls": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="cls"),
+    "modernbert-mean": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="mean"),
+}
+TARGETS = {
+    "modernbert-cls": ["Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
+    "modernbert-mean": ["Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
+}
+
+
+def adapted(
+    family: str, *, attention: str, layers: list[int] | None = None, dropout: float = 0.0
+) -> peft.PeftModel:
+    """The same model each time, LoRA on every linear layer (of some layers), B not zero."""
+    torch.manual_seed(0)
+    base = AutoModelForSequenceClassification.from_config(
+        CONFIGS[family], attn_implementation=attention
+    )
+    targets = TARGETS.get(family, ["query", "key", "value", "output.dense", "intermediate.dense"])
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        r=3,
+        lora_dropout=dropout,
+        target_modules=targets,
+        layers_to_transform=layers,
+        init_lora_weights=False,
+    )
+    return peft.get_peft_model(base, config)
+
+
+def rows_of(count: int, *, seed: int = 0, longest: int = 40) -> Tokens:
+    """Rows of 3 to `longest` random tokens."""
+    draw = np.random.default_rng(seed)
+    ids = [
+        [2, *draw.integers(5, 60, size=draw.integers(1, longest - 1)).tolist(), 3]
+        for _ in range(count)
+    ]
+    return Tokens(
+        TokenStore(pa.chunked_array([pa.array(ids, pa.list_(pa.int32()))])),
+        np.array([len(row) for row in ids], dtype=np.int64),
+        draw.integers(0, 4, size=count),
+        padding=1,
+        fingerprint=f"{count}|{seed}|{longest}",
+    )
