@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pennyweight.runs.planning import plan
     from pennyweight.runs.record import RunRecord, load_record
     from pennyweight.runs.setup import Watcher
-    from pennyweight.runs.training import train
+    from pennyweight.runs.training import train, train_together
     from pennyweight.runs.using import evaluate, merge, predict, submit
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "shipped_recipes",
     "submit",
     "train",
+    "train_together",
 ]
 
 _HOMES = {
@@ -73,6 +74,7 @@ _HOMES = {
     "shipped_recipes": "recipe",
     "submit": "runs.using",
     "train": "runs.training",
+    "train_together": "runs.training",
 }
 
 

@@ -16,7 +16,7 @@ from pennyweight.engine import loop
 from pennyweight.engine.loop import Step
 from pennyweight.errors import DataError, NonFiniteLossError, RecipeError, RunError
 from pennyweight.recipe import Recipe, load_recipe
-from pennyweight.runs import training
+from pennyweight.runs import run
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.runs.setup import Watcher
 from pennyweight.runs.training import train
@@ -152,7 +152,7 @@ def test_a_run_interrupted_after_its_last_step_is_finished_by_resuming(
 ) -> None:
     recipe, out = tiny_recipe(bert, sets, train={"max_steps": 2}), tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(training._Run, "_evaluate", _raise(KeyboardInterrupt()))
+        patched.setattr(run.Run, "_measure_saved", _raise(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, out=out)
     best = load_record(out).best

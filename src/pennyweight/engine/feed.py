@@ -42,33 +42,38 @@ class Feed:
     first_position: int | None
     masks: MaskPool | None = None
 
-    def inputs(self, tokens: Tokens, rows: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """The model's keyword arguments for some rows, and the rows in the order of its logits."""
+    def inputs(
+        self, tokens: Tokens, rows: np.ndarray, *, copies: int = 1
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """The model's keyword arguments for some rows, and the rows in the order of its logits.
+
+        With `copies`, all the rows follow each other that many times.
+        """
         if self.first_position is not None:
             return pack(
                 tokens,
                 rows,
                 first_position=self.first_position,
+                copies=copies,
                 masks=self.masks,
                 device=self.device,
             )
+        rows = np.tile(rows, copies)
         padded = collate(tokens, rows)
         return {key: value.to(self.device) for key, value in padded.items()}, rows
 
-    def pieces(self, tokens: Tokens, rows: np.ndarray) -> list[np.ndarray]:
+    def pieces(self, tokens: Tokens, rows: np.ndarray, *, copies: int = 1) -> list[np.ndarray]:
         """The rows, sorted by length, in as few pieces of even size as `most_tokens` allows."""
         if len(rows) == 0:
             return [rows]
         rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
         lengths = tokens.lengths[rows]
-        for count in range(self._fewest(lengths), len(rows)):
+        most = self.most_tokens // copies
+        for count in range(max(1, -(-int(lengths.sum()) // most)), len(rows)):
             pieces = np.array_split(np.arange(len(rows)), count)
-            if all(self._cost(lengths[piece]) <= self.most_tokens for piece in pieces):
+            if all(self._cost(lengths[piece]) <= most for piece in pieces):
                 return [rows[piece] for piece in pieces]
         return [rows[at : at + 1] for at in range(len(rows))]
-
-    def _fewest(self, lengths: np.ndarray) -> int:
-        return max(1, -(-int(lengths.sum()) // self.most_tokens))
 
     def _cost(self, lengths: np.ndarray) -> int:
         if self.first_position is not None:

@@ -23,7 +23,16 @@ from pennyweight.engine.batch import Order, Tokens, epoch_batches, share
 from pennyweight.engine.feed import Feed
 from pennyweight.errors import NonFiniteLossError
 
-__all__ = ["Progress", "Settings", "Step", "total_steps", "train"]
+__all__ = [
+    "Progress",
+    "Settings",
+    "Step",
+    "batches_of",
+    "judge",
+    "seed_step",
+    "total_steps",
+    "train",
+]
 
 # Metrics of which less is better.
 _FALLING = frozenset({"nll", "brier", "ece"})
@@ -116,7 +125,7 @@ def train(
     if _patience_is_out(progress, settings):
         return
     model.train()
-    for batch in _batches(tokens, settings, start=progress.step, end=last):
+    for batch in batches_of(tokens, settings, start=progress.step, end=last):
         began = time.perf_counter()
         progress.step += 1
         learning_rate = float(scheduler.get_last_lr()[0])
@@ -128,7 +137,7 @@ def train(
         progress.rows += len(batch)
         is_last = progress.step == last
         evaluation = evaluate() if is_last or progress.step % every == 0 else None
-        is_best, stop = _judge(progress, evaluation, settings)
+        is_best, stop = judge(progress, evaluation, settings)
         yield Step(
             step=progress.step,
             epoch=progress.step / steps_per_epoch,
@@ -145,7 +154,7 @@ def train(
             return
 
 
-def _batches(tokens: Tokens, settings: Settings, *, start: int, end: int) -> Iterator[np.ndarray]:
+def batches_of(tokens: Tokens, settings: Settings, *, start: int, end: int) -> Iterator[np.ndarray]:
     """The batches of steps `start` + 1 to `end`."""
     step = 0
     for epoch in range(settings.epochs):
@@ -176,9 +185,7 @@ def _optimize(
 ) -> tuple[float, float]:
     """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm."""
     processes, process = accelerator.num_processes, accelerator.process_index
-    torch.manual_seed(_mix(settings.seed, step, process))
-    if feed.masks is not None:
-        feed.masks.begin_step(seed=settings.seed, step=step, process=process)
+    seed_step(feed, settings.seed, step, process)
     shares = share(batch, parts=settings.accumulation_steps, process=process, processes=processes)
     pieces = [piece for rows in shares for piece in feed.pieces(tokens, rows)]
     total = torch.zeros((), device=accelerator.device)
@@ -218,11 +225,15 @@ def _loss_sum(
     return loss if len(piece) else loss * 0.0
 
 
-def _mix(seed: int, step: int, process: int) -> int:
-    return int(np.random.SeedSequence((seed, step, process)).generate_state(1, np.uint64)[0] >> 1)
+def seed_step(feed: Feed, seed: int, step: int, process: int = 0) -> None:
+    """Settle what is random in a step."""
+    mixed = np.random.SeedSequence((seed, step, process)).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(mixed >> 1))
+    if feed.masks is not None:
+        feed.masks.begin_step(seed=seed, step=step, process=process)
 
 
-def _judge(
+def judge(
     progress: Progress, evaluation: Mapping[str, float] | None, settings: Settings
 ) -> tuple[bool, str | None]:
     """Whether an evaluation is the best so far, and whether patience has run out with it."""

@@ -8,6 +8,8 @@ modules, their parameters (float32) and what is saved stay PEFT's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch.nn import functional
 
 from pennyweight.engine.masks import PooledDropout
 
-__all__ = ["use_fused_lora"]
+__all__ = ["is_plain_lora", "lora_linear", "use_fused_lora"]
 
 
 def use_fused_lora(model: nn.Module) -> int:
@@ -26,18 +28,20 @@ def use_fused_lora(model: nn.Module) -> int:
 
     Left to PEFT's forward: variants (DoRA and others), biases in B, quantized or other layers.
     """
-    layers = [m for m in model.modules() if type(m) is LoraLinear and _is_plain(m)]
+    layers = [m for m in model.modules() if is_plain_lora(m)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     return len(layers)
 
 
-def _is_plain(layer: Any) -> bool:
+def is_plain_lora(module: Any) -> bool:
+    """Whether a module is PEFT's LoRA on `nn.Linear` in its first form."""
     return (
-        type(layer.base_layer) is nn.Linear
-        and not layer.lora_variant
-        and not layer.fan_in_fan_out
-        and not any(layer.lora_bias.values())
+        type(module) is LoraLinear
+        and type(module.base_layer) is nn.Linear
+        and not module.lora_variant
+        and not module.fan_in_fan_out
+        and not any(module.lora_bias.values())
     )
 
 
@@ -45,23 +49,45 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if layer.disable_adapters or layer.merged or len(active) != 1 or args or kwargs:
         return LoraLinear.forward(layer, x, *args, **kwargs)
-    (name,) = active
-    base = layer.base_layer
-    dropout = layer.lora_dropout[name]
-    mask = None
-    if layer.training and getattr(dropout, "p", 0.0) > 0.0:
-        mask = _mask(dropout, x)
+    return lora_linear(layer.base_layer, x, [(slice(None), layer)])
+
+
+def lora_linear(
+    base: nn.Linear, x: torch.Tensor, parts: Sequence[tuple[slice, Any]]
+) -> torch.Tensor:
+    """A frozen linear layer with plain LoRA layers, each on its part of the rows.
+
+    Args:
+        base: the frozen layer.
+        x: `[..., in]`; its leading dimensions together are the rows.
+        parts: slices of the rows that do not overlap, and the LoRA layer of each, with one active
+            adapter. Rows of no slice get the frozen layer's output alone.
+
+    Returns:
+        `[..., out]` in the weight's dtype.
+    """
+    flat = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
+    factors: list[torch.Tensor] = []
+    described: list[_Part] = []
+    for rows, layer in parts:
+        (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
+        mask = None
+        dropout = layer.lora_dropout[name]
+        if layer.training and getattr(dropout, "p", 0.0) > 0.0:
+            mask = _mask(dropout, flat[rows])
+        described.append(_Part(rows, layer.scaling[name], mask))
+        factors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
     fused: Any = _FusedLora.apply
     with torch.autocast(x.device.type, enabled=False):
-        return fused(
-            x.to(base.weight.dtype),
-            base.weight,
-            base.bias,
-            layer.lora_A[name].weight,
-            layer.lora_B[name].weight,
-            layer.scaling[name],
-            mask,
-        )
+        y: torch.Tensor = fused(flat, base.weight, base.bias, tuple(described), *factors)
+    return y.view(*x.shape[:-1], base.weight.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    rows: slice
+    scaling: float
+    mask: torch.Tensor | None
 
 
 def _mask(dropout: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
@@ -73,8 +99,8 @@ def _mask(dropout: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
 class _FusedLora(torch.autograd.Function):
     """y = x W^T + b + scaling (mask x) A^T B^T (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
-    `x` `[..., in]`, `weight` `[out, in]` (frozen), `a` `[rank, in]`, `b_up` `[out, rank]`; a and
-    b_up are float32 and cast to the weight's dtype; their gradients are float32.
+    `x` `[rows, in]`, `weight` `[out, in]` (frozen); for each part of the rows A `[rank, in]` and
+    B `[out, rank]`, which are float32 and cast to the weight's dtype; their gradients are float32.
     """
 
     @staticmethod
@@ -83,45 +109,51 @@ class _FusedLora(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b_up: torch.Tensor,
-        scaling: float,
-        mask: torch.Tensor | None,
+        parts: tuple[_Part, ...],
+        *factors: torch.Tensor,
     ) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        flat_mask = None if mask is None else mask.reshape(flat.shape)
-        down = a.to(weight.dtype)
-        # The scaling goes into the smallest factor.
-        up = (b_up * scaling).to(weight.dtype)
-        y = functional.linear(flat, weight, None if bias is None else bias.to(weight.dtype))
-        dropped = flat if flat_mask is None else flat * flat_mask
-        inner = functional.linear(dropped, down)
-        y.addmm_(inner, up.t())
-        ctx.save_for_backward(flat, weight, down, up, inner, flat_mask)
-        ctx.scaling = scaling
-        ctx.shape = x.shape
-        ctx.grad_dtypes = (a.dtype, b_up.dtype, None if bias is None else bias.dtype)
-        return y.view(*x.shape[:-1], weight.shape[0])
+        y = functional.linear(x, weight, None if bias is None else bias.to(weight.dtype))
+        kept: list[torch.Tensor] = []
+        for at, part in enumerate(parts):
+            down = factors[2 * at].to(weight.dtype)
+            # The scaling goes into the smallest factor.
+            up = (factors[2 * at + 1] * part.scaling).to(weight.dtype)
+            inner = functional.linear(_dropped(x, part), down)
+            y[part.rows].addmm_(inner, up.t())
+            kept += [down, up, inner]
+        ctx.save_for_backward(x, weight, *kept)
+        ctx.parts = parts
+        ctx.factor_dtypes = [factor.dtype for factor in factors]
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, weight, down, up, inner, mask = ctx.saved_tensors
-        a_dtype, b_dtype, bias_dtype = ctx.grad_dtypes
-        needs_x, _, needs_bias, needs_a, needs_b = ctx.needs_input_grad[:5]
-        dy = gradients[0].reshape(-1, weight.shape[0])
-        dinner = dy @ up
-        db = (dy.t() @ inner).to(b_dtype).mul_(ctx.scaling) if needs_b else None
-        da = None
-        if needs_a:
-            dropped = flat if mask is None else flat * mask
-            da = (dinner.t() @ dropped).to(a_dtype)
-        dx = None
-        if needs_x:
-            dx = dy @ weight
-            if mask is None:
-                dx.addmm_(dinner, down)
+        x, weight, *kept = ctx.saved_tensors
+        needs_x, _, needs_bias, _, *needs_factors = ctx.needs_input_grad
+        dy = gradients[0]
+        dx = dy @ weight if needs_x else None
+        found: list[torch.Tensor | None] = []
+        for at, part in enumerate(ctx.parts):
+            down, up, inner = kept[3 * at : 3 * at + 3]
+            mine = dy[part.rows]
+            dinner = mine @ up
+            da = db = None
+            if needs_factors[2 * at]:
+                da = (dinner.t() @ _dropped(x, part)).to(ctx.factor_dtypes[2 * at])
+            if needs_factors[2 * at + 1]:
+                db = (mine.t() @ inner).to(ctx.factor_dtypes[2 * at + 1]).mul_(part.scaling)
+            found += [da, db]
+            if dx is None:
+                continue
+            if part.mask is None:
+                dx[part.rows].addmm_(dinner, down)
             else:
-                dx.addcmul_(dinner @ down, mask)
-            dx = dx.view(ctx.shape)
-        dbias = dy.sum(0, dtype=torch.float32).to(bias_dtype) if needs_bias else None
-        return dx, None, dbias, da, db, None, None
+                dx[part.rows].addcmul_(dinner @ down, part.mask)
+        dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if needs_bias else None
+        return dx, None, dbias, None, *found
+
+
+def _dropped(x: torch.Tensor, part: _Part) -> torch.Tensor:
+    rows = x[part.rows]
+    return rows if part.mask is None else rows * part.mask

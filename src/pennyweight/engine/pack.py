@@ -97,19 +97,21 @@ def pack(
     rows: np.ndarray,
     *,
     first_position: int,
+    copies: int = 1,
     masks: MaskPool | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The model's keyword arguments for some rows end to end, and the rows in that order.
 
-    The row of tokens is filled up to one of few lengths, and so are the tiles of attention.
+    The row of tokens is filled up to one of few lengths, and so are the tiles of attention. With
+    `copies`, all the rows follow each other that many times.
 
     Returns:
         `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; and the rows, sorted by
-        length. Where `tokens` come with hidden states, `inputs_embeds` `[1, tokens, hidden]`
-        stands in the place of `input_ids`.
+        length, per copy. Where `tokens` come with hidden states, `inputs_embeds`
+        `[1, tokens, hidden]` stands in the place of `input_ids`.
     """
-    rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
+    rows = np.tile(rows[np.argsort(tokens.lengths[rows], kind="stable")], copies)
     lengths = tokens.lengths[rows]
     offsets = np.zeros(len(rows) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
@@ -126,7 +128,7 @@ def pack(
         texts=len(rows),
         tokens=total,
         offsets=on_device(offsets),
-        longest=int(lengths[-1]),
+        longest=int(lengths.max()),
         tiles=tiles,
         tokens_of_places=on_device(tokens_of_places),
         places_of_tokens=on_device(places_of_tokens),
@@ -152,7 +154,7 @@ def _filled_up(total: int) -> int:
 def _tiles(
     lengths: np.ndarray, offsets: np.ndarray, filled_up: int, device: torch.device | str
 ) -> tuple[tuple[Tile, ...], np.ndarray, np.ndarray]:
-    """Tiles over texts sorted by length; the token of every place; the place of every token."""
+    """Tiles over texts in their order; the token of every place; the place of every token."""
     tiles: list[Tile] = []
     tokens_of_places: list[np.ndarray] = []
     start = 0
@@ -161,7 +163,7 @@ def _tiles(
         inside = lengths[first : first + _TILE_ROWS]
         # An odd number of rows is filled up with empty ones, which see one token of the tile.
         rows = 1 << (len(inside) - 1).bit_length()
-        length = -(-int(inside[-1]) // _TILE_QUANTUM) * _TILE_QUANTUM
+        length = -(-int(inside.max()) // _TILE_QUANTUM) * _TILE_QUANTUM
         sizes = np.ones(rows, dtype=np.int64)
         sizes[: len(inside)] = inside
         begins = np.full(rows, offsets[first], dtype=np.int64)

@@ -24,7 +24,7 @@ from pennyweight.engine.feed import Feed
 from pennyweight.engine.pack import FAMILIES
 from pennyweight.errors import TrainingError
 
-__all__ = ["frozen_layers", "with_states"]
+__all__ = ["frozen_layers", "run_prefix", "with_states"]
 
 Where = Literal["disk", "device"]
 
@@ -51,6 +51,7 @@ def with_states(
     where: Where,
     cache: Path,
     say: Callable[[str], None],
+    layers: int | None = None,
 ) -> Tokens:
     """The same rows with the hidden states that enter the lowest adapted layer.
 
@@ -62,23 +63,13 @@ def with_states(
             memory of the device that trains.
         cache: the directory of cached states.
         say: gets one line with the size before anything is computed.
+        layers: how many of the lowest layers; left out, all that come before an adapter.
 
     Raises:
         TrainingError: batches are not packed, an adapter sits in the lowest layer, or there is no
             room; the text gives the sizes.
     """
-    if feed.first_position is None:
-        raise TrainingError(
-            "train.prefix_cache: needs packed batches; use --set base.attention=packed, "
-            "or --set train.prefix_cache=off"
-        )
-    layers = frozen_layers(model)
-    if layers == 0:
-        raise TrainingError(
-            "train.prefix_cache: nothing to cache, the lowest layer or the embeddings are trained; "
-            "keep adapters out of the lowest layers (rank 0 by pattern), "
-            "or --set train.prefix_cache=off"
-        )
+    layers = _cacheable_layers(model, feed, layers)
     hidden = int(_inner(model).config.hidden_size)
     total = int(tokens.lengths.sum())
     dtype = next(p.dtype for p in _prefix_parameters(model, layers) if p.is_floating_point())
@@ -102,6 +93,22 @@ def with_states(
     count = len(FAMILIES[_inner(model).config.model_type].layers(_inner(model).base_model))
     states = States(flat, _starts(tokens), range(layers, count))
     return replace(tokens, states=states)
+
+
+def _cacheable_layers(model: Any, feed: Feed, layers: int | None) -> int:
+    if feed.first_position is None:
+        raise TrainingError(
+            "train.prefix_cache: needs packed batches; use --set base.attention=packed, "
+            "or --set train.prefix_cache=off"
+        )
+    layers = frozen_layers(model) if layers is None else layers
+    if layers == 0:
+        raise TrainingError(
+            "train.prefix_cache: nothing to cache, the lowest layer or the embeddings are trained; "
+            "keep adapters out of the lowest layers (rank 0 by pattern), "
+            "or --set train.prefix_cache=off"
+        )
+    return layers
 
 
 def _inner(model: Any) -> Any:
@@ -141,10 +148,6 @@ def _identity(model: Any, tokens: Tokens, layers: int) -> str:
 def _compute(model: Any, tokens: Tokens, feed: Feed, layers: int, flat: torch.Tensor) -> None:
     """Fill `flat` with the output of layer `layers` - 1 for every token, dropout off."""
     inner = _inner(model)
-    encoder = inner.base_model
-    last = FAMILIES[inner.config.model_type].layers(encoder)[layers - 1]
-    seen: list[torch.Tensor] = []
-    hook = last.register_forward_hook(lambda _, args, out: seen.append(out))
     starts = _starts(tokens)
     by_length = np.argsort(tokens.lengths, kind="stable")
     was_training = inner.training
@@ -152,17 +155,27 @@ def _compute(model: Any, tokens: Tokens, feed: Feed, layers: int, flat: torch.Te
     try:
         for piece in feed.pieces(tokens, by_length):
             inputs, rows = feed.inputs(tokens, piece)
-            inputs["packing"] = replace(inputs["packing"], layers=range(layers))
-            encoder(**inputs)
-            states = seen.pop()[0]
+            states = run_prefix(model, inputs, layers)
             at = 0
             for row in rows:
                 length = int(tokens.lengths[row])
                 flat[starts[row] : starts[row] + length] = states[at : at + length]
                 at += length
     finally:
-        hook.remove()
         inner.train(was_training)
+
+
+def run_prefix(model: Any, inputs: dict[str, Any], layers: int) -> torch.Tensor:
+    """Hidden states `[tokens, hidden]` after the lowest `layers` layers, for packed inputs."""
+    encoder = _inner(model).base_model
+    last = FAMILIES[_inner(model).config.model_type].layers(encoder)[layers - 1]
+    seen: list[torch.Tensor] = []
+    hook = last.register_forward_hook(lambda _, args, out: seen.append(out))
+    try:
+        encoder(**{**inputs, "packing": replace(inputs["packing"], layers=range(layers))})
+    finally:
+        hook.remove()
+    return seen[0].squeeze(0)
 
 
 def _write(

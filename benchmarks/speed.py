@@ -1,0 +1,236 @@
+"""Speed and memory of Pennyweight, its peers and the machine's floor, in interleaved runs.
+
+    python benchmarks/speed.py --data train.csv --validation test.csv --tokenizer ROBERTA_DIR
+
+Every measurement is a process of its own (`worker.py`); the systems of a comparison take turns,
+round after round, and medians are reported. Writes `results/speed.json` and `results/speed.svg`;
+with `--gpu`, `results/speed-gpu.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+# Peers of the second kind choose their best batch size and attention among these.
+TUNING = [(16, "sdpa"), (32, "sdpa"), (64, "sdpa"), (32, "eager"), (64, "eager")]
+
+
+class Bench:
+    """Runs workers and keeps what they print."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.results: dict[str, Any] = {}
+
+    def measure(self, what: str, **settings: Any) -> dict[str, Any]:
+        """One worker's answer."""
+        options = self.options
+        command = [sys.executable, str(HERE / "worker.py"), what, "--data", options.data]
+        command += ["--validation", options.validation]
+        if options.tokenizer:
+            command += ["--tokenizer", options.tokenizer]
+        for key, value in settings.items():
+            flag = f"--{key.replace('_', '-')}"
+            command += [flag] if value is True else [flag, str(value)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        say(f"{what} {settings}: {_short(found)}")
+        return found
+
+    def compare(self, name: str, contenders: dict[str, tuple[str, dict[str, Any]]]) -> None:
+        """Medians of all contenders over interleaved rounds."""
+        runs: dict[str, list[dict[str, Any]]] = {key: [] for key in contenders}
+        for _ in range(self.options.rounds):
+            for key, (what, settings) in contenders.items():
+                runs[key].append(self.measure(what, **settings))
+        self.results[name] = {
+            key: {
+                "settings": contenders[key][1],
+                "rows_per_second": statistics.median(r["rows_per_second"] for r in found),
+                "all": [round(r["rows_per_second"], 2) for r in found],
+                "peak_bytes": statistics.median(r["peak_bytes"] for r in found),
+            }
+            for key, found in runs.items()
+        }
+        self.save()
+
+    def best(self, system: str, choices: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
+        """The settings with which a system is fastest, one measurement each."""
+        found = [(self.measure("train", system=system, **settings, **c), c) for c in choices]
+        tried = self.results.setdefault("tuning", [])
+        tried += [
+            {"system": system, **settings, **c, "rows_per_second": r["rows_per_second"]}
+            for r, c in found
+        ]
+        return max(found, key=lambda pair: pair[0]["rows_per_second"])[1]
+
+    def save(self) -> None:
+        """Write what there is so far."""
+        name = "speed-gpu.json" if self.options.gpu else "speed.json"
+        text = json.dumps({"machine": machine(), **self.results}, indent=1) + "\n"
+        (HERE / "results" / name).write_text(text, encoding="utf-8")
+
+
+def _short(found: dict[str, Any]) -> str:
+    speed = found.get("rows_per_second")
+    told = f"{speed:.1f} rows/s" if speed else f"{found.get('seconds'):.1f} s"
+    return f"{told}, {found['peak_bytes'] / 1e9:.2f} GB"
+
+
+def say(line: str) -> None:
+    """Progress, on the error stream."""
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import peft
+    import torch
+    import transformers
+
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "platform": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor()
+    text = info.read_text(encoding="utf-8")
+    name = next((x.split(":")[1].strip() for x in text.splitlines() if "model name" in x), "?")
+    return name + (", AMX bf16" if "amx_bf16" in text else "")
+
+
+def training(bench: Bench, model: str, **settings: Any) -> None:
+    """Ours, both peers and the floor."""
+    shared = {"model": model, **settings}
+    tuned = [{"batch": b, "attention": a} for b, a in bench.options.tuning]
+    p2 = bench.best("p2", tuned, **shared)
+    own = bench.best("ours", [{"batch": 32}, {"batch": 64}], **shared)
+    bench.compare(
+        f"training {model}",
+        {
+            "ours": ("train", {"system": "ours", **own, **shared}),
+            "P1": ("train", {"system": "p1", "batch": 16, **shared}),
+            "P2": ("train", {"system": "p2", **p2, **shared}),
+            "ours, P1's batch": ("train", {"system": "ours", "batch": 16, **shared}),
+            "floor": ("floor", {"model": model, **own}),
+        },
+    )
+
+
+def prefix(bench: Bench) -> None:
+    """Adapters in the top 4 of 12 layers, with and without the prefix cache."""
+    shared = {"model": "roberta", "layers": "8-11", "batch": 32, "dropout": 0.0, "rows": 2048}
+    bench.compare(
+        "prefix cache",
+        {
+            "without": ("train", {"system": "ours", **shared}),
+            "with": ("train", {"system": "prefix", **shared}),
+        },
+    )
+
+
+def inference(bench: Bench) -> None:
+    """Raw texts to labels, tokenization included."""
+    contenders = {}
+    for model in ("roberta", "embedded"):
+        contenders |= {
+            f"ours, {model}": ("classify", {"system": "ours", "model": model, "rows": 16384}),
+            f"pipeline fp32, {model}": ("classify", {"system": "p1", "model": model}),
+            f"pipeline bf16, {model}": (
+                "classify",
+                {"system": "p2", "model": model, "precision": "bf16"},
+            ),
+        }
+    bench.compare("inference", contenders)
+
+
+def growth(bench: Bench) -> None:
+    """How cost grows with batch, length, rank, and the number of adapters trained at once."""
+    found = []
+    for key, values in (
+        ("batch", (8, 16, 32, 64, 128)),
+        ("length", (16, 32, 64, 128)),
+        ("rank", (1, 8, 64)),
+        ("copies", (1, 2, 4, 8)),
+    ):
+        for value in values:
+            shared: dict[str, Any] = {"batch": 32, "warm_up": 6, "seconds": 8, key: value}
+            for system in ("ours", "p2") if key != "copies" else ("ours",):
+                one = bench.measure("train", system=system, model="roberta", **shared)
+                kept = {k: one[k] for k in ("rows_per_second", "peak_bytes", "mean_tokens")}
+                found.append({"system": system, "grows": key, "value": value, **kept})
+    bench.results["growth"] = found
+    bench.save()
+
+
+def until(bench: Bench) -> None:
+    """Seconds of training until 92 % on AG News, rank 16 on every linear layer."""
+    shared = {
+        "model": "embedded",
+        "all_linear": True,
+        "rank": 16,
+        "rows": 60000,
+        "seconds": 1500,
+    }
+    p2 = {k: bench.results["training embedded"]["P2"]["settings"][k] for k in ("attention",)}
+    bench.results["until 92 %"] = {
+        "ours": bench.measure("until", system="ours", batch=32, **shared),
+        "P2": bench.measure("until", system="p2", batch=32, **p2, **shared),
+    }
+    bench.save()
+
+
+def main() -> None:
+    """Run all comparisons, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="sample:train")
+    parser.add_argument("--validation", default="sample:validation")
+    parser.add_argument("--tokenizer", help="directory of RoBERTa's tokenizer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
+    parser.add_argument("--only", nargs="*", help="roberta embedded prefix inference growth until")
+    options = parser.parse_args()
+    options.tuning = [(64, "sdpa"), (256, "sdpa"), (512, "sdpa")] if options.gpu else TUNING
+    bench = Bench(options)
+    parts = {
+        "roberta": lambda: training(bench, "roberta"),
+        "embedded": lambda: training(bench, "embedded", all_linear=True, rank=16),
+        "prefix": lambda: prefix(bench),
+        "inference": lambda: inference(bench),
+        "growth": lambda: growth(bench),
+        "until": lambda: until(bench),
+    }
+    earlier = HERE / "results" / ("speed-gpu.json" if options.gpu else "speed.json")
+    if options.only and earlier.is_file():
+        bench.results = {k: v for k, v in json.loads(earlier.read_text()).items() if k != "machine"}
+    for name, part in parts.items():
+        if not options.only or name in options.only:
+            part()
+    bench.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""One training under way: its directory, its record, and its stages in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from pennyweight.base import BaseModel
+from pennyweight.budget import Plan
+from pennyweight.budget.count import prove, read_adapter, trainable_sizes
+from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
+from pennyweight.engine import checkpoint
+from pennyweight.engine.batch import Tokens, tokenize
+from pennyweight.engine.device import Compute
+from pennyweight.engine.feed import Feed, make_ready
+from pennyweight.engine.loop import Progress, Step, total_steps
+from pennyweight.engine.prefix import with_states
+from pennyweight.environment import cache_directory, peak_memory_bytes
+from pennyweight.errors import NonFiniteLossError, PennyweightError
+from pennyweight.evaluation import Metrics
+from pennyweight.model import build_model, load_tokenizer, save_adapter
+from pennyweight.recipe import Recipe, dump_recipe
+from pennyweight.runs.classifier import load_ready
+from pennyweight.runs.measuring import measure_tokens
+from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
+from pennyweight.runs.setup import (
+    Watcher,
+    describe_splits,
+    first_record,
+    make_optimizer,
+    settings_of,
+    source_of,
+)
+
+__all__ = ["Run"]
+
+
+class Run:
+    """What the stages of one training share.
+
+    The stages, in order: `begin`, `read`, `build`, `tokens`, `prepare`, then `take` for every
+    step, and `finish`; all inside `recorded`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        base: BaseModel,
+        planned: Plan,
+        compute: Compute,
+        accelerator: Accelerator,
+        watcher: Watcher,
+    ) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.base = base
+        self.plan = planned
+        self.compute = replace(compute, device=str(accelerator.device))
+        self.accelerator = accelerator
+        self.watcher = watcher
+        self.progress = Progress()
+        self.began = time.perf_counter()
+        self.record = first_record(
+            recipe, base, planned, compute, processes=accelerator.num_processes
+        )
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Whatever stops what is done inside is recorded."""
+        try:
+            yield
+        except PennyweightError as error:
+            self._save(status="failed", failure=str(error))
+            raise
+        except KeyboardInterrupt:
+            self._save(status="interrupted", failure="interrupted from the keyboard")
+            raise
+        except BaseException as error:
+            self._save(status="failed", failure=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            # Closes the trackers and, of several processes, the group that they talk through.
+            self.accelerator.end_training()
+
+    def begin(self, *, resume: bool = False) -> None:
+        """Write down what is known before anything is read."""
+        self.say(f"device: {self.compute.why}")
+        if self.accelerator.is_main_process:
+            if resume:
+                previous = load_record(self.out)
+                self.record = self.record.with_changes(
+                    history=previous.history, started=previous.started, best=previous.best
+                )
+            write_atomically(self.out / "recipe.toml", dump_recipe(self.recipe))
+        self._save()
+
+    def read(self) -> Splits:
+        """The rows, cleaned, split and checked for leaks."""
+        data, evaluate = self.recipe.data, self.recipe.evaluate
+        assert data.train is not None  # noqa: S101 - checked before a run begins
+        held_out = {"test": evaluate.test} if evaluate.test is not None else {}
+        held_out |= evaluate.also
+        # Only one process writes the tables; the others find them finished.
+        with self.accelerator.main_process_first():
+            splits = make_splits(
+                source_of(data.train),
+                validation=source_of(data.validation) if data.validation is not None else None,
+                held_out={name: source_of(source) for name, source in held_out.items()},
+                reading=Reading(
+                    labels=data.labels,
+                    clean=data.clean,
+                    on_bad_row=data.on_bad_row,
+                    cache=cache_directory() / "rows",
+                    bad_rows=self.out / "bad_rows",
+                ),
+                validation_fraction=data.validation_fraction,
+                train_rows=data.train_rows,
+                overlap=data.overlap,
+                similarity=data.near_duplicate_similarity,
+                seed=self.recipe.seed,
+                say=self.say,
+            )
+        self.note_splits(splits)
+        return splits
+
+    def note_splits(self, splits: Splits) -> None:
+        """Record and tell what was read."""
+        self._save(
+            data={
+                "sets": {name: dict(facts) for name, facts in splits.facts.items()},
+                "overlaps": [overlap.to_json() for overlap in splits.overlaps],
+                "removed_from_train": splits.removed,
+            }
+        )
+        for line in describe_splits(splits):
+            self.say(line)
+
+    def build(self) -> None:
+        """The base with untrained adapters, ready to run, and the tokenizer."""
+        if self.recipe.base.weights == "random":
+            self.say("base: random weights, as the recipe says; it knows nothing of language")
+        self.model, self._fresh = build_model(
+            self.base,
+            self.plan.peft_config,
+            weights=self.recipe.base.weights,
+            attention=self.compute.attention,
+            seed=self.recipe.seed,
+        )
+        self._tokenizer = load_tokenizer(self.base, tokenizer=self.recipe.base.tokenizer)
+        self.feed = make_ready(self.model, self.compute, most_tokens=self.recipe.train.batch_tokens)
+        self.say(
+            f"plan: {self.plan.trainable_parameters:,} trainable parameters "
+            f"of {self.plan.budget:,} allowed, on {self.base.name}"
+        )
+
+    def tokens(self, rows: Any) -> Tokens:
+        """Rows as tokens."""
+        with self.accelerator.main_process_first():
+            return tokenize(
+                rows,
+                fingerprint=fingerprint_of(rows),
+                tokenizer=self._tokenizer,
+                max_tokens=self.recipe.data.max_tokens,
+                cache=cache_directory() / "tokens",
+            )
+
+    def cached(self, tokens: Tokens, *, layers: int | None = None) -> Tokens:
+        """The rows with what the lowest layers make of them, where the recipe wants it kept."""
+        where = self.recipe.train.prefix_cache
+        if where == "off":
+            return tokens
+        # One process writes the file; the others find it.
+        with self.accelerator.main_process_first():
+            return with_states(
+                self.model,
+                tokens,
+                feed=self.feed,
+                where=where,
+                cache=cache_directory() / "states",
+                say=self.say,
+                layers=layers,
+            )
+
+    def prepare(self, rows: int, validation: Tokens, *, resume: bool = False) -> None:
+        """Optimizer, schedule and, resuming, what the last checkpoint holds.
+
+        Args:
+            rows: of the training set.
+            validation: the rows on which `evaluate` measures.
+            resume: whether to go on from the last checkpoint, where there is one.
+        """
+        self._validation = validation
+        last = total_steps(rows, settings_of(self.recipe))
+        self.optimizer, self.scheduler = make_optimizer(self.recipe, self.model, last)
+        if resume and self._latest.is_dir():
+            checkpoint.load_weights(self.model, self._latest)
+            self.progress = checkpoint.load_state(
+                self._latest, optimizer=self.optimizer, scheduler=self.scheduler
+            )
+            kept = [entry for entry in self.record.history if entry["step"] <= self.progress.step]
+            self.record = self.record.with_changes(history=kept)
+            self.say(f"resumed after step {self.progress.step}")
+        if self.recipe.train.trackers:
+            if self.accelerator.is_main_process:
+                (self.out / "logs").mkdir(exist_ok=True)
+            self.accelerator.init_trackers("pennyweight")
+        self.watcher.on_start(self.progress.step, last)
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the model as it is, on validation."""
+        where = f"step {self.progress.step}, validation"
+        return dict(self._measure(self.model, self.feed, self._validation, where=where).scalars())
+
+    def take(self, step: Step) -> None:
+        """Show and record a step, and save where it ends with an evaluation."""
+        self._note(step)
+        if step.evaluation is None or not self.accelerator.is_main_process:
+            return
+        # The best first: were it to be lost, the steps since the last would bring it back.
+        if step.is_best:
+            checkpoint.replace_directory(self.out / "adapter", self._save_best)
+        checkpoint.replace_directory(self._latest, self._save_last)
+        best = {"step": self.progress.best_step, self.recipe.train.keep_best: self.progress.best}
+        self._save(best=best)
+
+    def explain(self, error: NonFiniteLossError) -> NonFiniteLossError:
+        """The same error with the way on."""
+        saved = self._latest.is_dir()
+        where = f"the last good checkpoint is {self._latest}" if saved else "no checkpoint yet"
+        return NonFiniteLossError(f"{error}; {where}; try a lower optimizer.learning_rate")
+
+    def finish(self, validation: Tokens, splits: Splits) -> RunRecord:
+        """Prove the count, measure what was saved, and close the record."""
+        # Every process proves, so that all of them return the whole record, or stop together.
+        self._prove()
+        self._measure_saved(validation, splits)
+        self._save(status="complete")
+        return self.record
+
+    def say(self, line: str) -> None:
+        """Tell the watcher, once for all processes."""
+        if self.accelerator.is_main_process:
+            self.watcher.say(line)
+
+    @property
+    def _latest(self) -> Path:
+        return self.out / "checkpoints" / "last"
+
+    def _save(self, **changes: Any) -> None:
+        self.record = self.record.with_changes(
+            seconds=time.perf_counter() - self.began,
+            peak_memory_bytes=max(self.record.peak_memory_bytes, peak_memory_bytes()),
+            **changes,
+        )
+        if self.accelerator.is_main_process:
+            save_record(self.out, self.record)
+
+    def _save_best(self, directory: Path) -> None:
+        save_adapter(
+            self.model,
+            directory,
+            labels=self.recipe.data.labels,
+            fresh_weights=self._fresh,
+            tokenizer=self._tokenizer,
+        )
+
+    def _save_last(self, directory: Path) -> None:
+        checkpoint.save_state(
+            directory, optimizer=self.optimizer, scheduler=self.scheduler, progress=self.progress
+        )
+        labels = self.recipe.data.labels
+        save_adapter(self.model, directory, labels=labels, fresh_weights=self._fresh)
+
+    def _note(self, step: Step) -> None:
+        """Show a step, and record it where it is one to be recorded."""
+        if self.accelerator.is_main_process:
+            self.watcher.on_step(step)
+        if step.evaluation is None and step.step % self.recipe.train.log_every:
+            return
+        entry = {key: value for key, value in asdict(step).items() if value is not None}
+        self.record.history.append(entry)
+        scalars = {
+            "train/loss": step.loss,
+            "train/learning_rate": step.learning_rate,
+            "train/gradient_norm": step.gradient_norm,
+            "train/rows_per_second": step.rows_per_second,
+        }
+        scalars |= {f"validation/{name}": value for name, value in (step.evaluation or {}).items()}
+        self.accelerator.log(scalars, step=step.step)
+        if step.stop:
+            self.say(f"stopped after step {step.step}: {step.stop}")
+
+    def _prove(self) -> None:
+        in_model = sum(trainable_sizes(self.model).values())
+        in_file = read_adapter(self.out / "adapter").parameters
+        counts = {
+            "planned": self.plan.trainable_parameters,
+            "model": in_model,
+            "file": in_file,
+            "budget": self.plan.budget,
+        }
+        prove(**counts)
+        self._save(parameters=counts)
+        self.say(f"proved: the saved adapter holds {in_file:,} parameters, as planned")
+
+    def _measure_saved(self, validation: Tokens, splits: Splits) -> None:
+        """The only place where labels of the test are read: once, after everything is chosen.
+
+        What is measured is the saved adapter, loaded as `pennyweight evaluate` loads it.
+        """
+        model, feed = load_ready(self.recipe, self.base, self.out / "adapter", compute=self.compute)
+        measured = self._measure(model, feed, validation, where="validation")
+        metrics = {"validation": measured.to_json()}
+        for name, rows in splits.held_out.items():
+            metrics[name] = self._measure(model, feed, self.tokens(rows), where=name).to_json()
+        self._save(metrics=metrics)
+
+    def _measure(self, model: Any, feed: Feed, tokens: Tokens, *, where: str) -> Metrics:
+        return measure_tokens(
+            model,
+            tokens,
+            feed=feed,
+            compute=self.compute,
+            accelerator=self.accelerator,
+            recipe=self.recipe,
+            where=where,
+        )
