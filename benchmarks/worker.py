@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--attention", default="sdpa")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--warm-up", type=float, default=8.0, help="seconds before the clock runs")
-    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--warm-up", type=float, default=6.0, help="seconds before the clock runs")
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--accuracy", type=float, default=0.92)
     options = parser.parse_args()
     found = {"train": _train, "until": _until, "classify": _classify, "floor": _floor}[
