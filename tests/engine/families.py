@@ -48,14 +48,20 @@ TARGETS = {
 
 
 def adapted(
-    family: str, *, attention: str, layers: list[int] | None = None, dropout: float = 0.0
+    family: str,
+    *,
+    attention: str,
+    layers: list[int] | None = None,
+    targets: list[str] | None = None,
+    dropout: float = 0.0,
 ) -> peft.PeftModel:
-    """The same model each time, LoRA on every linear layer (of some layers), B not zero."""
+    """The same model each time, LoRA on every linear layer (or some of them), B not zero."""
     torch.manual_seed(0)
     base = AutoModelForSequenceClassification.from_config(
         CONFIGS[family], attn_implementation=attention
     )
-    targets = TARGETS.get(family, ["query", "key", "value", "output.dense", "intermediate.dense"])
+    everything = ["query", "key", "value", "output.dense", "intermediate.dense"]
+    targets = targets or TARGETS.get(family, everything)
     config = peft.LoraConfig(
         task_type="SEQ_CLS",
         r=3,

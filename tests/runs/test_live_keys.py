@@ -75,6 +75,7 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "train.batch_tokens": (512, {"train.batch_rows": 48, "data.max_tokens": 30}),
     "train.evaluation_batch_rows": (4, {}),
     "train.batch_order": ("random", {}),
+    "train.compile": ("on", {}),
     "train.prefix_cache": (
         "disk",
         {"base.attention": "packed", "adapter.targets": ["layer.1.attention.self.value"]},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pennyweight.engine import onnx_backend
 from pennyweight.errors import DataError, RunError
 from pennyweight.runs import using
 from pennyweight.runs.classifier import Classifier
@@ -124,3 +125,27 @@ def test_no_texts_give_no_predictions(run: Path) -> None:
     classifier = Classifier.load(run)
     assert classifier.predict([]) == []
     assert classifier.predict_probabilities([]).shape == (0, 4)
+
+
+def test_onnx_runtime_gives_the_same_probabilities_from_a_file_that_is_exported_once(
+    run: Path, texts: list[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    expected = Classifier.load(run).predict_probabilities(texts)
+    found = Classifier.load(run, backend="onnx").predict_probabilities(texts)
+    assert found == pytest.approx(expected, abs=1e-5)
+    (exported,) = (run / "onnx").iterdir()
+    written = (exported / "model.onnx").stat().st_mtime_ns
+    test = str(run.parent / "test.csv")
+    write_news(Path(test), news(20, seed=12))
+    assert evaluate(run, test, backend="onnx").accuracy == evaluate(run, test).accuracy
+    assert (exported / "model.onnx").stat().st_mtime_ns == written
+
+
+def test_without_onnx_runtime_the_extra_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_backend.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"pip install 'pennyweight\[onnx\]'"):
+        Classifier.load(run, backend="onnx")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from pennyweight.cli.options import (
+    Backend,
+    BackendName,
     Data,
     Format,
     Json,
@@ -27,6 +29,7 @@ def command(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     skip_bad_rows: SkipBadRows = False,
+    backend: Backend = BackendName.torch,
     as_json: Json = False,
 ) -> None:
     """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
@@ -38,6 +41,7 @@ def command(
         run,
         source(data, file_format, text_column, label_column),
         on_bad_row="set-aside" if skip_bad_rows else "stop",
+        backend=backend.value,
     ).to_json()
     if as_json:
         print_json(metrics)

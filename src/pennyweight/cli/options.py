@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 __all__ = [
+    "Backend",
+    "BackendName",
     "Data",
     "Format",
     "Json",
@@ -33,6 +36,15 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "true",
 }
 
+
+
+class BackendName(StrEnum):
+    """What can run a model."""
+
+    torch = "torch"
+    onnx = "onnx"
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, a TOML file, or a run.")
 ]
@@ -52,6 +64,10 @@ Format = Annotated[
 ]
 TextColumn = Annotated[
     list[str] | None, typer.Option("--text-column", help="A column of the text; may be repeated.")
+]
+Backend = Annotated[
+    BackendName,
+    typer.Option("--backend", help="What runs the model; onnx needs pennyweight[onnx]."),
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="The label's column.")]
 SkipBadRows = Annotated[

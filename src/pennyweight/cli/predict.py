@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from pennyweight.cli.options import (
+    Backend,
+    BackendName,
     Data,
     Format,
     Out,
@@ -25,6 +27,7 @@ def command(
     file_format: Format = None,
     text_column: TextColumn = None,
     skip_bad_rows: SkipBadRows = False,
+    backend: Backend = BackendName.torch,
 ) -> None:
     """Write label, confidence and probabilities of every row, labelled or not, as CSV."""
     quiet_libraries()
@@ -35,5 +38,6 @@ def command(
         source(data, file_format, text_column, None),
         out=out,
         on_bad_row="set-aside" if skip_bad_rows else "stop",
+        backend=backend.value,
     )
     typer.echo(f"{rows:,} rows in {out}")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pennyweight.engine.attention import PACKED
-from pennyweight.engine.batch import Tokens, collate
+from pennyweight.engine.batch import Tokens, collate, send
+from pennyweight.engine.compiled import compile_blocks
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.frozen import hold_encoder_in
 from pennyweight.engine.lora import use_fused_lora
@@ -60,7 +61,7 @@ class Feed:
             )
         rows = np.tile(rows, copies)
         padded = collate(tokens, rows)
-        return {key: value.to(self.device) for key, value in padded.items()}, rows
+        return {key: send(value, self.device) for key, value in padded.items()}, rows
 
     def pieces(self, tokens: Tokens, rows: np.ndarray, *, copies: int = 1) -> list[np.ndarray]:
         """The rows, sorted by length, in as few pieces of even size as `most_tokens` allows."""
@@ -81,7 +82,9 @@ class Feed:
         return int(lengths.max()) * len(lengths)
 
 
-def make_ready(model: Any, compute: Compute, *, most_tokens: int) -> Feed:
+def make_ready(
+    model: Any, compute: Compute, *, most_tokens: int, compiled: bool = False
+) -> Feed:
     """Make a model fast in place, and say how it wants to be fed.
 
     Args:
@@ -89,6 +92,7 @@ def make_ready(model: Any, compute: Compute, *, most_tokens: int) -> Feed:
             loaded with `compute.attention`.
         compute: device and precision.
         most_tokens: see `Feed`.
+        compiled: whether to run torch.compile over the feed-forward blocks without adapters.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if compute.precision != "fp32":
@@ -99,6 +103,8 @@ def make_ready(model: Any, compute: Compute, *, most_tokens: int) -> Feed:
         masks = MaskPool()
         use_pooled_dropout(inner, masks)
     use_fused_lora(model)
+    if compiled:
+        compile_blocks(inner)
     first_position = None
     if compute.attention == PACKED:
         read_packed(inner)

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 
-from pennyweight.engine.batch import Order, Tokens, epoch_batches, share
+from pennyweight.engine.batch import Order, Tokens, epoch_batches, send, share
 from pennyweight.engine.feed import Feed
 from pennyweight.errors import NonFiniteLossError
 
@@ -125,33 +125,87 @@ def train(
     if _patience_is_out(progress, settings):
         return
     model.train()
+    waiting: _Launched | None = None
+    mark = time.perf_counter()
     for batch in batches_of(tokens, settings, start=progress.step, end=last):
-        began = time.perf_counter()
         progress.step += 1
         learning_rate = float(scheduler.get_last_lr()[0])
         loss, norm = _optimize(
             model, tokens, batch, feed, optimizer, accelerator, settings, progress.step
         )
         scheduler.step()
-        progress.seconds += time.perf_counter() - began
-        progress.rows += len(batch)
-        is_last = progress.step == last
-        evaluation = evaluate() if is_last or progress.step % every == 0 else None
-        is_best, stop = judge(progress, evaluation, settings)
-        yield Step(
-            step=progress.step,
-            epoch=progress.step / steps_per_epoch,
-            loss=loss,
-            learning_rate=learning_rate,
-            gradient_norm=norm,
-            rows_per_second=progress.rows / progress.seconds,
-            seconds=progress.seconds,
-            evaluation=evaluation,
-            is_best=is_best,
-            stop="all steps done" if is_last else stop,
-        )
-        if stop is not None:
-            return
+        launched = _Launched(progress.step, batch, learning_rate, loss, norm)
+        is_due = progress.step == last or progress.step % every == 0
+        if runs_ahead(feed) and not is_due:
+            ready, waiting = [waiting], launched
+        else:
+            ready, waiting = [waiting, launched], None
+        for step in filter(None, ready):
+            loss_found, norm_found = step.read()
+            progress.seconds += time.perf_counter() - mark
+            progress.rows += len(step.batch)
+            evaluation = evaluate() if is_due and step is launched else None
+            is_best, stop = judge(progress, evaluation, settings)
+            yield Step(
+                step=step.number,
+                epoch=step.number / steps_per_epoch,
+                loss=loss_found,
+                learning_rate=step.learning_rate,
+                gradient_norm=norm_found,
+                rows_per_second=progress.rows / progress.seconds,
+                seconds=progress.seconds,
+                evaluation=evaluation,
+                is_best=is_best,
+                stop="all steps done" if step.number == last else stop,
+            )
+            mark = time.perf_counter()
+            if stop is not None:
+                return
+
+
+def runs_ahead(feed: Feed) -> bool:
+    """Whether a step is looked at only when the next is under way, so that a GPU never waits."""
+    return feed.device.startswith("cuda")
+
+
+class _Launched:
+    """A step whose loss and gradient norm are still on their way from the device."""
+
+    def __init__(
+        self,
+        number: int,
+        batch: np.ndarray,
+        learning_rate: float,
+        loss: torch.Tensor,
+        norm: torch.Tensor,
+    ) -> None:
+        self.number = number
+        self.batch = batch
+        self.learning_rate = learning_rate
+        found = torch.stack([loss.float(), norm.float()])
+        self._event: torch.cuda.Event | None = None
+        if found.is_cuda:
+            self._values = torch.empty(2, pin_memory=True).copy_(found, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._values = found
+
+    def read(self) -> tuple[float, float]:
+        """Mean loss and gradient norm.
+
+        Raises:
+            NonFiniteLossError: the loss is NaN or infinite.
+        """
+        if self._event is not None:
+            self._event.synchronize()
+        loss, norm = self._values.tolist()
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"step {self.number}: the loss is {loss}; "
+                f"rows of the batch: {', '.join(map(str, self.batch))}"
+            )
+        return loss, norm
 
 
 def batches_of(tokens: Tokens, settings: Settings, *, start: int, end: int) -> Iterator[np.ndarray]:
@@ -182,8 +236,11 @@ def _optimize(
     accelerator: Accelerator,
     settings: Settings,
     step: int,
-) -> tuple[float, float]:
-    """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm.
+
+    Nothing in it waits for the device; whether the loss is finite is seen when it is read.
+    """
     processes, process = accelerator.num_processes, accelerator.process_index
     seed_step(feed, settings.seed, step, process)
     shares = share(batch, parts=settings.accumulation_steps, process=process, processes=processes)
@@ -196,16 +253,12 @@ def _optimize(
             loss = _loss_sum(model, tokens, piece, batch, feed, accelerator) / len(batch)
             accelerator.backward(loss * processes)
         total += loss.detach()
-    mean = float(accelerator.reduce(total, reduction="sum"))
-    if not math.isfinite(mean):
-        raise NonFiniteLossError(
-            f"step {step}: the loss is {mean}; rows of the batch: {', '.join(map(str, batch))}"
-        )
+    mean = accelerator.reduce(total, reduction="sum")
     limit = settings.max_gradient_norm or math.inf
     norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return mean, float(norm)
+    return mean, norm
 
 
 def _loss_sum(
@@ -218,7 +271,7 @@ def _loss_sum(
 ) -> torch.Tensor:
     """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
     inputs, rows = feed.inputs(tokens, piece if len(piece) else batch[:1])
-    labels = torch.from_numpy(tokens.labels[rows]).to(accelerator.device)
+    labels = send(torch.from_numpy(tokens.labels[rows]), accelerator.device)
     with accelerator.autocast():
         logits = model(**inputs).logits
     loss = functional.cross_entropy(logits.float(), labels, reduction="sum")

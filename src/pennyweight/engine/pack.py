@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pennyweight.engine.attention import Packing, Tile
-from pennyweight.engine.batch import Tokens
+from pennyweight.engine.batch import Tokens, send
 from pennyweight.engine.masks import MaskPool
 
 __all__ = ["FAMILIES", "Family", "can_pack", "pack", "read_packed"]
@@ -122,7 +122,7 @@ def pack(
     tiles, tokens_of_places, places_of_tokens = _tiles(lengths, offsets, filled_up, device)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
+        return send(torch.from_numpy(array), device)
 
     packing = Packing(
         texts=len(rows),
@@ -137,7 +137,8 @@ def pack(
     )
     inputs: dict[str, Any] = {"position_ids": on_device(positions)[None], "packing": packing}
     if tokens.states is not None:
-        inputs["inputs_embeds"] = tokens.states.gather(rows, lengths, filled_up).to(device)[None]
+        states = tokens.states.gather(rows, lengths, filled_up)
+        inputs["inputs_embeds"] = send(states, device)[None]
     else:
         ids = np.full(filled_up, tokens.padding, dtype=np.int64)
         ids[:total] = np.concatenate([tokens.ids(row) for row in rows])
@@ -176,7 +177,9 @@ def _tiles(
         places_of_tokens[offsets[first] : offsets[first + len(inside)]] = places[: len(inside)][
             kept
         ]
-        padding = None if is_token.all() else torch.from_numpy(~is_token)[:, None, None].to(device)
+        padding = None
+        if not is_token.all():
+            padding = send(torch.from_numpy(~is_token)[:, None, None], device)
         tiles.append(Tile(start, rows, length, padding))
         start += rows * length
     places_of_tokens[offsets[-1] :] = start

@@ -291,6 +291,9 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of the frozen encoder; adapters, head and optimizer stay in fp32"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile on the feed-forward blocks; auto: on a GPU"
+    )
     prefix_cache: Literal["off", "disk", "device"] = Field(
         "off",
         description="compute the layers below the lowest adapter once, without dropout, and keep "

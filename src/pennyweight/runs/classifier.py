@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -19,6 +21,7 @@ from pennyweight.data.splits import fingerprint_of
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
+from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predict import predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
@@ -28,7 +31,9 @@ from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.planning import find_base
 from pennyweight.runs.record import RunRecord, load_record
 
-__all__ = ["Classifier", "load_ready"]
+__all__ = ["Backend", "Classifier", "load_ready"]
+
+Backend = Literal["torch", "onnx"]
 
 
 class Classifier:
@@ -43,6 +48,7 @@ class Classifier:
         adapter: Path,
         tokenizer: Any,
         compute: Compute,
+        backend: Backend = "torch",
     ) -> None:
         self.recipe = recipe
         self.record = record
@@ -50,11 +56,16 @@ class Classifier:
         self._base = base
         self._adapter = adapter
         self._tokenizer = tokenizer
-        self._model, self._feed = load_ready(recipe, base, adapter, compute=compute)
+        self._logits = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
-    def load(cls, run: str | Path) -> Classifier:
+    def load(cls, run: str | Path, *, backend: Backend = "torch") -> Classifier:
         """Load a finished run's best adapter on its base.
+
+        Args:
+            run: the run's directory.
+            backend: "torch" in the run's precision, or "onnx": ONNX Runtime in float32, through
+                a file that is exported into `RUN/onnx` when it is first needed.
 
         Raises:
             RunError: it is no run, or not a complete one.
@@ -85,6 +96,7 @@ class Classifier:
             adapter=adapter,
             tokenizer=tokenizer,
             compute=compute,
+            backend=backend,
         )
 
     @property
@@ -126,12 +138,27 @@ class Classifier:
         probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
         return probabilities
 
-    def _logits(self, tokens: Tokens) -> np.ndarray:
-        return predict_logits(
-            self._model,
-            tokens,
-            feed=self._feed,
+    def _torch(self) -> Callable[[Tokens], np.ndarray]:
+        model, feed = load_ready(self.recipe, self._base, self._adapter, compute=self.compute)
+        return partial(
+            predict_logits,
+            model,
+            feed=feed,
             compute=self.compute,
+            batch_rows=self.recipe.train.evaluation_batch_rows,
+            classes=len(self.labels),
+        )
+
+    def _onnx(self) -> Callable[[Tokens], np.ndarray]:
+        require_onnx()
+        # By the adapter's own bytes, so that another adapter never meets an old export.
+        weights = (self._adapter / "adapter_model.safetensors").read_bytes()
+        directory = self._adapter.parent / "onnx" / hashlib.sha256(weights).hexdigest()[:16]
+        if not directory.is_dir():
+            model = _load_merged(self.recipe, self._base, self._adapter, attention="eager")
+            export_onnx(model, directory)
+        return partial(
+            OnnxModel(directory).logits,
             batch_rows=self.recipe.train.evaluation_batch_rows,
             classes=len(self.labels),
         )

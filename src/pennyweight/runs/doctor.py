@@ -15,7 +15,10 @@ from pennyweight.hub import unreachable
 __all__ = ["Check", "doctor"]
 
 # Extras, what they are for, and the module that shows whether they are there.
-_EXTRAS = {"wandb": ("curves on Weights & Biases", "wandb")}
+_EXTRAS = {
+    "onnx": ("--backend onnx", "onnxruntime"),
+    "wandb": ("curves on Weights & Biases", "wandb"),
+}
 _SAMPLE = ("train", "validation", "test", "shifted")
 
 

@@ -17,6 +17,7 @@ from pennyweight.budget.count import prove, read_adapter, trainable_sizes
 from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
 from pennyweight.engine import checkpoint
 from pennyweight.engine.batch import Tokens, tokenize
+from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps

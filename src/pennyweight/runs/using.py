@@ -16,7 +16,7 @@ from pennyweight.data.splits import Reading, read_rows
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError, RunError
 from pennyweight.evaluation import Metrics, measure
-from pennyweight.runs.classifier import Classifier
+from pennyweight.runs.classifier import Backend, Classifier
 from pennyweight.runs.record import write_atomically
 
 __all__ = ["evaluate", "merge", "predict", "submit"]
@@ -24,19 +24,26 @@ __all__ = ["evaluate", "merge", "predict", "submit"]
 OnBadRow = Literal["stop", "set-aside"]
 
 
-def evaluate(run: str | Path, data: str | Source, *, on_bad_row: OnBadRow = "stop") -> Metrics:
+def evaluate(
+    run: str | Path,
+    data: str | Source,
+    *,
+    on_bad_row: OnBadRow = "stop",
+    backend: Backend = "torch",
+) -> Metrics:
     """Measure a run's classifier on labelled rows, cleaned and tokenized as in training.
 
     Args:
         run: the run's directory.
         data: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or a `Source` that names columns.
         on_bad_row: stop, or set bad rows aside in `RUN/bad_rows/evaluate.jsonl`.
+        backend: what runs the model; see `Classifier.load`.
 
     Raises:
         RunError: it is no complete run.
         DataError: the rows cannot be read.
     """
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, backend=backend)
     rows = read_rows("evaluate", _source(data), _reading(classifier, run, on_bad_row))
     labels = np.asarray(rows.table.with_format("numpy")["label"][:])
     return measure(
@@ -53,6 +60,7 @@ def predict(
     *,
     out: str | Path,
     on_bad_row: OnBadRow = "stop",
+    backend: Backend = "torch",
 ) -> int:
     """Write `row,label,confidence` and every class's probability for each row, as CSV.
 
@@ -63,7 +71,7 @@ def predict(
         RunError: it is no complete run, or `out` cannot be written.
         DataError: the rows cannot be read.
     """
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, backend=backend)
     rows = read_rows(
         "predict", _source(data), _reading(classifier, run, on_bad_row), labelled=False
     )
@@ -84,7 +92,9 @@ def predict(
     return len(probabilities)
 
 
-def submit(run: str | Path, data: str | Source, *, out: str | Path) -> int:
+def submit(
+    run: str | Path, data: str | Source, *, out: str | Path, backend: Backend = "torch"
+) -> int:
     """Write a competition's submission: `ID,Label`, a row per input row in order, labels as ints.
 
     No row may be missing from a submission, so a bad row always stops it.
@@ -96,7 +106,7 @@ def submit(run: str | Path, data: str | Source, *, out: str | Path) -> int:
         RunError: it is no complete run, or `out` cannot be written.
         DataError: the rows cannot be read, or their number does not match.
     """
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, backend=backend)
     rows = read_rows("submit", _source(data), _reading(classifier, run, "stop"), labelled=False)
     predicted = classifier.logits(rows.table).argmax(axis=1)
     if not len(predicted) == rows.read == len(rows.table):

@@ -1,0 +1,77 @@
+"""The frozen encoder in half precision, and torch.compile on its feed-forward blocks."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from engine.families import CONFIGS, adapted, rows_of
+from pennyweight.engine import compiled
+from pennyweight.engine.attention import PACKED
+from pennyweight.engine.compiled import choose_compile, compile_blocks
+from pennyweight.engine.device import Compute
+from pennyweight.engine.feed import make_ready
+from pennyweight.errors import TrainingError
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_frozen_weights_are_bf16_and_trained_ones_and_the_head_float32(family: str) -> None:
+    model = adapted(family, attention=PACKED)
+    tokens, rows = rows_of(9), np.arange(9)
+    exact = make_ready(model, Compute("cpu", "fp32", PACKED, ""), most_tokens=512)
+    with torch.no_grad():
+        model.eval()
+        expected = model(**exact.inputs(tokens, rows)[0]).logits
+    half = adapted(family, attention=PACKED)
+    feed = make_ready(half, Compute("cpu", "bf16", PACKED, ""), most_tokens=512)
+    for name, parameter in half.named_parameters():
+        is_matrix_of_encoder = "layer" in name and not parameter.requires_grad
+        wanted = torch.bfloat16 if is_matrix_of_encoder else None
+        if parameter.requires_grad or "classifier" in name:
+            wanted = torch.float32
+        assert wanted is None or parameter.dtype == wanted, name
+    logits = half.eval()(**feed.inputs(tokens, rows)[0]).logits
+    assert logits.dtype == torch.float32
+    assert float((logits - expected).abs().max()) < 0.1 * float(expected.abs().max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["roberta", "modernbert-cls"])
+def test_compiled_blocks_compute_the_same(family: str) -> None:
+    # Adapters on the attention alone, so that the feed-forward blocks are frozen.
+    rows = np.arange(9)
+    tokens = rows_of(9)
+    found = []
+    for is_compiled in (False, True):
+        model = adapted(family, attention=PACKED, targets=["query", "Wqkv"])
+        feed = make_ready(
+            model,
+            Compute("cpu", "fp32", PACKED, ""),
+            most_tokens=512,
+            compiled=is_compiled,
+        )
+        model.train()
+        logits = model(**feed.inputs(tokens, rows)[0]).logits
+        logits.pow(2).sum().backward()
+        found.append([logits, *(p.grad for p in model.parameters() if p.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_with_an_adapter_are_not_compiled() -> None:
+    assert compile_blocks(adapted("roberta", attention=PACKED).get_base_model()) == 0
+    some = adapted("roberta", attention=PACKED, targets=["query"])
+    # Two blocks in each of three layers.
+    assert compile_blocks(some.get_base_model()) == 6
+
+
+def test_compile_is_for_gpus_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_compile("off", device="cuda") == (False, "")
+    assert choose_compile("auto", device="cpu") == (False, "")
+    monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+    with pytest.raises(TrainingError, match=r"train\.compile: .* C\+\+ compiler"):
+        choose_compile("on", device="cpu")
+    monkeypatch.setattr(compiled.shutil, "which", shutil.which)
