@@ -49,9 +49,7 @@ def test_values_and_gradients_are_peft_s(config: dict[str, Any]) -> None:
 def test_gradients_are_the_numerical_ones_part_by_part() -> None:
     first, second = (_adapted(r=rank).base_model.model.one for rank in (2, 4))
     x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
-    factors = [
-        p for layer in (first, second) for p in layer.parameters() if p.requires_grad
-    ]
+    factors = [p for layer in (first, second) for p in layer.parameters() if p.requires_grad]
 
     def apply(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         # Two rows belong to no part.

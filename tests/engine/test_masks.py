@@ -41,7 +41,11 @@ def test_masks_follow_from_seed_step_and_process() -> None:
 
     again = first_of(seed=1, step=5, process=0)
     assert torch.equal(first_of(seed=1, step=5, process=0), again)
-    for other in ({"seed": 2, "step": 5}, {"seed": 1, "step": 6}, {"seed": 1, "step": 5, "process": 1}):
+    for other in (
+        {"seed": 2, "step": 5},
+        {"seed": 1, "step": 6},
+        {"seed": 1, "step": 5, "process": 1},
+    ):
         assert not torch.equal(first_of(**other), again)
 
 

@@ -37,7 +37,6 @@ _QUIET = {
 }
 
 
-
 class BackendName(StrEnum):
     """What can run a model."""
 

@@ -9,7 +9,7 @@ oneDNN compiles a kernel for every shape it meets: ten times the cost of running
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -73,6 +73,33 @@ class Packing:
     places_of_tokens: torch.Tensor
     masks: MaskPool | None = None
     layers: range | None = None
+    _by_heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def by_heads(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where to find things when each tile is laid out `[rows, heads, length]`.
+
+        Returns:
+            int64 `[places * heads]`, for each entry of the tiles the entry of the tokens
+            (`[tokens, heads]`, flat); int64 `[tokens * heads]`, the reverse, with
+            `places * heads` for the tokens that only fill up the row.
+        """
+        if heads not in self._by_heads:
+            self._by_heads[heads] = self._lay_out(heads)
+        return self._by_heads[heads]
+
+    def _lay_out(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self.tokens_of_places.device
+        head = torch.arange(heads, device=device)
+        to_tiles, entries = [], []
+        for tile in self.tiles:
+            tokens = self.tokens_of_places[tile.start : tile.end].view(tile.rows, 1, tile.length)
+            to_tiles.append((tokens * heads + head[:, None]).flatten())
+            count = tile.rows * heads * tile.length
+            entry = torch.arange(count, device=device).view(tile.rows, heads, tile.length)
+            entries.append((entry.transpose(1, 2) + tile.start * heads).reshape(-1, heads))
+        nowhere = torch.full((1, heads), len(self.tokens_of_places) * heads, device=device)
+        of_places = torch.cat([*entries, nowhere])
+        return torch.cat(to_tiles), of_places.index_select(0, self.places_of_tokens).flatten()
 
     @property
     def starts_inside(self) -> bool:
@@ -198,7 +225,7 @@ def _hidden(tile: Tile, sliding_window: int | None, device: torch.device) -> tor
 class _TiledAttention(torch.autograd.Function):
     """Attention as plain products, tile by tile, with its own backward pass.
 
-    `q`, `k` and `v` are `[tokens, heads, head size]`. Scores are normalized in float32.
+    `q`, `k` and `v` are `[tokens, heads, head size]`. Torch's softmax computes in float32 inside.
     """
 
     @staticmethod
@@ -212,79 +239,86 @@ class _TiledAttention(torch.autograd.Function):
         dropout: float,
         sliding_window: int | None,
     ) -> torch.Tensor:
-        qs, ks, vs = (_place(t, packing) for t in (q, k, v))
-        outs = _places_like(q, packing)
+        heads = q.shape[1]
+        qs, ks, vs = (_into_tiles(t, packing) for t in (q, k, v))
+        # On the smallest of the tensors; what the tiles hold is the scaled query from here on.
+        qs.mul_(scale)
+        outs = _room_for_tiles(q, packing)
         kept: list[torch.Tensor | None] = []
-        for tile, qt, kt, vt in zip(packing.tiles, qs, ks, vs, strict=True):
+        for tile in packing.tiles:
+            qt, kt, vt, out = (_tile(t, tile, heads) for t in (qs, ks, vs, outs))
+            scores = torch.bmm(qt, kt.transpose(1, 2))
             hidden = _hidden(tile, sliding_window, q.device)
-            probabilities = _normalize(torch.bmm(qt, kt.transpose(1, 2)), scale, hidden, tile)
+            if hidden is not None:
+                _by_row(scores, tile).masked_fill_(hidden, float("-inf"))
+            probabilities = torch.softmax(scores, dim=-1)
             mask = _dropout_mask(probabilities, dropout, packing.masks)
-            dropped = probabilities if mask is None else probabilities * mask
-            _put(outs, tile, torch.bmm(dropped, vt))
+            dropped = probabilities if mask is None else torch.mul(probabilities, mask, out=scores)
+            torch.bmm(dropped, vt, out=out)
             kept += [probabilities, mask]
-        ctx.save_for_backward(*qs, *ks, *vs, *kept)
+        ctx.save_for_backward(qs, ks, vs, *kept)
         ctx.packing, ctx.scale = packing, scale
-        return outs.index_select(0, packing.places_of_tokens)
+        return _from_tiles(outs, packing, heads)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         packing: Packing = ctx.packing
-        count = len(packing.tiles)
-        saved = ctx.saved_tensors
-        qs, ks, vs = (saved[i * count : (i + 1) * count] for i in range(3))
-        kept = saved[3 * count :]
-        dq, dk, dv = (
-            _places_like(gradients[0], packing) if needed else None
+        dout = gradients[0]
+        heads = dout.shape[1]
+        qs, ks, vs, *kept = ctx.saved_tensors
+        douts = _into_tiles(dout, packing)
+        dqs, dks, dvs = (
+            _room_for_tiles(dout, packing) if needed else None
             for needed in ctx.needs_input_grad[:3]
         )
-        for at, (tile, dout) in enumerate(
-            zip(packing.tiles, _place(gradients[0], packing, zero_padding=True), strict=True)
-        ):
+        for at, tile in enumerate(packing.tiles):
             probabilities, mask = kept[2 * at], kept[2 * at + 1]
-            if dv is not None:
+            qt, kt, vt, gt = (_tile(t, tile, heads) for t in (qs, ks, vs, douts))
+            if tile.padding is not None:
+                _by_row(gt, tile).masked_fill_(tile.padding.transpose(2, 3), 0.0)
+            if dvs is not None:
                 dropped = probabilities if mask is None else probabilities * mask
-                _put(dv, tile, torch.bmm(dropped.transpose(1, 2), dout))
-            if dq is None and dk is None:
+                torch.bmm(dropped.transpose(1, 2), gt, out=_tile(dvs, tile, heads))
+            if dqs is None and dks is None:
                 continue
-            dp = torch.bmm(dout, vs[at].transpose(1, 2))
+            dp = torch.bmm(gt, vt.transpose(1, 2))
             if mask is not None:
                 dp = dp.mul_(mask)
             ds = torch._softmax_backward_data(dp, probabilities, -1, probabilities.dtype)
-            ds = ds.mul_(ctx.scale)
-            if dq is not None:
-                _put(dq, tile, torch.bmm(ds, ks[at]))
-            if dk is not None:
-                _put(dk, tile, torch.bmm(ds.transpose(1, 2), qs[at]))
-        found = [
-            None if t is None else t.index_select(0, packing.places_of_tokens) for t in (dq, dk, dv)
-        ]
+            if dqs is not None:
+                torch.bmm(ds, kt, out=_tile(dqs, tile, heads))
+            if dks is not None:
+                torch.bmm(ds.transpose(1, 2), qt, out=_tile(dks, tile, heads))
+        if dqs is not None:
+            dqs.mul_(ctx.scale)
+        found = (None if t is None else _from_tiles(t, packing, heads) for t in (dqs, dks, dvs))
         return *found, None, None, None, None
 
 
-def _place(
-    tensor: torch.Tensor, packing: Packing, *, zero_padding: bool = False
-) -> list[torch.Tensor]:
-    """Tokens `[tokens, heads, size]` by tile, `[rows * heads, length, size]`, contiguous."""
-    placed = tensor.index_select(0, packing.tokens_of_places)
-    tiles = []
-    for tile in packing.tiles:
-        rows = _heads_first(placed, tile)
-        if zero_padding and tile.padding is not None:
-            rows = rows.masked_fill(tile.padding.transpose(2, 3), 0.0)
-        tiles.append(rows.reshape(-1, tile.length, tensor.shape[-1]))
-    return tiles
+def _into_tiles(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Tokens `[tokens, heads, size]` laid out by tile, `[places * heads, size]`."""
+    to_tiles, _ = packing.by_heads(tensor.shape[1])
+    return tensor.reshape(-1, tensor.shape[2]).index_select(0, to_tiles)
 
 
-def _places_like(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
+def _room_for_tiles(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
     """Room for every place and, at the end, zeros for the tokens that fill up the row."""
-    places = len(packing.tokens_of_places)
-    made = tensor.new_empty((places + 1, *tensor.shape[1:]))
+    places = len(packing.tokens_of_places) * tensor.shape[1]
+    made = tensor.new_empty((places + 1, tensor.shape[2]))
     made[places] = 0.0
     return made
 
 
-def _put(places: torch.Tensor, tile: Tile, product: torch.Tensor) -> None:
-    _heads_first(places, tile).copy_(_by_row(product, tile))
+def _from_tiles(tiles: torch.Tensor, packing: Packing, heads: int) -> torch.Tensor:
+    """The reverse of `_into_tiles`: `[tokens, heads, size]`."""
+    _, from_tiles = packing.by_heads(heads)
+    return tiles.index_select(0, from_tiles).view(-1, heads, tiles.shape[1])
+
+
+def _tile(tiles: torch.Tensor, tile: Tile, heads: int) -> torch.Tensor:
+    """One tile `[rows * heads, length, size]`, a view."""
+    inside = tiles[tile.start * heads : tile.end * heads]
+    return inside.view(tile.rows * heads, tile.length, tiles.shape[1])
 
 
 def _by_row(products: torch.Tensor, tile: Tile) -> torch.Tensor:
@@ -296,16 +330,6 @@ def _heads_first(places: torch.Tensor, tile: Tile) -> torch.Tensor:
     """A tile's places as a view `[rows, heads, length, size]`."""
     inside = places[tile.start : tile.end]
     return inside.view(tile.rows, tile.length, *places.shape[1:]).transpose(1, 2)
-
-
-def _normalize(
-    scores: torch.Tensor, scale: float, hidden: torch.Tensor | None, tile: Tile
-) -> torch.Tensor:
-    # In float32 for exactness, and because torch's bfloat16 softmax is slow at odd lengths.
-    wide = scores.float().mul_(scale)
-    if hidden is not None:
-        _by_row(wide, tile).masked_fill_(hidden, float("-inf"))
-    return torch.softmax(wide, dim=-1).to(scores.dtype)
 
 
 def _dropout_mask(

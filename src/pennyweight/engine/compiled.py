@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pennyweight.engine.masks import PooledDropout
 from pennyweight.errors import TrainingError
 
 __all__ = ["choose_compile", "compile_blocks"]
@@ -67,6 +68,8 @@ def compile_blocks(inner: Any) -> int:
         and "attention" not in name
         and not any(p.requires_grad for p in module.parameters())
         and any(isinstance(child, nn.Linear) for child in module.modules())
+        # Pooled masks are drawn in Python, which cannot be compiled.
+        and not any(isinstance(m, PooledDropout) and m.p > 0.0 for m in module.modules())
     ]
     for block in blocks:
         block.compile(dynamic=True)

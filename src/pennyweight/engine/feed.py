@@ -82,9 +82,7 @@ class Feed:
         return int(lengths.max()) * len(lengths)
 
 
-def make_ready(
-    model: Any, compute: Compute, *, most_tokens: int, compiled: bool = False
-) -> Feed:
+def make_ready(model: Any, compute: Compute, *, most_tokens: int, compiled: bool = False) -> Feed:
     """Make a model fast in place, and say how it wants to be fed.
 
     Args:

@@ -136,7 +136,7 @@ def train(
         scheduler.step()
         launched = _Launched(progress.step, batch, learning_rate, loss, norm)
         is_due = progress.step == last or progress.step % every == 0
-        if runs_ahead(feed) and not is_due:
+        if _runs_ahead(feed) and not is_due:
             ready, waiting = [waiting], launched
         else:
             ready, waiting = [waiting, launched], None
@@ -163,7 +163,7 @@ def train(
                 return
 
 
-def runs_ahead(feed: Feed) -> bool:
+def _runs_ahead(feed: Feed) -> bool:
     """Whether a step is looked at only when the next is under way, so that a GPU never waits."""
     return feed.device.startswith("cuda")
 
@@ -186,7 +186,7 @@ class _Launched:
         self._event: torch.cuda.Event | None = None
         if found.is_cuda:
             self._values = torch.empty(2, pin_memory=True).copy_(found, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
         else:
             self._values = found
@@ -200,12 +200,15 @@ class _Launched:
         if self._event is not None:
             self._event.synchronize()
         loss, norm = self._values.tolist()
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"step {self.number}: the loss is {loss}; "
-                f"rows of the batch: {', '.join(map(str, self.batch))}"
-            )
+        _refuse_non_finite(loss, self.number, self.batch)
         return loss, norm
+
+
+def _refuse_non_finite(loss: float, step: int, batch: np.ndarray) -> None:
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"step {step}: the loss is {loss}; rows of the batch: {', '.join(map(str, batch))}"
+        )
 
 
 def batches_of(tokens: Tokens, settings: Settings, *, start: int, end: int) -> Iterator[np.ndarray]:
@@ -239,7 +242,10 @@ def _optimize(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm.
 
-    Nothing in it waits for the device; whether the loss is finite is seen when it is read.
+    Nothing in it waits for a GPU: there, whether the loss is finite is seen when it is read.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite; elsewhere the weights are then untouched.
     """
     processes, process = accelerator.num_processes, accelerator.process_index
     seed_step(feed, settings.seed, step, process)
@@ -254,6 +260,8 @@ def _optimize(
             accelerator.backward(loss * processes)
         total += loss.detach()
     mean = accelerator.reduce(total, reduction="sum")
+    if not _runs_ahead(feed):
+        _refuse_non_finite(float(mean), step, batch)
     limit = settings.max_gradient_norm or math.inf
     norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit)
     optimizer.step()

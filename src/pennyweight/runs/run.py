@@ -155,7 +155,18 @@ class Run:
             seed=self.recipe.seed,
         )
         self._tokenizer = load_tokenizer(self.base, tokenizer=self.recipe.base.tokenizer)
-        self.feed = make_ready(self.model, self.compute, most_tokens=self.recipe.train.batch_tokens)
+        compiled, why = choose_compile(
+            self.recipe.train.compile, device=self.compute.device.partition(":")[0]
+        )
+        if why:
+            self.say(why)
+        self.feed = make_ready(
+            self.model,
+            self.compute,
+            most_tokens=self.recipe.train.batch_tokens,
+            compiled=compiled,
+        )
+        self._save(compute={**self.record.compute, "compiled": compiled})
         self.say(
             f"plan: {self.plan.trainable_parameters:,} trainable parameters "
             f"of {self.plan.budget:,} allowed, on {self.base.name}"
