@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint types check bench-ingest clean
+.PHONY: setup demo test test-slow lint types check bench bench-gpu bench-ingest clean
 
 setup: $(READY)
 
@@ -35,6 +35,13 @@ types: setup
 	$(BIN)/mypy
 
 check: lint types test
+
+# BENCH names real data: make bench BENCH="--data train.csv --validation test.csv --tokenizer DIR"
+bench: setup
+	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/speed.py --gpu --only roberta $(BENCH)
 
 bench-ingest: setup
 	$(BIN)/python benchmarks/ingest_memory.py

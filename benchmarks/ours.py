@@ -19,10 +19,12 @@ from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Settings
 from pennyweight.engine.loop import train as train_steps
-from pennyweight.engine.optim import adamw, schedule
+from pennyweight.engine.objective import Objective
+from pennyweight.engine.optim import make_optimizer, schedule
 from pennyweight.engine.predict import predict_logits
 from pennyweight.engine.prefix import with_states
 from pennyweight.engine.together import Member, Together, train_together
+from pennyweight.recipe.optimizers import AdamW
 from workload import LABELS, MAX_TOKENS, Workload
 
 
@@ -45,14 +47,9 @@ def _states(model: Any, tokens: Tokens, feed: Feed, *, prefix: bool) -> Iterator
             )
 
 
-def _optimizer(model: Any, learning_rate: float = 5e-4) -> torch.optim.AdamW:
-    return adamw(
-        model.parameters(),
-        learning_rate=learning_rate,
-        weight_decay=0.0,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
-    )
+def _optimizer(model: Any, learning_rate: float = 5e-4) -> torch.optim.Optimizer:
+    options = AdamW(learning_rate=learning_rate, weight_decay=0.0).model_dump()
+    return make_optimizer(model, options)
 
 
 def _schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -134,7 +131,9 @@ def train_copies(
     members = []
     for model in models:
         optimizer = _optimizer(model)
-        members.append(Member(model, optimizer, _schedule(optimizer), Progress(), dict))
+        members.append(
+            Member(model, optimizer, _schedule(optimizer), Objective(), Progress(), dict)
+        )
     steps = train_together(Together(models, feeds[0]), members, tokens, settings=_settings(batch))
     mean = float(tokens.lengths.mean())
     for _ in steps:
@@ -146,7 +145,7 @@ def classify(
     workload: Workload, texts: list[str], tokenizer: Any, *, seconds: float
 ) -> tuple[int, float]:
     """Rows and seconds of `pennyweight predict`'s path, tokenization included."""
-    model = workload.base(attention="pennyweight_packed").eval()
+    model = workload.base(attention="pennyweight_packed").requires_grad_(False).eval()
     feed, compute = prepare(model)
     done = 0
 

@@ -31,6 +31,16 @@ _SIZES: dict[str, Any] = {
 }
 
 
+ADALORA: dict[str, Any] = {
+    "target_rank": 1,
+    "start_steps": 200,
+    "final_steps": 1000,
+    "every": 10,
+    "betas": (0.85, 0.95),
+    "orthogonality": 0.5,
+}
+
+
 def _spending(**changes: Any) -> Spending:
     values: dict[str, Any] = {
         "method": "lora",
@@ -84,6 +94,8 @@ def _built(plan: Plan, kind: str = "roberta") -> dict[str, tuple[int, float]]:
         ({"targets": ("query", "key", "value"), "bias": "all"}, 916_996, 125_463_560),
         ({"targets": ("query", "output.dense")}, 925_444, 125_574_152),
         ({"targets": ("query", "value", "output.dense"), "rank": 2}, 796_420, 125_445_128),
+        ({"method": "rsdora"}, 759_556, 125_408_264),
+        ({"method": "adalora", "rank": 8, "options": ADALORA}, 888_772, 125_537_504),
     ],
 )
 def test_counts_of_roberta_base_are_those_published(

@@ -15,14 +15,15 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
-from pennyweight.engine import loop
+from pennyweight.engine import loop, objective
 from pennyweight.engine.attention import PACKED
 from pennyweight.engine.batch import Tokens, TokenStore, collate, epoch_batches
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import make_ready
 from pennyweight.engine.loop import Progress, Settings, Step
-from pennyweight.engine.optim import adamw, schedule
+from pennyweight.engine.optim import make_optimizer, schedule
 from pennyweight.errors import NonFiniteLossError
+from pennyweight.recipe.optimizers import AdamW
 
 ROWS = 40
 SETTINGS = Settings(
@@ -88,9 +89,7 @@ def _steps(
     settings = dataclasses.replace(SETTINGS, **changes)
     attention = model.get_base_model().config._attn_implementation
     feed = make_ready(model, Compute("cpu", "fp32", attention, ""), most_tokens=8192)
-    optimizer = adamw(
-        model.parameters(), learning_rate=0.01, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8
-    )
+    optimizer = make_optimizer(model, AdamW(learning_rate=0.01).model_dump())
     scheduler = schedule(
         optimizer,
         method="linear",
@@ -248,7 +247,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(
     steps = _steps(model, tokens)
     next(steps)
     before = {n: p.detach().clone() for n, p in _trained(model).items()}
-    monkeypatch.setattr(loop.functional, "cross_entropy", lambda *_, **__: _nan(model))
+    monkeypatch.setattr(objective.functional, "cross_entropy", lambda *_, **__: _nan(model))
     batch = epoch_batches(tokens.lengths, batch_rows=8, order="grouped", seed=3, epoch=0)[1]
     with pytest.raises(NonFiniteLossError) as caught:
         next(steps)

@@ -18,9 +18,11 @@ from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Settings
 from pennyweight.engine.loop import train as train_alone
-from pennyweight.engine.optim import adamw, schedule
+from pennyweight.engine.objective import Objective
+from pennyweight.engine.optim import make_optimizer, schedule
 from pennyweight.engine.together import Member, Together, train_together
 from pennyweight.errors import TrainingError
+from pennyweight.recipe.optimizers import AdamW
 
 SETTINGS = Settings(
     epochs=1,
@@ -56,9 +58,7 @@ def _model(family: str, attention: str, config: dict[str, Any]) -> tuple[Any, Fe
 
 
 def _optimizer(model: Any, rate: float, steps: int) -> Any:
-    optimizer = adamw(
-        model.parameters(), learning_rate=rate, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8
-    )
+    optimizer = make_optimizer(model, AdamW(learning_rate=rate).model_dump())
     scheduler = schedule(
         optimizer, method="linear", warmup_steps=0, warmup_ratio=0.0, total_steps=steps
     )
@@ -102,7 +102,7 @@ def test_trained_together_or_alone_is_the_same(
     made = [_model(family, attention, ADAPTERS[name]) for name in names]
     group = Together([model for model, _ in made], made[0][1])
     members = [
-        Member(model, *_optimizer(model, rate, 5), Progress(), _nothing)
+        Member(model, *_optimizer(model, rate, 5), Objective(), Progress(), _nothing)
         for (model, _), rate in zip(made, RATES, strict=False)
     ]
     found: list[list[float]] = [[] for _ in names]
@@ -148,7 +148,7 @@ def test_early_stopping_takes_a_member_out_and_the_others_go_on() -> None:
         return {"accuracy": float(next(rising))}
 
     members = [
-        Member(model, *_optimizer(model, 0.01, 5), Progress(), evaluate)
+        Member(model, *_optimizer(model, 0.01, 5), Objective(), Progress(), evaluate)
         for (model, _), evaluate in zip(made, (_nothing, better), strict=True)
     ]
     settings = Settings(

@@ -61,7 +61,12 @@ def test_unknown_key_names_the_nearest_known_one(
         ("[adapter]\nalpha = -1", "adapter.alpha", "-1", "above 0"),
         ('[adapter]\nhead = "half"', "adapter.head", '"half"', "'low-rank'"),
         ('[budget]\ntrainable_parameters = "1M"', "budget.trainable_parameters", '"1M"', "integer"),
-        ('[optimizer]\nschedule = { method = "sine" }', "optimizer.schedule", "sine", "'cosine'"),
+        (
+            '[optimizer]\nschedule = { method = "sine" }',
+            "optimizer.schedule.method",
+            "sine",
+            "'cosine'",
+        ),
         ("[optimizer]\nlearning_rate = nan", "optimizer.learning_rate", "NaN", "finite number"),
         ("[train]\nepochs = true", "train.epochs", "true", "integer"),
         ('[data]\nlabels = ["one"]', "data.labels", '["one"]', "at least 2"),
@@ -133,8 +138,8 @@ def test_fault_inherited_from_a_parent_names_the_parent(tmp_path: Path) -> None:
         load_recipe(child)
 
 
-def test_section_of_another_method_starts_afresh(tmp_path: Path) -> None:
-    # The method does not exist, which is what tells whether the parent's keys are still there.
+def test_a_section_of_another_method_keeps_what_both_methods_have(tmp_path: Path) -> None:
+    # A method that does not exist has no keys, so the parent's unknown key is not complained of.
     _file(tmp_path, "[adapter]\nrnak = 4", name="parent.toml")
     child = _file(
         tmp_path, 'extends = "parent.toml"\n[adapter]\nmethod = "other"', name="child.toml"
@@ -146,6 +151,15 @@ def test_section_of_another_method_starts_afresh(tmp_path: Path) -> None:
     _file(tmp_path, parent, name="parent.toml")
     _file(tmp_path, 'extends = "parent.toml"\n[adapter]\nmethod = "lora"', name="child.toml")
     assert load_recipe(child).adapter.method == "lora"
+    _file(tmp_path, "[adapter]\nrank = 3\nalpha = 5\ndropout = 0.5", name="parent.toml")
+    _file(tmp_path, 'extends = "parent.toml"\n[adapter]\nmethod = "vera"', name="child.toml")
+    for recipe in (
+        load_recipe(child),
+        load_recipe(tmp_path / "parent.toml", overrides=["adapter.method=vera"]),
+    ):
+        adapter = recipe.adapter.model_dump()
+        assert (adapter["method"], adapter["rank"], adapter["dropout"]) == ("vera", 3, 0.5)
+        assert "alpha" not in adapter
 
 
 def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:

@@ -20,11 +20,29 @@ from safetensors.numpy import load_file
 from pennyweight.engine import feed
 from pennyweight.errors import PennyweightError
 from pennyweight.recipe import Recipe, resolve_recipe
-from pennyweight.recipe.schema import Section, SourceTable
+from pennyweight.recipe.schema import SourceTable
+from pennyweight.recipe.section import Section
 from pennyweight.runs.training import train
 from runs.tiny import news, tiny_recipe, write_news
 
 Settings = dict[str, Any]
+
+_ADALORA: Settings = {
+    "adapter": {
+        "method": "adalora",
+        "rank": 3,
+        "target_rank": 1,
+        "start_steps": 1,
+        "final_steps": 2,
+        "every": 1,
+    }
+}
+_VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
+
+
+def _optimizer(method: str) -> Settings:
+    return {"optimizer": {"method": method, "learning_rate": 0.01}}
+
 
 # Key: (value, keys that both runs have besides). "{sets}" is the folder of the sets.
 CHANGES: dict[str, tuple[Any, Settings]] = {
@@ -52,7 +70,7 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "data.overlap": ("keep", {}),
     "data.near_duplicate_similarity": (0.2, {}),
     "budget.trainable_parameters": (1700, {}),
-    "adapter.method": ("unknown", {}),
+    "adapter.method": ("rslora", {}),
     "adapter.targets": (["key"], {}),
     "adapter.rank": (3, {}),
     "adapter.alpha": (1.0, {}),
@@ -60,11 +78,27 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "adapter.bias": ("all", {}),
     "adapter.head": ("output-only", {}),
     "adapter.head_rank": (2, {"adapter.head": "low-rank"}),
-    "optimizer.method": ("unknown", {}),
+    "adapter.initialization": ("gaussian", {}),
+    "adapter.target_rank": (2, _ADALORA),
+    "adapter.start_steps": (2, _ADALORA),
+    "adapter.final_steps": (1, _ADALORA),
+    "adapter.every": (3, _ADALORA),
+    "adapter.betas": ([0.1, 0.1], {**_ADALORA, "train.epochs": 3}),
+    "adapter.orthogonality": (0.0, _ADALORA),
+    "adapter.d_initial": (1.0, _VERA),
+    "optimizer.method": ("adam", {}),
     "optimizer.learning_rate": (0.001, {}),
     "optimizer.weight_decay": (0.5, {}),
     "optimizer.betas": ([0.5, 0.9], {}),
     "optimizer.epsilon": (0.1, {}),
+    "optimizer.b_ratio": (4.0, {}),
+    "optimizer.layer_decay": (0.5, {}),
+    "optimizer.smoothing": (0.5, _optimizer("rmsprop")),
+    "optimizer.momentum": (0.5, _optimizer("sgd")),
+    "optimizer.nesterov": (True, _optimizer("sgd")),
+    "optimizer.decay_exponent": (-0.2, _optimizer("adafactor")),
+    "optimizer.clip": (100.0, _optimizer("adafactor")),
+    "optimizer.rest_learning_rate": (0.1, _optimizer("muon")),
     "optimizer.schedule.method": ("constant", {}),
     "optimizer.schedule.warmup_steps": (3, {}),
     "optimizer.schedule.warmup_ratio": (0.5, {}),
@@ -81,6 +115,9 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
         {"base.attention": "packed", "adapter.targets": ["layer.1.attention.self.value"]},
     ),
     "train.precision": ("bf16", {}),
+    "train.label_smoothing": (0.2, {}),
+    "train.r_drop": (1.0, {}),
+    "train.average": (0.5, {}),
     "train.max_gradient_norm": (0.01, {}),
     "train.evaluate_every": (2, {}),
     "train.keep_best": ("nll", {}),

@@ -67,6 +67,18 @@ def test_a_run_leaves_recipe_record_curves_checkpoint_and_adapter(
     assert not [file for file in out.rglob(".*") if file.name != ".gitignore"]
 
 
+def test_choosing_on_the_test_is_marked_in_every_output(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    test = str(sets / "test.csv")
+    recipe = tiny_recipe(roberta, sets, data={"validation": test}, train={"max_steps": 1})
+    said: list[str] = []
+    record = train(recipe, out=tmp_path / "run", watcher=Watcher(say=said.append))
+    (leak,) = record.leaks
+    assert leak.startswith("12 rows of validation stand in test")
+    assert f"LEAKS: {leak}" in said
+
+
 def test_planned_trained_and_saved_parameters_are_equally_many(
     finished: tuple[Recipe, Path, RunRecord],
 ) -> None:

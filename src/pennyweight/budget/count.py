@@ -59,7 +59,32 @@ class AdapterFile:
     @property
     def parameters(self) -> int:
         """Number of trained parameters in the file."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        # VeRA's shared random matrices are stored, and never trained.
+        return self.trained((".vera_A", ".vera_B"))
+
+    def trained(self, frozen: tuple[str, ...]) -> int:
+        """Number of parameters but for tensors whose names hold one of these parts."""
+        return sum(
+            math.prod(shape)
+            for name, shape in self.shapes.items()
+            if not any(part in name for part in frozen)
+        )
+
+    def dropped(self, cost_of_rank: Mapping[str, int]) -> int:
+        """Number of parameters of the ranks that AdaLoRA has dropped; 0 with other methods.
+
+        Args:
+            cost_of_rank: parameters per rank of each matrix, by its name.
+        """
+        if self.config["peft_type"] != "ADALORA":
+            return 0
+        kept: Mapping[str, list[bool]] = self.config.get("rank_pattern") or {}
+        return sum(
+            ranks.count(False) * cost
+            for key, ranks in kept.items()
+            for name, cost in cost_of_rank.items()
+            if f"{name}.lora_E" in key
+        )
 
 
 def read_adapter(directory: Path) -> AdapterFile:
@@ -121,18 +146,26 @@ def _without_aliases(
     return kept, tuple(aliases)
 
 
-def prove(*, planned: int, model: int, file: int, budget: int) -> None:
+def prove(*, planned: int, model: int, file: int, budget: int, dropped: int = 0) -> None:
     """Hold the three counts against each other and the budget.
+
+    Args:
+        planned: by the plan.
+        model: trained in the model.
+        file: trained ones in the saved file.
+        budget: the most that may be trained.
+        dropped: parameters of ranks that were trained and are not in the file any more.
 
     Raises:
         BudgetError: they differ, or exceed the budget.
     """
-    if not planned == model == file:
+    if not planned == model == file + dropped:
         raise BudgetError(
             f"the counts of trainable parameters differ: planned {planned:,}, in the model "
             f"{model:,}, in the saved adapter {file:,}; the run is not valid"
         )
-    if file > budget:
+    if model > budget:
         raise BudgetError(
-            f"the saved adapter holds {file:,} parameters, over the budget of {budget:,}"
+            f"the saved adapter holds {file:,} parameters, and {model:,} were trained, over the "
+            f"budget of {budget:,}"
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import peft
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig, PeftType
 from torch import nn
 
 from pennyweight.budget import patterns
@@ -17,7 +17,7 @@ from pennyweight.budget.layout import Layout, WeightMatrix, layout_of
 from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Head, trained_whole
 from pennyweight.errors import BudgetError, RecipeError
 
-__all__ = ["Matrix", "Plan", "Spending", "make_plan"]
+__all__ = ["Matrix", "Plan", "Spending", "freeze", "make_plan"]
 
 # Stands in a suggestion for the rank that "fill" finds.
 _FILLED = "<rank>"
@@ -33,11 +33,12 @@ class Spending:
     method: str
     targets: tuple[str, ...]
     rank: Rank
-    alpha: Alpha
+    alpha: Alpha | None
     dropout: float
     bias: Bias
     head: Head
     head_rank: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Plan:
         trainable_parameters: their sum, counted on the model itself.
         total_parameters: of base, adapters and PEFT's copy of the head, as PEFT prints them.
         peft_config: PEFT's config that builds exactly this.
+        frozen: parts of names of the adapter's tensors that are not trained.
     """
 
     budget: int
@@ -76,6 +78,7 @@ class Plan:
     trainable_parameters: int
     total_parameters: int
     peft_config: PeftConfig
+    frozen: tuple[str, ...] = ()
 
     @property
     def within_budget(self) -> bool:
@@ -123,8 +126,10 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
     counted = _count_by_formula(layout, choice, method=spending.method)
     if counted > budget:
         raise BudgetError(_over_budget(layout, spending, counted=counted, budget=budget))
-    config = METHODS[spending.method].config(layout, choice)
-    model = peft.get_peft_model(skeleton, config)
+    method = METHODS[spending.method]
+    config = method.config(layout, choice)
+    model = peft.get_peft_model(skeleton, _without_values(config))
+    freeze(model, method.frozen)
     sizes = trainable_sizes(model)
     matrices = _matrices(layout, choice, sizes, method=spending.method)
     plan = Plan(
@@ -133,6 +138,7 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
         trainable_parameters=sum(sizes.values()),
         total_parameters=total_parameters(model),
         peft_config=config,
+        frozen=method.frozen,
     )
     listed = sum(matrix.parameters for matrix in matrices)
     if not listed == counted == plan.trainable_parameters:
@@ -141,6 +147,20 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
             f"{plan.trainable_parameters:,} in the model; this is a defect of Pennyweight"
         )
     return plan
+
+
+def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Stop the training of an adapter's tensors whose names hold one of these parts."""
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in parts):
+            parameter.requires_grad_(False)
+
+
+def _without_values(config: PeftConfig) -> PeftConfig:
+    """The same shapes, without looking at the base's weights, which a skeleton does not have."""
+    if not isinstance(config, LoraConfig) or config.peft_type == PeftType.ADALORA:
+        return config
+    return replace(config, init_lora_weights=True, eva_config=None)
 
 
 def _count_by_formula(layout: Layout, choice: Choice, *, method: str) -> int:
@@ -181,7 +201,9 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     def at_rank(rank: int | Mapping[str, int]) -> Choice:
         adapted = [_adapted(matrix, rank, spending.alpha) for matrix in targets]
         kept = [a for a in adapted if a.rank > 0]
-        return Choice((*kept, *head), spending.dropout, spending.bias, spending.head)
+        return Choice(
+            (*kept, *head), spending.dropout, spending.bias, spending.head, spending.options
+        )
 
     rank = spending.rank
     if rank == "fill":
@@ -195,7 +217,8 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
         raise RecipeError("adapter.rank: every target is at rank 0, so there is nothing to adapt")
     for adapted in choice.adapted:
         largest = min(adapted.matrix.rows, adapted.matrix.columns)
-        if adapted.rank > largest:
+        # VeRA's random matrices may have any rank.
+        if adapted.rank > largest and spending.method != "vera":
             key = "adapter.head_rank" if adapted in head else "adapter.rank"
             raise RecipeError(
                 f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
@@ -204,22 +227,29 @@ def _choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     return choice
 
 
-def _adapted(matrix: WeightMatrix, rank: int | Mapping[str, int], alpha: Alpha) -> AdaptedMatrix:
+def _adapted(
+    matrix: WeightMatrix, rank: int | Mapping[str, int], alpha: Alpha | None
+) -> AdaptedMatrix:
     found_rank = patterns.lookup(rank, matrix.name) if isinstance(rank, Mapping) else rank
     found_alpha = patterns.lookup(alpha, matrix.name) if isinstance(alpha, Mapping) else alpha
     for key, found in (("rank", found_rank), ("alpha", found_alpha)):
-        if found is None:
+        if found is None and not (key == "alpha" and alpha is None):
             raise RecipeError(
                 f"adapter.{key}: no pattern covers {matrix.name}; begin the table with "
                 f'"*" = the {key} of all others'
             )
-    assert found_rank is not None and found_alpha is not None  # noqa: S101, PT018 - as above
+    assert found_rank is not None  # noqa: S101 - as above
     return AdaptedMatrix(matrix, found_rank, found_alpha)
 
 
 def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ...]:
     if spending.head != "low-rank":
         return ()
+    if METHODS[spending.method].is_uniform:
+        raise RecipeError(
+            f'adapter.head: given "low-rank", which {spending.method} cannot do; '
+            'allowed with it: "full", "output-only", "frozen"'
+        )
     dense = layout.head_dense
     if dense is None:
         raise RecipeError(
@@ -271,6 +301,10 @@ def _fill(count: Any, budget: int) -> int:
     return int(rank)
 
 
+def _is_adapter_of(matrix: str, parameter: str) -> bool:
+    return f".{matrix}.lora_" in parameter or f".{matrix}.vera_" in parameter
+
+
 def _matrices(
     layout: Layout, choice: Choice, sizes: Mapping[str, int], *, method: str
 ) -> tuple[Matrix, ...]:
@@ -281,7 +315,7 @@ def _matrices(
             method,
             a.rank,
             a.alpha,
-            sum(n for name, n in sizes.items() if f".{a.matrix.name}.lora_" in name),
+            sum(n for name, n in sizes.items() if _is_adapter_of(a.matrix.name, name)),
         )
         for a in choice.adapted
     ]

@@ -35,6 +35,7 @@ def command(
     """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
     quiet_libraries()
     from pennyweight.cli.tables import headline, metrics_table
+    from pennyweight.runs.record import load_record
     from pennyweight.runs.using import evaluate
 
     metrics = evaluate(
@@ -43,8 +44,11 @@ def command(
         on_bad_row="set-aside" if skip_bad_rows else "stop",
         backend=backend.value,
     ).to_json()
+    leaks = load_record(run).leaks
     if as_json:
-        print_json(metrics)
+        print_json({**metrics, "leaks": leaks})
         return
     metrics_table(metrics)
+    for leak in leaks:
+        typer.echo(f"LEAKS: {leak}")
     typer.echo(headline(data, metrics, None))

@@ -11,9 +11,11 @@ from pennyweight.cli import (
     evaluate,
     inspect,
     merge,
+    methods,
     plan,
     predict,
     recipes,
+    study,
     submit,
     train,
 )
@@ -29,7 +31,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (plan, train, evaluate, predict, submit, merge, inspect, recipes, doctor):
+for verb in (
+    plan,
+    train,
+    evaluate,
+    predict,
+    submit,
+    merge,
+    inspect,
+    study,
+    recipes,
+    methods,
+    doctor,
+):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

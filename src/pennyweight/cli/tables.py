@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,8 +11,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pennyweight.budget import Plan
+    from pennyweight.runs.studies import StudyRow
 
-__all__ = ["headline", "metrics_table", "plan_table"]
+__all__ = ["headline", "metrics_table", "plan_table", "show_table", "study_table"]
 
 _LAYER = re.compile(r"\.\d+\.")
 
@@ -41,6 +42,36 @@ def plan_table(plan: Plan) -> None:
         f"trainable {plan.trainable_parameters:,} of {plan.budget:,} allowed ({share:.1%}); "
         f"total {plan.total_parameters:,}"
     )
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table of texts."""
+    table = Table(*header, box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def study_table(rows: Sequence[StudyRow]) -> None:
+    """A line per row: accuracy by set with its interval over seeds, and what it cost."""
+    sets = list(dict.fromkeys(name for row in rows for name in row.mean))
+    header = ["row", "seeds"]
+    for name in sets:
+        header += [name, "95 %", "p"]
+    shown = []
+    for row in rows:
+        cells = [f"{row.name} (leaks)" if row.leaks else row.name, str(len(row.seeds))]
+        for name in sets:
+            interval = row.interval.get(name)
+            p = row.p.get(name)
+            cells.append(f"{row.mean[name]:.2%}" if name in row.mean else "failed")
+            cells.append(f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else "")
+            cells.append("" if p is None else f"{p:.3f}")
+        shown.append([*cells, f"{row.parameters:,}", f"{row.seconds:.0f}"])
+    show_table([*header, "parameters", "seconds"], shown)
+    for row in rows:
+        for seed, reason in row.failures.items():
+            Console(highlight=False).print(f"{row.name}, seed {seed}: failed: {reason}")
 
 
 def headline(name: str, metrics: Mapping[str, Any], parameters: Mapping[str, int] | None) -> str:

@@ -37,6 +37,8 @@ def command(
         record = train(loaded, out=out, resume=resume, watcher=watching)
     for name, metrics in record.metrics.items():
         typer.echo(headline(name, metrics, None))
+    for leak in record.leaks:
+        typer.echo(f"LEAKS: {leak}")
     counts = record.parameters
     typer.echo(
         f"trainable parameters {counts['file']:,} of {counts['budget']:,} allowed, "

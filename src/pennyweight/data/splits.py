@@ -59,6 +59,18 @@ class Splits:
     overlaps: tuple[Overlap, ...]
     facts: Mapping[str, Mapping[str, object]]
 
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """In words, what makes the held-out sets no fair test: rows chosen or trained on."""
+        return tuple(
+            f"{found.exact} rows of {found.one} stand in {found.other}, so accuracy on "
+            f"{found.other} is no fair measure"
+            for found in self.overlaps
+            if found.exact
+            and found.other in self.held_out
+            and (found.one == "validation" or not self.removed)
+        )
+
 
 def read_rows(name: str, source: Source, reading: Reading, *, labelled: bool = True) -> Rows:
     """Read one source as `reading` says; rows set aside go to `bad_rows/NAME.jsonl`.

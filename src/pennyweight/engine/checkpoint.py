@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import torch
 
+from pennyweight.engine.average import MovingAverage
 from pennyweight.engine.loop import Progress
 from pennyweight.errors import RunError
 
@@ -38,6 +39,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
+    average: MovingAverage | None = None,
 ) -> None:
     """Write everything but the weights that training needs to go on."""
     state = {
@@ -45,6 +47,8 @@ def save_state(
         "scheduler": scheduler.state_dict(),
         "progress": asdict(progress),
     }
+    if average is not None:
+        state["average"] = average.state_dict()
     torch.save(state, directory / _STATE)
 
 
@@ -53,6 +57,7 @@ def load_state(
     *,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    average: MovingAverage | None = None,
 ) -> Progress:
     """Restore what `save_state` wrote.
 
@@ -63,6 +68,8 @@ def load_state(
         state = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        if average is not None:
+            average.load_state_dict(state["average"])
         return Progress(**state["progress"])
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a broken file
         raise RunError(f"{directory}: the checkpoint cannot be read: {error}") from None

@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn import functional
 
 from pennyweight.engine.batch import Order, Tokens, epoch_batches, send, share
 from pennyweight.engine.feed import Feed
+from pennyweight.engine.objective import Objective
 from pennyweight.errors import NonFiniteLossError
 
 __all__ = [
@@ -113,12 +114,14 @@ def train(
     settings: Settings,
     evaluate: Callable[[], Mapping[str, float]],
     progress: Progress,
+    objective: Objective | None = None,
 ) -> Iterator[Step]:
     """Train from `progress` on, yielding every step.
 
     Raises:
         NonFiniteLossError: a loss is NaN or infinite; the text names step and rows.
     """
+    objective = objective or Objective()
     steps_per_epoch = math.ceil(len(tokens) / settings.batch_rows)
     last = total_steps(len(tokens), settings)
     every = settings.evaluate_every or steps_per_epoch
@@ -131,7 +134,7 @@ def train(
         progress.step += 1
         learning_rate = float(scheduler.get_last_lr()[0])
         loss, norm = _optimize(
-            model, tokens, batch, feed, optimizer, accelerator, settings, progress.step
+            model, tokens, batch, feed, optimizer, accelerator, settings, objective, progress.step
         )
         scheduler.step()
         launched = _Launched(progress.step, batch, learning_rate, loss, norm)
@@ -146,14 +149,11 @@ def train(
             progress.rows += len(step.batch)
             evaluation = evaluate() if is_due and step is launched else None
             is_best, stop = judge(progress, evaluation, settings)
-            yield Step(
-                step=step.number,
-                epoch=step.number / steps_per_epoch,
+            yield step.finished(
+                progress,
                 loss=loss_found,
-                learning_rate=step.learning_rate,
                 gradient_norm=norm_found,
-                rows_per_second=progress.rows / progress.seconds,
-                seconds=progress.seconds,
+                epoch=step.number / steps_per_epoch,
                 evaluation=evaluation,
                 is_best=is_best,
                 stop="all steps done" if step.number == last else stop,
@@ -203,6 +203,16 @@ class _Launched:
         _refuse_non_finite(loss, self.number, self.batch)
         return loss, norm
 
+    def finished(self, progress: Progress, **found: Any) -> Step:
+        """The step with what was found out about it."""
+        return Step(
+            step=self.number,
+            learning_rate=self.learning_rate,
+            rows_per_second=progress.rows / progress.seconds,
+            seconds=progress.seconds,
+            **found,
+        )
+
 
 def _refuse_non_finite(loss: float, step: int, batch: np.ndarray) -> None:
     if not math.isfinite(loss):
@@ -238,6 +248,7 @@ def _optimize(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     settings: Settings,
+    objective: Objective,
     step: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimizer step on the rows of `batch`; their mean loss and the gradient's norm.
@@ -256,9 +267,11 @@ def _optimize(
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
             # Gradients are averaged over the processes, so each scales its sum up by their number.
-            loss = _loss_sum(model, tokens, piece, batch, feed, accelerator) / len(batch)
+            loss = _loss_sum(model, tokens, piece, batch, feed, accelerator, objective) / len(batch)
+            total += loss.detach()
+            if is_last:
+                loss = loss + objective.penalty() / processes
             accelerator.backward(loss * processes)
-        total += loss.detach()
     mean = accelerator.reduce(total, reduction="sum")
     if not _runs_ahead(feed):
         _refuse_non_finite(float(mean), step, batch)
@@ -276,13 +289,14 @@ def _loss_sum(
     batch: np.ndarray,
     feed: Feed,
     accelerator: Accelerator,
+    objective: Objective,
 ) -> torch.Tensor:
     """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
     inputs, rows = feed.inputs(tokens, piece if len(piece) else batch[:1])
     labels = send(torch.from_numpy(tokens.labels[rows]), accelerator.device)
     with accelerator.autocast():
-        logits = model(**inputs).logits
-    loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        logits = [model(**inputs).logits for _ in range(objective.passes)]
+    loss = objective.of_rows(logits, labels)
     return loss if len(piece) else loss * 0.0
 
 

@@ -19,9 +19,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from torch.nn import functional
 
-from pennyweight.engine.batch import States, Tokens
+from pennyweight.engine.batch import States, Tokens, send
 from pennyweight.engine.feed import Feed
 from pennyweight.engine.loop import (
     Progress,
@@ -33,6 +32,7 @@ from pennyweight.engine.loop import (
     total_steps,
 )
 from pennyweight.engine.lora import is_plain_lora, lora_linear
+from pennyweight.engine.objective import Objective
 from pennyweight.engine.prefix import frozen_layers, run_prefix
 from pennyweight.errors import NonFiniteLossError, TrainingError
 
@@ -184,6 +184,7 @@ class Member:
         model: PEFT's model.
         optimizer: over its parameters.
         scheduler: of its learning rate.
+        objective: what it makes small.
         progress: how far it has come.
         evaluate: measures it on validation.
     """
@@ -191,6 +192,7 @@ class Member:
     model: Any
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    objective: Objective
     progress: Progress
     evaluate: Callable[[], Mapping[str, float]]
 
@@ -258,14 +260,25 @@ def _optimize(
     """One optimizer step of every active member; each one's mean loss and gradient norm."""
     seed_step(group.feed, settings.seed, step)
     totals = torch.zeros(len(active))
-    for piece in group.feed.pieces(tokens, batch, copies=len(active)):
-        logits, rows = group.logits(tokens, piece, active)
-        labels = torch.from_numpy(tokens.labels[rows]).to(logits[0].device)
+    pieces = group.feed.pieces(tokens, batch, copies=len(active))
+    for index, piece in enumerate(pieces):
+        objectives = [members[at].objective for at in active]
+        passes, rows = [], piece
+        for _ in range(max(of.passes for of in objectives)):
+            logits, rows = group.logits(tokens, piece, active)
+            passes.append(logits)
+        labels = send(torch.from_numpy(tokens.labels[rows]), passes[0][0].device)
         losses = torch.stack(
-            [functional.cross_entropy(one, labels, reduction="sum") for one in logits]
+            [
+                of.of_rows([logits[number] for logits in passes[: of.passes]], labels)
+                for number, of in enumerate(objectives)
+            ]
         ) / len(batch)
-        torch.autograd.backward(losses.sum())
         totals += losses.detach().cpu()
+        together = losses.sum()
+        if index == len(pieces) - 1:
+            together = together + sum(of.penalty() for of in objectives)
+        torch.autograd.backward(together)
     found = {}
     for at, loss in zip(active, totals.tolist(), strict=True):
         if not math.isfinite(loss):

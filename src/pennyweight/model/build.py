@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any, Literal
 
 import peft
 import torch
-from peft import PeftConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from pennyweight.base.hub import fetch
 from pennyweight.base.locate import BaseModel
+from pennyweight.budget.plan import Plan, freeze
 from pennyweight.errors import BaseModelError
 
 __all__ = ["Weights", "build_model", "load_base", "load_tokenizer"]
@@ -59,7 +61,7 @@ def load_base(
 
 
 def build_model(
-    base: BaseModel, config: PeftConfig, *, weights: Weights, attention: str, seed: int
+    base: BaseModel, plan: Plan, *, weights: Weights, attention: str, seed: int
 ) -> tuple[peft.PeftModel, dict[str, torch.Tensor]]:
     """The base with untrained adapters, and its fresh frozen weights.
 
@@ -70,7 +72,11 @@ def build_model(
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if n in fresh}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*eva initialization used with")
+            # A copy, because PEFT writes into it.
+            adapted = peft.get_peft_model(model, copy.deepcopy(plan.peft_config))
+    freeze(adapted, plan.frozen)
     # PEFT writes down the directory it was loaded from; others know the base by its hub id.
     adapted.peft_config["default"].base_model_name_or_path = base.reference
     adapted.peft_config["default"].revision = base.revision

@@ -8,12 +8,17 @@ that the base's checkpoint lacks, to be loaded into the base before the adapter.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
+from peft import PeftType
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -42,13 +47,23 @@ def save_adapter(
 ) -> None:
     """Write the artifact into `directory`, which must not hold an adapter yet."""
     # The embeddings are frozen; "auto" would ask the hub whether they were resized.
-    model.save_pretrained(str(directory), save_embedding_layers=False)
+    with _dropped_ranks_are_fine():
+        model.save_pretrained(str(directory), save_embedding_layers=False)
     text = json.dumps(list(labels), ensure_ascii=False, indent=1) + "\n"
     (directory / _LABELS).write_text(text, encoding="utf-8")
     if fresh_weights:
         save_file({n: t.contiguous() for n, t in fresh_weights.items()}, directory / FRESH_WEIGHTS)
     if tokenizer is not None:
         tokenizer.save_pretrained(str(directory))
+
+
+@contextmanager
+def _dropped_ranks_are_fine() -> Iterator[None]:
+    """AdaLoRA may leave a matrix without any rank, of which PEFT warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*have invalid shape")
+        warnings.filterwarnings("ignore", message=".*rank_pattern keys did not match")
+        yield
 
 
 def load_labels(directory: Path) -> list[str]:
@@ -74,7 +89,8 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
     try:
         if fresh.is_file():
             model.load_state_dict(load_file(fresh), strict=False)
-        adapted = peft.PeftModel.from_pretrained(model, str(directory))
+        with _dropped_ranks_are_fine():
+            adapted = peft.PeftModel.from_pretrained(model, str(directory))
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(f"{directory}: not usable: {str(error).splitlines()[0]}") from None
     adapted.eval()
@@ -83,8 +99,22 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
 
 def merge_adapter(model: peft.PeftModel) -> PreTrainedModel:
     """Fold the adapter into the base, in the base's dtype; the adapted model is used up."""
-    merged: PreTrainedModel = model.merge_and_unload()
-    return merged
+    if model.peft_config["default"].peft_type != PeftType.VERA:
+        merged: PreTrainedModel = model.merge_and_unload()
+        return merged
+    # PEFT's own merging of VeRA stumbles over a head that is trained whole.
+    inner: PreTrainedModel = model.get_base_model()
+    for name, module in list(inner.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            plain = module.get_base_layer()
+        elif isinstance(module, ModulesToSaveWrapper):
+            plain = module.modules_to_save["default"]
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(inner.get_submodule(parent), child, plain)
+    return inner
 
 
 def save_merged(model: PreTrainedModel, directory: Path, *, tokenizer: Any) -> None:

@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from pennyweight.errors import RecipeError
-from pennyweight.recipe.problems import describe, known_keys, unknown_key
+from pennyweight.recipe.problems import describe, keys_of_method, known_keys, unknown_key
 from pennyweight.recipe.schema import Recipe
 
 __all__ = ["dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
@@ -143,16 +143,23 @@ def _find(name: str, *, relative_to: Path | None) -> tuple[str, Path | None, str
 def _merge(into: Table, table: Table) -> None:
     """Lay `table` over `into`, section by section.
 
-    Within a section the later value of a key wins whole. A section that names another method
-    starts afresh, because the other method's keys mean nothing to it.
+    Within a section the later value of a key wins whole. Where a section names another method,
+    the keys that the new method does not have are left behind.
     """
     for name, value in table.items():
         old = into.get(name)
         if isinstance(value, dict) and isinstance(old, dict):
-            same = value.get("method", old.get("method")) == old.get("method")
-            into[name] = {**(old if same else {}), **value}
+            into[name] = {**_kept(name, old, value.get("method")), **value}
         else:
             into[name] = value
+
+
+def _kept(section: str, old: Table, method: object) -> Table:
+    """What of a section still means something once its method is another."""
+    if method is None or method == old.get("method"):
+        return old
+    keys = keys_of_method(Recipe, section, method)
+    return {key: value for key, value in old.items() if key in keys}
 
 
 def _paths(table: Table, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -214,6 +221,8 @@ def _assign(values: Table, path: tuple[str, ...], value: object, *, text: str) -
         # A copy: the tables of a layer are not ours to change; a plain value gives way.
         at[part] = dict(child) if isinstance(child, dict) else {}
         at = at[part]
+    if len(path) == 2 and path[1] == "method":
+        at = values[path[0]] = _kept(path[0], at, value)
     at[path[-1]] = value
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["describe", "known_keys", "unknown_key"]
+__all__ = ["describe", "keys_of_method", "known_keys", "unknown_key"]
 
 Path = tuple[str | int, ...]
 
@@ -28,6 +28,8 @@ def describe(
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         path, info = _key(problem, model)
+        if problem["type"] == "union_tag_invalid":
+            path = (*path, problem["ctx"]["discriminator"].strip("'"))
         where = f"{origin(path)}: {'.'.join(map(str, path)) or 'recipe'}"
         # A union reports every member it tried; one line for the key says it all.
         lines.setdefault(where, f"{where}: {_explain(problem, path, info, model)}")
@@ -48,6 +50,16 @@ def known_keys(model: type[BaseModel], path: Path) -> list[str]:
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
         models = [found for field in fields for found in _models_in(field.annotation)]
     return sorted({name for found in models for name in found.model_fields})
+
+
+def keys_of_method(model: type[BaseModel], section: str, method: object) -> list[str]:
+    """The keys of a section with that method; none if there is no such method."""
+    field = model.model_fields.get(section)
+    for found in _models_in(field.annotation) if field else []:
+        choice = found.model_fields.get("method")
+        if choice is not None and method in get_args(choice.annotation):
+            return sorted(found.model_fields)
+    return []
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:
@@ -100,7 +112,10 @@ def _explain(
         return "missing; it has no default"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    return f"given {_shown(problem['input'])}; allowed: {_what_is_allowed(problem, info)}"
+    given = problem["input"]
+    if problem["type"] == "union_tag_invalid":
+        given = problem["ctx"]["tag"]
+    return f"given {_shown(given)}; allowed: {_what_is_allowed(problem, info)}"
 
 
 def _what_is_allowed(problem: Mapping[str, Any], info: FieldInfo | None) -> str:
@@ -112,10 +127,10 @@ def _what_is_allowed(problem: Mapping[str, Any], info: FieldInfo | None) -> str:
         case "too_short":
             return f"at least {context['min_length']} items"
         case "union_tag_invalid":
-            return f"a table whose method is one of {context['expected_tags']}"
+            return str(context["expected_tags"])
         case "union_tag_not_found":
             return "a table with a method"
-        case "model_type" | "dict_type":
+        case "model_type" | "dict_type" | "model_attributes_type":
             return "a table"
         case "tuple_type":
             return "a list"

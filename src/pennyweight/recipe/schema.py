@@ -1,8 +1,9 @@
 """What a recipe may say: one frozen, typed section per concern, every default in this file.
 
-`Recipe` is the root. Sections that choose a method (`adapter`, `optimizer`, `schedule`) are told
-apart by their `method` key, so that each method has its own fields and a wrong pair cannot be
-written down. A union that pydantic would explain at length carries an `allowed` text instead.
+`Recipe` is the root. Sections that choose a method (`adapter`, `optimizer`, `schedule`) stand in
+files of their own and are told apart by their `method` key, so that each method has its own fields
+and a wrong pair cannot be written down. A union that pydantic would explain at length
+carries an `allowed` text instead.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -26,33 +25,20 @@ from pydantic import (
 )
 
 from pennyweight.data.clean import STEPS
+from pennyweight.recipe.adapters import Adapter, LoraAdapter
+from pennyweight.recipe.optimizers import AdamW, Optimizer
+from pennyweight.recipe.section import Fraction, Section
 
 __all__ = [
-    "AdamW",
-    "Adapter",
     "Base",
     "Budget",
-    "ConstantSchedule",
-    "CosineSchedule",
     "Data",
     "EarlyStopping",
     "Evaluate",
-    "LinearSchedule",
-    "Optimizer",
     "Recipe",
-    "Schedule",
-    "Section",
     "SourceTable",
     "Train",
 ]
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, strict about types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _strings(default: tuple[str, ...], description: str) -> Any:
@@ -171,93 +157,6 @@ class Budget(Section):
     trainable_parameters: PositiveInt = Field(1_000_000, description="the most that may be trained")
 
 
-Rank = PositiveInt | Literal["fill"] | dict[str, NonNegativeInt]
-Alpha = PositiveFloat | dict[str, PositiveFloat]
-
-
-class Adapter(Section):
-    """`[adapter]`: W + (alpha / rank) B A (Hu et al. 2021, arXiv:2106.09685)."""
-
-    method: Literal["lora"] = Field("lora", description="the adapter method")
-    targets: tuple[str, ...] = Field(
-        ("query", "value"),
-        min_length=1,
-        strict=False,
-        description="patterns of the weight matrices that get an adapter",
-    )
-    rank: Rank = Field(
-        8,
-        description="rank of every target, or per pattern",
-        json_schema_extra={
-            "allowed": 'a whole number from 1, "fill", '
-            "or a table of patterns and whole numbers from 0"
-        },
-    )
-    alpha: Alpha = Field(
-        16.0,
-        description="strength of every target, or per pattern; the scaling is alpha / rank",
-        json_schema_extra={"allowed": "a number above 0, or a table of patterns and such numbers"},
-    )
-    dropout: Fraction = Field(0.0, description="dropout on the adapter's input")
-    bias: Literal["none", "all", "lora_only"] = Field("none", description="biases to train too")
-    head: Literal["full", "low-rank", "output-only", "frozen"] = Field(
-        "full", description="how much of the classification head is trained"
-    )
-    head_rank: PositiveInt = Field(
-        8, description='rank of the head\'s dense layer, head = "low-rank"'
-    )
-
-
-class _Warmup(Section):
-    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warm-up")
-    warmup_ratio: Fraction = Field(0.0, description="the same, as a share of all steps")
-
-    @model_validator(mode="after")
-    def _one_warmup(self) -> _Warmup:
-        if self.warmup_steps and self.warmup_ratio:
-            raise ValueError("give warmup_steps or warmup_ratio, not both")
-        return self
-
-
-class LinearSchedule(_Warmup):
-    """Linear decay to zero."""
-
-    method: Literal["linear"] = "linear"
-
-
-class CosineSchedule(_Warmup):
-    """Cosine decay to zero."""
-
-    method: Literal["cosine"] = "cosine"
-
-
-class ConstantSchedule(_Warmup):
-    """No decay."""
-
-    method: Literal["constant"] = "constant"
-
-
-Schedule = Annotated[
-    LinearSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="method")
-]
-
-
-class AdamW(Section):
-    """`[optimizer]` with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-
-    method: Literal["adamw"] = "adamw"
-    learning_rate: PositiveFloat = Field(2e-4, description="at the schedule's peak")
-    weight_decay: NonNegativeFloat = Field(0.01, description="on matrices; biases are spared")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False, description="decay rates")
-    epsilon: PositiveFloat = Field(1e-8, description="added to the denominator")
-    schedule: Schedule = Field(
-        default_factory=LinearSchedule, description="learning rate over the optimizer steps"
-    )
-
-
-Optimizer = AdamW
-
-
 class EarlyStopping(Section):
     """Stop when `train.keep_best` has not improved by `threshold` for `patience` evaluations."""
 
@@ -298,6 +197,17 @@ class Train(Section):
         "off",
         description="compute the layers below the lowest adapter once, without dropout, and keep "
         "what they give in a file or in the device's memory",
+    )
+    label_smoothing: Fraction = Field(
+        0.0, description="share of each target that is spread over all classes"
+    )
+    r_drop: NonNegativeFloat = Field(
+        0.0, description="weight of the divergence of two passes under different dropout (R-Drop)"
+    )
+    average: Literal["off"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        "off",
+        description="decay of a moving average of the adapters, which is evaluated and saved",
+        json_schema_extra={"allowed": '"off", or a number between 0 and 1, such as 0.99'},
     )
     max_gradient_norm: PositiveFloat | Literal["off"] = Field(
         1.0,
@@ -352,7 +262,7 @@ class Recipe(Section):
     base: Base = Field(default_factory=Base)
     data: Data = Field(default_factory=Data)
     budget: Budget = Field(default_factory=Budget)
-    adapter: Adapter = Field(default_factory=Adapter)
+    adapter: Adapter = Field(default_factory=LoraAdapter)
     optimizer: Optimizer = Field(default_factory=AdamW)
     train: Train = Field(default_factory=Train)
     evaluate: Evaluate = Field(default_factory=Evaluate)

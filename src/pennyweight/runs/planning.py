@@ -35,15 +35,11 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
     """
     base = base or find_base(recipe, config_only=True)
     adapter = recipe.adapter
+    shared = set(Spending.__dataclass_fields__) - {"options"}
+    values = adapter.model_dump()
     spending = Spending(
-        method=adapter.method,
-        targets=adapter.targets,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        dropout=adapter.dropout,
-        bias=adapter.bias,
-        head=adapter.head,
-        head_rank=adapter.head_rank,
+        **{name: values.pop(name, None) for name in shared},
+        options=values,
     )
     return make_plan(
         skeleton(base),

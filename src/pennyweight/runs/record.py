@@ -28,6 +28,7 @@ class RunRecord(BaseModel):
     plan: dict[str, Any]
     parameters: dict[str, int] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
+    leaks: list[str] = Field(default_factory=list)
     compute: dict[str, Any] = Field(default_factory=dict)
     base: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,22 @@ from pennyweight.budget import Plan
 from pennyweight.budget.count import prove, read_adapter, trainable_sizes
 from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
 from pennyweight.engine import checkpoint
+from pennyweight.engine.adalora import allocate_ranks, is_adalora, orthogonality
+from pennyweight.engine.average import MovingAverage
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import Compute
+from pennyweight.engine.eva import begin_with_eva
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
+from pennyweight.engine.objective import Objective
 from pennyweight.engine.prefix import with_states
 from pennyweight.environment import cache_directory, peak_memory_bytes
-from pennyweight.errors import NonFiniteLossError, PennyweightError
+from pennyweight.errors import NonFiniteLossError, PennyweightError, RunError
 from pennyweight.evaluation import Metrics
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.recipe import Recipe, dump_recipe
+from pennyweight.recipe.adapters import LoraAdapter
 from pennyweight.runs.classifier import load_ready
 from pennyweight.runs.measuring import measure_tokens
 from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
@@ -138,7 +143,8 @@ class Run:
                 "sets": {name: dict(facts) for name, facts in splits.facts.items()},
                 "overlaps": [overlap.to_json() for overlap in splits.overlaps],
                 "removed_from_train": splits.removed,
-            }
+            },
+            leaks=list(splits.leaks),
         )
         for line in describe_splits(splits):
             self.say(line)
@@ -149,7 +155,7 @@ class Run:
             self.say("base: random weights, as the recipe says; it knows nothing of language")
         self.model, self._fresh = build_model(
             self.base,
-            self.plan.peft_config,
+            self.plan,
             weights=self.recipe.base.weights,
             attention=self.compute.attention,
             seed=self.recipe.seed,
@@ -211,10 +217,27 @@ class Run:
         self._validation = validation
         last = total_steps(rows, settings_of(self.recipe))
         self.optimizer, self.scheduler = make_optimizer(self.recipe, self.model, last)
+        penalties = []
+        if is_adalora(self.model):
+            allocate_ranks(self.model, self.optimizer, steps=last)
+            penalties.append(orthogonality(self.model))
+        wanted = self.recipe.train
+        self.objective = Objective(wanted.label_smoothing, wanted.r_drop, tuple(penalties))
+        self._average = None
+        if wanted.average != "off":
+            self._average = MovingAverage(self.model, self.optimizer, decay=wanted.average)
         if resume and self._latest.is_dir():
+            if is_adalora(self.model):
+                raise RunError(
+                    f"{self.out}: AdaLoRA's importances of ranks are in no checkpoint, so the run "
+                    "cannot be resumed; train it again into a new directory"
+                )
             checkpoint.load_weights(self.model, self._latest)
             self.progress = checkpoint.load_state(
-                self._latest, optimizer=self.optimizer, scheduler=self.scheduler
+                self._latest,
+                optimizer=self.optimizer,
+                scheduler=self.scheduler,
+                average=self._average,
             )
             kept = [entry for entry in self.record.history if entry["step"] <= self.progress.step]
             self.record = self.record.with_changes(history=kept)
@@ -225,10 +248,25 @@ class Run:
             self.accelerator.init_trackers("pennyweight")
         self.watcher.on_start(self.progress.step, last)
 
+    def begin_adapters(self, tokens: Tokens) -> None:
+        """What the adapters' initialization takes from the training rows."""
+        adapter = self.recipe.adapter
+        if isinstance(adapter, LoraAdapter) and adapter.initialization == "eva":
+            self.say("adapters begin with EVA, from the training rows")
+            begin_with_eva(
+                self.model,
+                tokens,
+                self.feed,
+                batch_rows=self.recipe.train.batch_rows,
+                seed=self.recipe.seed,
+            )
+
     def evaluate(self) -> dict[str, float]:
         """Metrics of the model as it is, on validation."""
         where = f"step {self.progress.step}, validation"
-        return dict(self._measure(self.model, self.feed, self._validation, where=where).scalars())
+        with self._as_kept():
+            found = self._measure(self.model, self.feed, self._validation, where=where)
+        return dict(found.scalars())
 
     def take(self, step: Step) -> None:
         """Show and record a step, and save where it ends with an evaluation."""
@@ -274,18 +312,27 @@ class Run:
         if self.accelerator.is_main_process:
             save_record(self.out, self.record)
 
+    def _as_kept(self) -> AbstractContextManager[None]:
+        """The model as it is evaluated and saved: its average, where one is kept."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
     def _save_best(self, directory: Path) -> None:
-        save_adapter(
-            self.model,
-            directory,
-            labels=self.recipe.data.labels,
-            fresh_weights=self._fresh,
-            tokenizer=self._tokenizer,
-        )
+        with self._as_kept():
+            save_adapter(
+                self.model,
+                directory,
+                labels=self.recipe.data.labels,
+                fresh_weights=self._fresh,
+                tokenizer=self._tokenizer,
+            )
 
     def _save_last(self, directory: Path) -> None:
         checkpoint.save_state(
-            directory, optimizer=self.optimizer, scheduler=self.scheduler, progress=self.progress
+            directory,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            progress=self.progress,
+            average=self._average,
         )
         labels = self.recipe.data.labels
         save_adapter(self.model, directory, labels=labels, fresh_weights=self._fresh)
@@ -311,16 +358,19 @@ class Run:
 
     def _prove(self) -> None:
         in_model = sum(trainable_sizes(self.model).values())
-        in_file = read_adapter(self.out / "adapter").parameters
+        file = read_adapter(self.out / "adapter")
+        in_file = file.trained(self.plan.frozen)
         counts = {
             "planned": self.plan.trainable_parameters,
             "model": in_model,
             "file": in_file,
             "budget": self.plan.budget,
         }
-        prove(**counts)
+        cost = {m.name: m.parameters // m.rank for m in self.plan.matrices if m.rank}
+        prove(**counts, dropped=file.dropped(cost))
         self._save(parameters=counts)
-        self.say(f"proved: the saved adapter holds {in_file:,} parameters, as planned")
+        how = "as planned" if in_file == in_model else f"of the {in_model:,} that were trained"
+        self.say(f"proved: the saved adapter holds {in_file:,} parameters, {how}")
 
     def _measure_saved(self, validation: Tokens, splits: Splits) -> None:
         """The only place where labels of the test are read: once, after everything is chosen.

@@ -15,9 +15,9 @@ from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
 from pennyweight.data.ingest import Source
 from pennyweight.data.splits import Splits
+from pennyweight.engine import optim
 from pennyweight.engine.device import Compute
 from pennyweight.engine.loop import Settings, Step
-from pennyweight.engine.optim import adamw, schedule
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
@@ -64,6 +64,8 @@ def describe_splits(splits: Splits) -> Iterator[str]:
                 f"{found.one} and {found.other}: {found.exact} exact and "
                 f"{found.near} near duplicates"
             )
+    for leak in splits.leaks:
+        yield f"LEAKS: {leak}"
     if splits.removed:
         yield f"removed from train, because they stand in a held-out set: {splits.removed}"
 
@@ -134,16 +136,9 @@ def make_optimizer(
     recipe: Recipe, model: torch.nn.Module, last: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Optimizer and schedule as the recipe says, for a run of `last` steps."""
-    chosen = recipe.optimizer
-    optimizer = adamw(
-        model.parameters(),
-        learning_rate=chosen.learning_rate,
-        weight_decay=chosen.weight_decay,
-        betas=chosen.betas,
-        epsilon=chosen.epsilon,
-    )
-    over_time = chosen.schedule
-    scheduler = schedule(
+    optimizer = optim.make_optimizer(model, recipe.optimizer.model_dump())
+    over_time = recipe.optimizer.schedule
+    scheduler = optim.schedule(
         optimizer,
         method=over_time.method,
         warmup_steps=over_time.warmup_steps,

@@ -44,6 +44,7 @@ def train(
         splits = run.read()
         run.build()
         tokens, validation = run.tokens(splits.train), run.tokens(splits.validation)
+        run.begin_adapters(tokens)
         tokens = run.cached(tokens)
         run.prepare(len(tokens), run.cached(validation), resume=resume)
         prepared, optimizer = run.accelerator.prepare(run.model, run.optimizer)
@@ -55,6 +56,7 @@ def train(
             scheduler=run.scheduler,
             accelerator=run.accelerator,
             settings=settings_of(recipe),
+            objective=run.objective,
             evaluate=run.evaluate,
             progress=run.progress,
         )
@@ -107,6 +109,7 @@ def train_together(
             layers = min(frozen_layers(run.model) for run in runs)
         cached = first.cached(validation, layers=layers)
         for run in runs:
+            run.begin_adapters(tokens)
             run.model.to(run.compute.device)
             run.prepare(len(tokens), cached)
         _fit(runs, Together([run.model for run in runs], first.feed), tokens, layers=layers)
@@ -115,7 +118,8 @@ def train_together(
 
 def _fit(runs: Sequence[Run], group: Together, tokens: Tokens, *, layers: int | None) -> None:
     members = [
-        Member(run.model, run.optimizer, run.scheduler, run.progress, run.evaluate) for run in runs
+        Member(run.model, run.optimizer, run.scheduler, run.objective, run.progress, run.evaluate)
+        for run in runs
     ]
     first = runs[0]
     steps = train_steps_together(

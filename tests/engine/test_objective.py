@@ -1,0 +1,73 @@
+"""The loss of a step, and the moving average of what is trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pennyweight.engine.average import MovingAverage
+from pennyweight.engine.objective import Objective
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.2]])
+OTHERS = torch.tensor([[1.0, 0.3, -1.0], [0.5, 0.9, 0.2]])
+LABELS = torch.tensor([0, 2])
+
+
+def test_one_pass_is_the_summed_cross_entropy() -> None:
+    found = Objective().of_rows([LOGITS], LABELS)
+    chosen = LOGITS.log_softmax(1)[torch.arange(2), LABELS]
+    torch.testing.assert_close(found, -chosen.sum())
+    assert Objective().passes == 1
+
+
+def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
+    log = LOGITS.log_softmax(1)
+    target = torch.full((2, 3), 0.3 / 3)
+    target[torch.arange(2), LABELS] += 0.7
+    found = Objective(label_smoothing=0.3).of_rows([LOGITS], LABELS)
+    torch.testing.assert_close(found, -(target * log).sum())
+
+
+def test_r_drop_adds_the_mean_of_both_divergences() -> None:
+    objective = Objective(r_drop=2.0)
+    assert objective.passes == 2
+    p, q = LOGITS.softmax(1), OTHERS.softmax(1)
+    divergence = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
+    entropy = (
+        functional.cross_entropy(LOGITS, LABELS, reduction="sum")
+        + functional.cross_entropy(OTHERS, LABELS, reduction="sum")
+    ) / 2
+    found = objective.of_rows([LOGITS, OTHERS], LABELS)
+    torch.testing.assert_close(found, entropy + 2.0 * divergence / 2)
+    torch.testing.assert_close(
+        objective.of_rows([LOGITS, LOGITS], LABELS), Objective().of_rows([LOGITS], LABELS)
+    )
+
+
+def test_penalties_are_summed() -> None:
+    objective = Objective(penalties=(lambda: torch.tensor(1.0), lambda: torch.tensor(2.5)))
+    assert float(objective.penalty()) == 3.5
+    assert objective.penalty() is not None
+    assert Objective().penalty() == 0.0
+
+
+def test_the_average_follows_the_weights_and_gives_them_back() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    average = MovingAverage(model, optimizer, decay=0.9)
+    expected = 0.0
+    for step in range(1, 4):
+        model.weight.grad = torch.full((1, 2), -1.0)
+        optimizer.step()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    with average.in_place():
+        assert model.weight.tolist() == [[pytest.approx(expected)] * 2]
+    assert model.weight.tolist() == [[3.0, 3.0]]
+    other = MovingAverage(nn.Linear(2, 1, bias=False), optimizer, decay=0.9)
+    other.load_state_dict(average.state_dict())
+    assert torch.equal(other._average[0], average._average[0])
