@@ -173,7 +173,7 @@ def growth(bench: Bench) -> None:
     """How cost grows with batch, length, rank, and the number of adapters trained at once."""
     found = []
     for key, values in (
-        ("batch", (8, 32, 128)),
+        ("batch", (8, 32, 64)),
         ("length", (16, 64, 128)),
         ("rank", (1, 64)),
         ("copies", (1, 2, 4)),

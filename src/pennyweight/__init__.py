@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
+    from pennyweight.recipe.study import Study, load_study, shipped_studies
     from pennyweight.runs.classifier import Classifier
     from pennyweight.runs.doctor import doctor
     from pennyweight.runs.planning import plan
     from pennyweight.runs.record import RunRecord, load_record
     from pennyweight.runs.setup import Watcher
+    from pennyweight.runs.studies import StudyRow, run_study
     from pennyweight.runs.training import train, train_together
     from pennyweight.runs.using import evaluate, merge, predict, submit
 
@@ -39,16 +41,21 @@ __all__ = [
     "Recipe",
     "RunRecord",
     "Source",
+    "Study",
+    "StudyRow",
     "Watcher",
     "doctor",
     "evaluate",
     "inspect_adapter",
     "load_recipe",
     "load_record",
+    "load_study",
     "merge",
     "plan",
     "predict",
+    "run_study",
     "shipped_recipes",
+    "shipped_studies",
     "submit",
     "train",
     "train_together",
@@ -62,16 +69,21 @@ _HOMES = {
     "Recipe": "recipe",
     "RunRecord": "runs.record",
     "Source": "data.ingest",
+    "Study": "recipe.study",
+    "StudyRow": "runs.studies",
     "Watcher": "runs.setup",
     "doctor": "runs.doctor",
     "evaluate": "runs.using",
     "inspect_adapter": "budget.inspect",
     "load_recipe": "recipe",
     "load_record": "runs.record",
+    "load_study": "recipe.study",
     "merge": "runs.using",
     "plan": "runs.planning",
     "predict": "runs.using",
+    "run_study": "runs.studies",
     "shipped_recipes": "recipe",
+    "shipped_studies": "recipe.study",
     "submit": "runs.using",
     "train": "runs.training",
     "train_together": "runs.training",

@@ -37,6 +37,7 @@ _ADALORA: Settings = {
         "every": 1,
     }
 }
+_TAUGHT: Settings = {"distillation": {"teachers": ["{teacher}"]}}
 _VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
 
 
@@ -136,6 +137,10 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     ),
     "train.log_every": (2, {}),
     "train.trackers": (["tensorboard"], {}),
+    "distillation": ({"teachers": ["{teacher}"]}, {}),
+    "distillation.teachers": (["{student}"], _TAUGHT),
+    "distillation.temperature": (5.0, _TAUGHT),
+    "distillation.soft": (1.0, _TAUGHT),
     "evaluate.test": ("{sets}/other.csv", {}),
     "evaluate.also": ({"more": "{sets}/other.csv"}, {}),
     "evaluate.calibration_bins": (2, {}),
@@ -188,7 +193,11 @@ def places(
     tokenizer = json.loads((upper / "tokenizer.json").read_text())
     tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "the"}, "content": "a"}
     (upper / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return {"sets": str(folder), "roberta": str(roberta), "bert": str(bert), "upper": str(upper)}
+    for name, seed in (("teacher", 1), ("student", 2)):
+        recipe = tiny_recipe(bert, folder, train={"max_steps": 4})
+        train(recipe.model_copy(update={"seed": seed}), out=folder / name)
+    found = {name: str(folder / name) for name in ("upper", "teacher", "student")}
+    return {"sets": str(folder), "roberta": str(roberta), "bert": str(bert), **found}
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ __all__ = [
     "epoch_batches",
     "send",
     "share",
+    "targets",
     "tokenize",
 ]
 
@@ -94,6 +95,7 @@ class Tokens:
         padding: the id that fills short rows.
         fingerprint: of texts, tokenizer and cut; the same for the same tokens.
         states: what the lowest layers make of the tokens, where that is known already.
+        taught: float32 `[rows, classes]`, teachers' log probabilities, where there are teachers.
     """
 
     store: TokenStore
@@ -102,6 +104,7 @@ class Tokens:
     padding: int
     fingerprint: str = ""
     states: States | None = None
+    taught: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -119,6 +122,7 @@ class Tokens:
             lengths=self.lengths[rows],
             labels=self.labels[rows],
             states=None if states is None else replace(states, starts=states.starts[rows]),
+            taught=None if self.taught is None else self.taught[rows],
         )
 
 
@@ -196,6 +200,16 @@ def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     if str(device).startswith("cuda") and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def targets(
+    tokens: Tokens, rows: np.ndarray, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Labels, and what teachers say, of some rows on the device."""
+    labels = send(torch.from_numpy(tokens.labels[rows]), device)
+    if tokens.taught is None:
+        return labels, None
+    return labels, send(torch.from_numpy(tokens.taught[rows]), device)
 
 
 def collate(tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from pennyweight.engine.batch import Order, Tokens, epoch_batches, send, share
+from pennyweight.engine.batch import Order, Tokens, epoch_batches, share, targets
 from pennyweight.engine.feed import Feed
 from pennyweight.engine.objective import Objective
 from pennyweight.errors import NonFiniteLossError
@@ -293,10 +293,10 @@ def _loss_sum(
 ) -> torch.Tensor:
     """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
     inputs, rows = feed.inputs(tokens, piece if len(piece) else batch[:1])
-    labels = send(torch.from_numpy(tokens.labels[rows]), accelerator.device)
+    labels, taught = targets(tokens, rows, accelerator.device)
     with accelerator.autocast():
         logits = [model(**inputs).logits for _ in range(objective.passes)]
-    loss = objective.of_rows(logits, labels)
+    loss = objective.of_rows(logits, labels, taught)
     return loss if len(piece) else loss * 0.0
 
 

@@ -20,7 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from pennyweight.engine.batch import States, Tokens, send
+from pennyweight.engine.batch import States, Tokens, targets
 from pennyweight.engine.feed import Feed
 from pennyweight.engine.loop import (
     Progress,
@@ -267,10 +267,10 @@ def _optimize(
         for _ in range(max(of.passes for of in objectives)):
             logits, rows = group.logits(tokens, piece, active)
             passes.append(logits)
-        labels = send(torch.from_numpy(tokens.labels[rows]), passes[0][0].device)
+        labels, taught = targets(tokens, rows, passes[0][0].device)
         losses = torch.stack(
             [
-                of.of_rows([logits[number] for logits in passes[: of.passes]], labels)
+                of.of_rows([logits[number] for logits in passes[: of.passes]], labels, taught)
                 for number, of in enumerate(objectives)
             ]
         ) / len(batch)

@@ -233,6 +233,10 @@ def _with_absolute_paths(table: Table, folder: Path) -> Table:
         if isinstance(values, dict) and key in values:
             is_file = (section, key) in _SOURCE_KEYS
             values[key] = _absolute(values[key], folder, is_file=is_file)
+    distillation = table.get("distillation")
+    if isinstance(distillation, dict) and isinstance(distillation.get("teachers"), list):
+        given = distillation["teachers"]
+        distillation["teachers"] = [_absolute(one, folder, is_file=False) for one in given]
     evaluate = table.get("evaluate")
     also = evaluate.get("also") if isinstance(evaluate, dict) else None
     if isinstance(also, dict):

@@ -33,6 +33,7 @@ __all__ = [
     "Base",
     "Budget",
     "Data",
+    "Distillation",
     "EarlyStopping",
     "Evaluate",
     "Recipe",
@@ -231,6 +232,20 @@ class Train(Section):
     )
 
 
+class Distillation(Section):
+    """`[distillation]`: learn from teachers too (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    teachers: tuple[str, ...] = Field(
+        min_length=1,
+        strict=False,
+        description="finished runs, or directories with a transformers classifier",
+    )
+    temperature: PositiveFloat = Field(2.0, description="softens teacher and student alike")
+    soft: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.5, description="share of the teachers in the loss; the rest is the labels'"
+    )
+
+
 class Evaluate(Section):
     """`[evaluate]`: the sets that are read once, at the end."""
 
@@ -265,4 +280,5 @@ class Recipe(Section):
     adapter: Adapter = Field(default_factory=LoraAdapter)
     optimizer: Optimizer = Field(default_factory=AdamW)
     train: Train = Field(default_factory=Train)
+    distillation: Distillation | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)

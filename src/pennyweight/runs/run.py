@@ -24,7 +24,6 @@ from pennyweight.engine.device import Compute
 from pennyweight.engine.eva import begin_with_eva
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
-from pennyweight.engine.objective import Objective
 from pennyweight.engine.prefix import with_states
 from pennyweight.environment import cache_directory, peak_memory_bytes
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RunError
@@ -39,6 +38,7 @@ from pennyweight.runs.setup import (
     Watcher,
     describe_splits,
     first_record,
+    make_objective,
     make_optimizer,
     settings_of,
     source_of,
@@ -160,6 +160,7 @@ class Run:
             attention=self.compute.attention,
             seed=self.recipe.seed,
         )
+        self.model.to(self.compute.device)
         self._tokenizer = load_tokenizer(self.base, tokenizer=self.recipe.base.tokenizer)
         compiled, why = choose_compile(
             self.recipe.train.compile, device=self.compute.device.partition(":")[0]
@@ -221,11 +222,10 @@ class Run:
         if is_adalora(self.model):
             allocate_ranks(self.model, self.optimizer, steps=last)
             penalties.append(orthogonality(self.model))
-        wanted = self.recipe.train
-        self.objective = Objective(wanted.label_smoothing, wanted.r_drop, tuple(penalties))
+        self.objective = make_objective(self.recipe, penalties)
         self._average = None
-        if wanted.average != "off":
-            self._average = MovingAverage(self.model, self.optimizer, decay=wanted.average)
+        if (decay := self.recipe.train.average) != "off":
+            self._average = MovingAverage(self.model, self.optimizer, decay=decay)
         if resume and self._latest.is_dir():
             if is_adalora(self.model):
                 raise RunError(

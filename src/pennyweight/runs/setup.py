@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from pennyweight.data.splits import Splits
 from pennyweight.engine import optim
 from pennyweight.engine.device import Compute
 from pennyweight.engine.loop import Settings, Step
+from pennyweight.engine.objective import Objective
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
@@ -29,6 +30,7 @@ __all__ = [
     "describe_splits",
     "first_record",
     "make_accelerator",
+    "make_objective",
     "make_optimizer",
     "prepare_directory",
     "settings_of",
@@ -146,6 +148,18 @@ def make_optimizer(
         total_steps=last,
     )
     return optimizer, scheduler
+
+
+def make_objective(recipe: Recipe, penalties: Sequence[Callable[[], torch.Tensor]]) -> Objective:
+    """What the recipe's training makes small."""
+    taught = recipe.distillation
+    return Objective(
+        label_smoothing=recipe.train.label_smoothing,
+        r_drop=recipe.train.r_drop,
+        temperature=taught.temperature if taught else 1.0,
+        soft=taught.soft if taught else 0.0,
+        penalties=tuple(penalties),
+    )
 
 
 def first_record(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from pennyweight.data.splits import Splits
 from pennyweight.engine.batch import Tokens
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.loop import train as train_steps
@@ -18,6 +20,7 @@ from pennyweight.runs.planning import find_base, plan
 from pennyweight.runs.record import RunRecord
 from pennyweight.runs.run import Run
 from pennyweight.runs.setup import Watcher, make_accelerator, prepare_directory, settings_of
+from pennyweight.runs.teacher import teach
 
 __all__ = ["train", "train_together"]
 
@@ -43,7 +46,7 @@ def train(
         run.begin(resume=resume)
         splits = run.read()
         run.build()
-        tokens, validation = run.tokens(splits.train), run.tokens(splits.validation)
+        tokens, validation = _training_tokens(run, splits), run.tokens(splits.validation)
         run.begin_adapters(tokens)
         tokens = run.cached(tokens)
         run.prepare(len(tokens), run.cached(validation), resume=resume)
@@ -103,14 +106,13 @@ def train_together(
             if run is not first:
                 run.note_splits(splits)
             run.build()
-        tokens, validation = first.tokens(splits.train), first.tokens(splits.validation)
+        tokens, validation = _training_tokens(first, splits), first.tokens(splits.validation)
         layers = None
         if first.recipe.train.prefix_cache != "off" and first.feed.first_position is not None:
             layers = min(frozen_layers(run.model) for run in runs)
         cached = first.cached(validation, layers=layers)
         for run in runs:
             run.begin_adapters(tokens)
-            run.model.to(run.compute.device)
             run.prepare(len(tokens), cached)
         _fit(runs, Together([run.model for run in runs], first.feed), tokens, layers=layers)
         return [run.finish(validation, splits) for run in runs]
@@ -130,6 +132,16 @@ def _fit(runs: Sequence[Run], group: Together, tokens: Tokens, *, layers: int | 
             runs[at].take(step)
     except NonFiniteLossError as error:
         raise first.explain(error) from None
+
+
+def _training_tokens(run: Run, splits: Splits) -> Tokens:
+    """The training rows as tokens, with what the recipe's teachers say of them."""
+    tokens = run.tokens(splits.train)
+    if run.recipe.distillation is None:
+        return tokens
+    with run.accelerator.main_process_first():
+        taught = teach(run.recipe, splits.train, say=run.say)
+    return replace(tokens, taught=taught)
 
 
 def _open(
