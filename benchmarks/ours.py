@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from pennyweight.engine.batch import Tokens, tokenize
+from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Settings
@@ -28,12 +29,15 @@ from pennyweight.recipe.optimizers import AdamW
 from workload import LABELS, MAX_TOKENS, Workload
 
 
-def prepare(model: Any, *, most_tokens: int = 8192) -> tuple[Feed, Compute]:
+def prepare(model: Any) -> tuple[Feed, Compute]:
     """What `pennyweight train` does to a model before its first step."""
+    # On a GPU whole batches go through at once (train.batch_tokens).
+    most_tokens = 131_072 if torch.cuda.is_available() else 8192
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     compute = choose_compute(precision="auto", attention="auto", config=inner.config)
     model.to(compute.device)
-    return make_ready(model, compute, most_tokens=most_tokens), compute
+    compiled, _ = choose_compile("auto", device=compute.device)
+    return make_ready(model, compute, most_tokens=most_tokens, compiled=compiled), compute
 
 
 @contextmanager

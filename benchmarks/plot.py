@@ -43,6 +43,9 @@ def lines(axes: Any, found: list[dict[str, Any]], key: str, label: str) -> None:
                 color=colour,
                 label={"ours": "ours", "p2": "P2"}[system],
             )
+    if not axes.lines:
+        axes.set_axis_off()
+        return
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
     axes.set_title(label, loc="left", fontsize=10)
@@ -56,7 +59,7 @@ def main() -> None:
     figure, axes = plt.subplots(3, 2, figsize=(9, 9), layout="constrained")
     bars(axes[0][0], "Training, RoBERTa-base, r=4 on query and value", results["training roberta"])
     bars(axes[0][1], "Training, embedded base, r=16 on all linear", results["training embedded"])
-    growth = results["growth"]
+    growth = results.get("growth", [])
     lines(axes[1][0], growth, "batch", "RoBERTa-base: rows per batch")
     lines(axes[1][1], growth, "length", "RoBERTa-base: texts cut to tokens")
     lines(axes[2][0], growth, "rank", "RoBERTa-base: rank")

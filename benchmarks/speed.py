@@ -129,7 +129,8 @@ def training(bench: Bench, model: str, **settings: Any) -> None:
     shared = {"model": model, **settings}
     tuned = [{"batch": b, "attention": a} for b, a in bench.options.tuning]
     p2 = bench.best("p2", tuned, **shared)
-    own = bench.best("ours", [{"batch": 32}, {"batch": 64}], **shared)
+    sizes = (256, 512, 1024) if bench.options.gpu else (32, 64)
+    own = bench.best("ours", [{"batch": size} for size in sizes], **shared)
     bench.compare(
         f"training {model}",
         {
@@ -181,7 +182,12 @@ def growth(bench: Bench) -> None:
         for value in values:
             shared: dict[str, Any] = {"batch": 32, "warm_up": 6, "seconds": 8, key: value}
             for system in ("ours",) if key in ("copies", "rank") else ("ours", "p2"):
-                one = bench.measure("train", system=system, model="roberta", **shared)
+                try:
+                    one = bench.measure("train", system=system, model="roberta", **shared)
+                except SystemExit as error:
+                    # A peer that needs more memory than there is ends without a word.
+                    say(f"{system} {key}={value}: no figure: {str(error).splitlines()[-1:]}")
+                    continue
                 kept = {k: one[k] for k in ("rows_per_second", "peak_bytes", "mean_tokens")}
                 found.append({"system": system, "grows": key, "value": value, **kept})
     bench.results["growth"] = found
@@ -189,8 +195,9 @@ def growth(bench: Bench) -> None:
 
 
 def until(bench: Bench) -> None:
-    """Seconds of training until 92 % on AG News, rank 16 on every linear layer."""
+    """Seconds of training until an accuracy on validation, rank 16 on every linear layer."""
     shared = {
+        "accuracy": bench.options.accuracy,
         "model": "embedded",
         "all_linear": True,
         "rank": 16,
@@ -198,7 +205,7 @@ def until(bench: Bench) -> None:
         "seconds": 1500,
     }
     p2 = {k: bench.results["training embedded"]["P2"]["settings"][k] for k in ("attention",)}
-    bench.results["until 92 %"] = {
+    bench.results[f"until {bench.options.accuracy:.0%}"] = {
         "ours": bench.measure("until", system="ours", batch=32, **shared),
         "P2": bench.measure("until", system="p2", batch=32, **p2, **shared),
     }
@@ -212,6 +219,7 @@ def main() -> None:
     parser.add_argument("--validation", default="sample:validation")
     parser.add_argument("--tokenizer", help="directory of RoBERTa's tokenizer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--accuracy", type=float, default=0.92, help="that `until` trains to")
     parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
     parser.add_argument("--only", nargs="*", help="roberta embedded prefix inference growth until")
     options = parser.parse_args()

@@ -19,6 +19,21 @@ from transformers import (
 )
 
 from pennyweight.engine.batch import Tokens, TokenStore
+from pennyweight.engine.loop import Settings
+
+SETTINGS = Settings(
+    epochs=2,
+    max_steps=None,
+    batch_rows=8,
+    accumulation_steps=1,
+    batch_order="grouped",
+    max_gradient_norm=1.0,
+    evaluate_every=None,
+    keep_best="accuracy",
+    patience=None,
+    threshold=0.0,
+    seed=3,
+)
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -15,30 +15,18 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
+from engine.families import SETTINGS
 from pennyweight.engine import loop, objective
 from pennyweight.engine.attention import PACKED
 from pennyweight.engine.batch import Tokens, TokenStore, collate, epoch_batches
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import make_ready
-from pennyweight.engine.loop import Progress, Settings, Step
+from pennyweight.engine.loop import Progress, Step
 from pennyweight.engine.optim import make_optimizer, schedule
 from pennyweight.errors import NonFiniteLossError
 from pennyweight.recipe.optimizers import AdamW
 
 ROWS = 40
-SETTINGS = Settings(
-    epochs=2,
-    max_steps=None,
-    batch_rows=8,
-    accumulation_steps=1,
-    batch_order="grouped",
-    max_gradient_norm=1.0,
-    evaluate_every=None,
-    keep_best="accuracy",
-    patience=None,
-    threshold=0.0,
-    seed=3,
-)
 Evaluate = Callable[[], Mapping[str, float]]
 
 

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
-from engine.families import CONFIGS, rows_of
+from engine.families import CONFIGS, SETTINGS, rows_of
 from pennyweight.engine.attention import PACKED
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import Feed, make_ready
@@ -24,19 +24,6 @@ from pennyweight.engine.together import Member, Together, train_together
 from pennyweight.errors import TrainingError
 from pennyweight.recipe.optimizers import AdamW
 
-SETTINGS = Settings(
-    epochs=1,
-    max_steps=None,
-    batch_rows=8,
-    accumulation_steps=1,
-    batch_order="grouped",
-    max_gradient_norm=1.0,
-    evaluate_every=None,
-    keep_best="accuracy",
-    patience=None,
-    threshold=0.0,
-    seed=3,
-)
 # Other targets, ranks, layers and heads in each; DoRA goes through PEFT's own forward.
 ADAPTERS: dict[str, dict[str, Any]] = {
     "query and value": {"target_modules": ["query", "value"], "r": 2},
