@@ -218,6 +218,11 @@ def test_a_damaged_pickle_is_a_data_error(tmp_path: Path, content: bytes) -> Non
         read_values(saved(tmp_path, content))
 
 
+def test_a_broken_escape_in_a_name_is_refused_without_a_warning(tmp_path: Path) -> None:
+    with pytest.raises(PennyweightError):
+        read_values(saved(tmp_path, b"\x80\x02c\\where\nDataset\n."))
+
+
 def test_a_memo_index_allocates_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnsafePickleError, match="holds NoneType"):
         read_values(saved(tmp_path, b"Nr\xff\xff\xff\x7f."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
-from engine.families import CONFIGS, SETTINGS, rows_of
+from engine.families import CONFIGS, rows_of
+from engine.families import SETTINGS as TWO_EPOCHS
 from pennyweight.engine.attention import PACKED
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import Feed, make_ready
-from pennyweight.engine.loop import Progress, Settings
+from pennyweight.engine.loop import Progress
 from pennyweight.engine.loop import train as train_alone
 from pennyweight.engine.objective import Objective
 from pennyweight.engine.optim import make_optimizer, schedule
@@ -24,6 +26,7 @@ from pennyweight.engine.together import Member, Together, train_together
 from pennyweight.errors import TrainingError
 from pennyweight.recipe.optimizers import AdamW
 
+SETTINGS = dataclasses.replace(TWO_EPOCHS, epochs=1)
 # Other targets, ranks, layers and heads in each; DoRA goes through PEFT's own forward.
 ADAPTERS: dict[str, dict[str, Any]] = {
     "query and value": {"target_modules": ["query", "value"], "r": 2},
@@ -138,10 +141,7 @@ def test_early_stopping_takes_a_member_out_and_the_others_go_on() -> None:
         Member(model, *_optimizer(model, 0.01, 5), Objective(), Progress(), evaluate)
         for (model, _), evaluate in zip(made, (_nothing, better), strict=True)
     ]
-    settings = Settings(
-        **{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}
-        | {"patience": 2, "evaluate_every": 1}
-    )
+    settings = dataclasses.replace(SETTINGS, patience=2, evaluate_every=1)
     steps = list(train_together(group, members, rows_of(40), settings=settings))
     assert [step.step for at, step in steps if at == 0] == [1, 2, 3]
     assert [step.step for at, step in steps if at == 1] == [1, 2, 3, 4, 5]
