@@ -15,8 +15,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Roberta
 
 from pennyweight.base import locate, skeleton
 from pennyweight.budget import Plan, make_plan
-from pennyweight.budget.count import prove, trainable_sizes
+from pennyweight.budget.count import trainable_sizes
 from pennyweight.budget.plan import Spending
+from pennyweight.budget.prove import prove
 from pennyweight.errors import BudgetError, RecipeError
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from pennyweight.engine.average import MovingAverage
+from pennyweight.engine.batch import Taught
+from pennyweight.engine.features import Features
 from pennyweight.engine.objective import Objective
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.2]])
@@ -44,6 +47,45 @@ def test_r_drop_adds_the_mean_of_both_divergences() -> None:
     torch.testing.assert_close(
         objective.of_rows([LOGITS, LOGITS], LABELS), Objective().of_rows([LOGITS], LABELS)
     )
+
+
+class _Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_proj = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.out_proj(x)
+        return out
+
+
+def test_mixup_mixes_rows_before_the_output_layer_and_their_targets_alike() -> None:
+    model, x = _Head().train(), torch.randn(4, 5)
+    labels = torch.tensor([0, 1, 2, 2])
+    objective = Objective(mixup=0.4, features=Features(model, "out_proj"))
+    objective.begin(4, seed=(1, 2))
+    found = objective.of_rows([model(x)], labels)
+    draw = np.random.default_rng((1, 2))
+    share, partners = draw.beta(0.4, 0.4), draw.permutation(4)
+    assert 0.0 < share < 1.0
+    mixed = share * x + (1 - share) * x[partners]
+    one_hot = functional.one_hot(labels, 3).float()
+    target = share * one_hot + (1 - share) * one_hot[partners]
+    logits = functional.linear(mixed, model.out_proj.weight, model.out_proj.bias)
+    torch.testing.assert_close(found, -(target * logits.log_softmax(1)).sum())
+    plain = functional.linear(x, model.out_proj.weight, model.out_proj.bias)
+    torch.testing.assert_close(model.eval()(x), plain)
+
+
+def test_the_hidden_loss_is_one_minus_the_cosine_to_the_teacher() -> None:
+    model, x, theirs = _Head().train(), torch.randn(2, 5), torch.randn(2, 5)
+    objective = Objective(hidden=3.0, features=Features(model, "out_proj"))
+    objective.begin(2, seed=(0,))
+    taught = Taught(torch.zeros(2, 3), theirs)
+    found = objective.of_rows([model(x)], LABELS, taught)
+    entropy = functional.cross_entropy(model.out_proj(x), LABELS, reduction="sum")
+    distance = 1 - (x * theirs).sum(1) / (x.norm(dim=1) * theirs.norm(dim=1))
+    torch.testing.assert_close(found, entropy + 3.0 * distance.sum())
 
 
 def test_penalties_are_summed() -> None:

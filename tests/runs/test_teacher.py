@@ -11,6 +11,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from pennyweight.engine.batch import Taught
 from pennyweight.engine.objective import Objective
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
@@ -50,12 +51,14 @@ def test_a_run_teaches_its_probabilities_and_they_are_computed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, said = _recipe(roberta, sets, teacher), list[str]()
-    taught = teach(recipe, rows, say=said.append)
+    taught = teach(recipe, rows, width=32, say=said.append)
     expected = Classifier.load(teacher).predict_probabilities(rows["text"])
-    np.testing.assert_allclose(np.exp(taught), expected, atol=1e-5)
+    np.testing.assert_allclose(taught.log_probabilities.exp(), expected, atol=1e-5)
+    assert taught.features is None
     assert len(said) == 1
-    monkeypatch.setattr(teacher_room, "_logits", None)
-    np.testing.assert_array_equal(teach(recipe, rows, say=said.append), taught)
+    monkeypatch.setattr(teacher_room, "_load", None)
+    again = teach(recipe, rows, width=32, say=said.append)
+    assert torch.equal(again.log_probabilities, taught.log_probabilities)
     assert len(said) == 1
 
 
@@ -72,22 +75,28 @@ def test_a_transformers_classifier_teaches_too_and_several_teach_their_mean(
     )
     with torch.inference_mode():
         plain = merged.eval()(**batch).logits.numpy()
-    alone = teach(_recipe(roberta, sets, tmp_path / "merged"), rows, say=print)
-    np.testing.assert_allclose(alone, log_softmax(plain, axis=1), atol=1e-5)
-    both = teach(_recipe(roberta, sets, teacher, tmp_path / "merged"), rows, say=print)
+    recipe = _recipe(roberta, sets, tmp_path / "merged", hidden=0.5)
+    alone = teach(recipe, rows, width=32, say=print)
+    np.testing.assert_allclose(alone.log_probabilities, log_softmax(plain, axis=1), atol=1e-5)
+    with torch.inference_mode():
+        pooled = merged.bert(**batch).pooler_output.numpy()
+    assert alone.features is not None
+    np.testing.assert_allclose(alone.features, pooled, atol=1e-5)
+    recipe = _recipe(roberta, sets, teacher, tmp_path / "merged")
+    both = teach(recipe, rows, width=32, say=print)
     mean = (
         Classifier.load(teacher).predict_probabilities(rows["text"]) + softmax(plain, axis=1)
     ) / 2
-    np.testing.assert_allclose(np.exp(both), mean, atol=1e-5)
+    np.testing.assert_allclose(both.log_probabilities.exp(), mean, atol=1e-5)
 
 
 def test_the_loss_is_the_mix_of_labels_and_teachers_at_the_temperature() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.2]])
-    taught = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log()
+    taught = Taught(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log())
     labels = torch.tensor([0, 2])
     found = Objective(temperature=3.0, soft=0.25).of_rows([logits], labels, taught)
     hard = -logits.log_softmax(1)[torch.arange(2), labels].sum()
-    p, q = (taught / 3).softmax(1), (logits / 3).softmax(1)
+    p, q = (taught.log_probabilities / 3).softmax(1), (logits / 3).softmax(1)
     soft = 9 * (p * (p / q).log()).sum()
     torch.testing.assert_close(found, 0.75 * hard + 0.25 * soft)
 
@@ -100,6 +109,34 @@ def test_a_student_of_soft_targets_alone_comes_to_agree_with_its_teacher(
     record = train(recipe, out=tmp_path / "run")
     losses = [entry["loss"] for entry in record.history]
     assert np.mean(losses[-6:]) < 0.5 * np.mean(losses[:6])
+
+
+def test_a_student_told_what_its_teacher_thinks_comes_to_think_alike(
+    bert: Path, sets: Path, teacher: Path, rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    def likeness(out: Path, **told: object) -> float:
+        recipe = _recipe(bert, sets, teacher, soft=0.0, **told)
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 6})})
+        train(recipe, out=out)
+        mine, theirs = (Classifier.load(run).features(rows) for run in (out, teacher))
+        return float(
+            np.mean(
+                np.sum(mine * theirs, axis=1)
+                / (np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1))
+            )
+        )
+
+    told = likeness(tmp_path / "told", hidden=5.0)
+    assert told > likeness(tmp_path / "untold") + 0.001
+
+
+def test_a_teacher_of_another_width_cannot_share_its_thoughts(
+    roberta: Path, sets: Path, teacher: Path, rows: datasets.Dataset
+) -> None:
+    with pytest.raises(RecipeError, match="reads 32 numbers, the student's 64"):
+        teach(_recipe(roberta, sets, teacher, hidden=1.0), rows, width=64, say=print)
+    with pytest.raises(RecipeError, match="exactly one teacher"):
+        _recipe(roberta, sets, teacher, teacher, hidden=1.0)
 
 
 @pytest.mark.parametrize("what", ["missing", "headless", "other classes"])
@@ -118,4 +155,4 @@ def test_what_is_no_teacher_is_named(
         )
         recipe, said = _recipe(roberta, sets, tmp_path / "run"), "knows the classes A, B, C, D"
     with pytest.raises(RecipeError, match=said):
-        teach(recipe, rows, say=print)
+        teach(recipe, rows, width=32, say=print)

@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pennyweight.errors import BudgetError, RunError
+from pennyweight.errors import RunError
 
-__all__ = ["AdapterFile", "prove", "read_adapter", "total_parameters", "trainable_sizes"]
+__all__ = ["AdapterFile", "read_adapter", "read_shapes", "total_parameters", "trainable_sizes"]
 
 _SAFETENSORS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
@@ -110,14 +110,23 @@ def read_adapter(directory: Path) -> AdapterFile:
     return AdapterFile(path, config, kept, aliases, path.stat().st_size)
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in a safetensors file, from its header alone.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: not a safetensors file: {error}") from None
+
+
 def _shapes(directory: Path) -> tuple[Path, dict[str, tuple[int, ...]]]:
     path = directory / _SAFETENSORS
     if path.is_file():
-        try:
-            with safe_open(path, framework="pt") as file:
-                return path, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"{path}: not a safetensors file: {error}") from None
+        return path, read_shapes(path)
     path = directory / _PICKLED
     if not path.is_file():
         raise RunError(f"{directory}: neither {_SAFETENSORS} nor {_PICKLED} is there")
@@ -144,28 +153,3 @@ def _without_aliases(
             continue
         kept[canonical] = shapes[name]
     return kept, tuple(aliases)
-
-
-def prove(*, planned: int, model: int, file: int, budget: int, dropped: int = 0) -> None:
-    """Hold the three counts against each other and the budget.
-
-    Args:
-        planned: by the plan.
-        model: trained in the model.
-        file: trained ones in the saved file.
-        budget: the most that may be trained.
-        dropped: parameters of ranks that were trained and are not in the file any more.
-
-    Raises:
-        BudgetError: they differ, or exceed the budget.
-    """
-    if not planned == model == file + dropped:
-        raise BudgetError(
-            f"the counts of trainable parameters differ: planned {planned:,}, in the model "
-            f"{model:,}, in the saved adapter {file:,}; the run is not valid"
-        )
-    if model > budget:
-        raise BudgetError(
-            f"the saved adapter holds {file:,} parameters, and {model:,} were trained, over the "
-            f"budget of {budget:,}"
-        )

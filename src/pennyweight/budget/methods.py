@@ -100,6 +100,9 @@ _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
         "pissa": "pissa",
         "olora": "olora",
         "eva": "eva",
+        # PEFT's own LoftQ quantizes a base that is not; here it is held in 4 bits already, and
+        # the adapters are set once they are there.
+        "loftq": True,
     }
 )
 

@@ -17,8 +17,10 @@ from pennyweight.budget.layout import Layout, WeightMatrix, layout_of
 from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Head, trained_whole
 from pennyweight.errors import BudgetError, RecipeError
 
-__all__ = ["Matrix", "Plan", "Spending", "freeze", "make_plan"]
+__all__ = ["FULL", "Matrix", "Plan", "Spending", "freeze", "make_plan"]
 
+# The method that adapts nothing and trains every weight.
+FULL = "full"
 # Stands in a suggestion for the rank that "fill" finds.
 _FILLED = "<rank>"
 
@@ -69,7 +71,8 @@ class Plan:
         matrices: everything that is trained.
         trainable_parameters: their sum, counted on the model itself.
         total_parameters: of base, adapters and PEFT's copy of the head, as PEFT prints them.
-        peft_config: PEFT's config that builds exactly this.
+        peft_config: PEFT's config that builds exactly this; None where every weight is trained.
+        output_layer: name of the layer that gives the logits.
         frozen: parts of names of the adapter's tensors that are not trained.
     """
 
@@ -77,7 +80,8 @@ class Plan:
     matrices: tuple[Matrix, ...]
     trainable_parameters: int
     total_parameters: int
-    peft_config: PeftConfig
+    peft_config: PeftConfig | None
+    output_layer: str
     frozen: tuple[str, ...] = ()
 
     @property
@@ -122,6 +126,8 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
         BudgetError: the plan is over budget; the text names the excess and what would fit.
     """
     layout = layout_of(skeleton, labels=labels)
+    if spending.method == FULL:
+        return _plan_of_everything(layout, budget=budget)
     choice = _choose(layout, spending, budget=budget)
     counted = _count_by_formula(layout, choice, method=spending.method)
     if counted > budget:
@@ -138,6 +144,7 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
         trainable_parameters=sum(sizes.values()),
         total_parameters=total_parameters(model),
         peft_config=config,
+        output_layer=layout.head_output.name,
         frozen=method.frozen,
     )
     listed = sum(matrix.parameters for matrix in matrices)
@@ -147,6 +154,19 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
             f"{plan.trainable_parameters:,} in the model; this is a defect of Pennyweight"
         )
     return plan
+
+
+def _plan_of_everything(layout: Layout, *, budget: int) -> Plan:
+    """Full fine-tuning, which may be over budget: what it leaves is a teacher."""
+    total = sum(layout.sizes.values())
+    return Plan(
+        budget=budget,
+        matrices=tuple(Matrix(name, FULL, None, None, n) for name, n in layout.sizes.items()),
+        trainable_parameters=total,
+        total_parameters=total,
+        peft_config=None,
+        output_layer=layout.head_output.name,
+    )
 
 
 def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from enum import StrEnum
@@ -89,6 +90,8 @@ def quiet_libraries() -> None:
     # Through the environment, so that a verb which needs none of them need not import them.
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # It says on import which faster kernels it could have, had more been installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings(
         "ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning
     )

@@ -19,7 +19,8 @@ __all__ = ["allocate_ranks", "is_adalora", "orthogonality"]
 
 def is_adalora(model: Any) -> bool:
     """Whether PEFT's model has an AdaLoRA adapter."""
-    return bool(model.peft_config["default"].peft_type == PeftType.ADALORA)
+    configs = getattr(model, "peft_config", None)
+    return bool(configs and configs["default"].peft_type == PeftType.ADALORA)
 
 
 def allocate_ranks(model: Any, optimizer: torch.optim.Optimizer, *, steps: int) -> None:

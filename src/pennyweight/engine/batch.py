@@ -15,6 +15,7 @@ import torch
 
 __all__ = [
     "States",
+    "Taught",
     "TokenStore",
     "Tokens",
     "collate",
@@ -85,6 +86,32 @@ class States:
 
 
 @dataclass(frozen=True, slots=True)
+class Taught:
+    """What teachers say of rows, on one device, or of a whole set in memory.
+
+    Attributes:
+        log_probabilities: float32 `[rows, classes]`.
+        features: float32 `[rows, hidden]`, what goes into the teacher's output layer; None where
+            only its answer is taught.
+    """
+
+    log_probabilities: torch.Tensor
+    features: torch.Tensor | None = None
+
+    def take(self, rows: np.ndarray) -> Taught:
+        """Some of the rows, in that order."""
+        at = torch.from_numpy(rows)
+        return Taught(
+            self.log_probabilities[at], None if self.features is None else self.features[at]
+        )
+
+    def to(self, device: torch.device | str) -> Taught:
+        """A copy on the device."""
+        features = None if self.features is None else send(self.features, device)
+        return Taught(send(self.log_probabilities, device), features)
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Tokenized rows.
 
@@ -95,7 +122,7 @@ class Tokens:
         padding: the id that fills short rows.
         fingerprint: of texts, tokenizer and cut; the same for the same tokens.
         states: what the lowest layers make of the tokens, where that is known already.
-        taught: float32 `[rows, classes]`, teachers' log probabilities, where there are teachers.
+        taught: what teachers say of the rows, where there are teachers.
     """
 
     store: TokenStore
@@ -104,7 +131,7 @@ class Tokens:
     padding: int
     fingerprint: str = ""
     states: States | None = None
-    taught: np.ndarray | None = None
+    taught: Taught | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -122,7 +149,7 @@ class Tokens:
             lengths=self.lengths[rows],
             labels=self.labels[rows],
             states=None if states is None else replace(states, starts=states.starts[rows]),
-            taught=None if self.taught is None else self.taught[rows],
+            taught=None if self.taught is None else self.taught.take(rows),
         )
 
 
@@ -204,12 +231,10 @@ def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 
 def targets(
     tokens: Tokens, rows: np.ndarray, device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, Taught | None]:
     """Labels, and what teachers say, of some rows on the device."""
     labels = send(torch.from_numpy(tokens.labels[rows]), device)
-    if tokens.taught is None:
-        return labels, None
-    return labels, send(torch.from_numpy(tokens.taught[rows]), device)
+    return labels, None if tokens.taught is None else tokens.taught.take(rows).to(device)
 
 
 def collate(tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
+from safetensors.torch import load_model
 
 from pennyweight.engine.average import MovingAverage
 from pennyweight.engine.loop import Progress
@@ -75,7 +77,10 @@ def load_state(
         raise RunError(f"{directory}: the checkpoint cannot be read: {error}") from None
 
 
-def load_weights(model: peft.PeftModel, directory: Path) -> None:
-    """Load a checkpoint's adapter into a model that has the same adapters."""
+def load_weights(model: Any, directory: Path) -> None:
+    """Load a checkpoint's adapter, or whole model, into a model of the same shape."""
+    if not isinstance(model, peft.PeftModel):
+        load_model(model, directory / "model.safetensors", strict=False)
+        return
     weights = peft.load_peft_weights(str(directory), device="cpu")
     peft.set_peft_model_state_dict(model, weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -26,21 +26,31 @@ class Compute:
         precision: of the frozen encoder and its activations; what is trained stays float32.
         attention: transformers' name of the implementation.
         why: one line that says what was chosen and why.
+        autocast: whether torch picks the dtype for each operation, because weights are of two, or
+            because all are float32 and the products still are to be in `precision`.
     """
 
     device: str
     precision: Precision
     attention: str
     why: str
+    autocast: bool = False
+
+    def for_inference(self) -> Compute:
+        """The same, for a model of which nothing is trained any more."""
+        return replace(self, autocast=self.precision == "fp16")
 
 
-def choose_compute(*, precision: str, attention: str, config: Any = None) -> Compute:
+def choose_compute(
+    *, precision: str, attention: str, config: Any = None, trains_all: bool = False
+) -> Compute:
     """Settle "auto" for this machine and this base.
 
     Args:
         precision: "auto" or one by name.
         attention: "auto", "packed", or one of transformers' by name.
         config: the base's config; without it, the answer is for one that can be packed.
+        trains_all: whether no weight is frozen; all are then held in float32.
 
     Raises:
         TrainingError: what was asked for does not work on this device, or with this base.
@@ -62,7 +72,8 @@ def choose_compute(*, precision: str, attention: str, config: Any = None) -> Com
     chosen: Precision = fast if precision == "auto" else precision  # type: ignore[assignment]
     how = "chosen for it" if precision == "auto" else "as the recipe says"
     kernel, batches = _choose_attention(attention, device, config)
-    return Compute(device, chosen, kernel, f"{name}, {chosen} ({how}), {batches}")
+    casts = chosen == "fp16" or (trains_all and chosen != "fp32")
+    return Compute(device, chosen, kernel, f"{name}, {chosen} ({how}), {batches}", casts)
 
 
 def _choose_attention(attention: str, device: str, config: Any) -> tuple[str, str]:

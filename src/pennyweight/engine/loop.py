@@ -267,6 +267,7 @@ def _optimize(
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
             # Gradients are averaged over the processes, so each scales its sum up by their number.
+            objective.begin(max(len(piece), 1), seed=(settings.seed, step, process, index))
             loss = _loss_sum(model, tokens, piece, batch, feed, accelerator, objective) / len(batch)
             total += loss.detach()
             if is_last:

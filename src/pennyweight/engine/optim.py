@@ -97,6 +97,13 @@ def _adafactor(groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimi
     )
 
 
+def _lion(groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    from pytorch_optimizer import Lion
+
+    made: torch.optim.Optimizer = Lion(_plain(groups), betas=tuple(options["betas"]))
+    return made
+
+
 def _muon(groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimizer:
     matrices = [group for group in groups if group["is_low_rank"]]
     rest = [
@@ -120,6 +127,7 @@ OPTIMIZERS: Mapping[str, Callable[[Groups, Mapping[str, Any]], torch.optim.Optim
             "rmsprop": _rmsprop,
             "sgd": _sgd,
             "adafactor": _adafactor,
+            "lion": _lion,
             "muon": _muon,
         }
     )

@@ -10,14 +10,15 @@ from torch import nn
 
 from pennyweight.engine.batch import Tokens
 from pennyweight.engine.device import DTYPES, Compute
+from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.feed import Feed
 
-__all__ = ["autocast", "predict_logits"]
+__all__ = ["autocast", "predict_features", "predict_logits"]
 
 
 def autocast(compute: Compute) -> AbstractContextManager[object]:
-    """What a model runs in: where weights are of two precisions, torch picks for each operation."""
-    if compute.precision == "fp16":
+    """What a model runs in; see `Compute.autocast`."""
+    if compute.autocast:
         return torch.autocast(compute.device, dtype=DTYPES[compute.precision])
     return nullcontext()
 
@@ -50,3 +51,29 @@ def predict_logits(
         logits[rows] = part.cpu().numpy()
     model.train(was_training)
     return logits
+
+
+def predict_features(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    feed: Feed,
+    compute: Compute,
+    batch_rows: int,
+    output_layer: str,
+) -> np.ndarray:
+    """What goes into the output layer for every row, float32 `[rows, hidden]`."""
+    layer: nn.Linear = output_layer_of(model, output_layer)
+    # A hook's answer takes the place of the layer's, so what comes out as logits is its input.
+    hook = layer.register_forward_hook(lambda _layer, args, _output: args[0])
+    try:
+        return predict_logits(
+            model,
+            tokens,
+            feed=feed,
+            compute=compute,
+            batch_rows=batch_rows,
+            classes=layer.in_features,
+        )
+    finally:
+        hook.remove()

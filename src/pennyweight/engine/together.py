@@ -263,6 +263,8 @@ def _optimize(
     pieces = group.feed.pieces(tokens, batch, copies=len(active))
     for index, piece in enumerate(pieces):
         objectives = [members[at].objective for at in active]
+        for objective in objectives:
+            objective.begin(len(piece), seed=(settings.seed, step, 0, index))
         passes, rows = [], piece
         for _ in range(max(of.passes for of in objectives)):
             logits, rows = group.logits(tokens, piece, active)

@@ -4,6 +4,7 @@ from pennyweight.model.build import build_model, load_tokenizer
 from pennyweight.model.store import (
     load_adapter,
     load_labels,
+    load_whole,
     merge_adapter,
     save_adapter,
     save_merged,
@@ -14,6 +15,7 @@ __all__ = [
     "load_adapter",
     "load_labels",
     "load_tokenizer",
+    "load_whole",
     "merge_adapter",
     "save_adapter",
     "save_merged",

@@ -2,7 +2,8 @@
 
 Files: `adapter_config.json` and `adapter_model.safetensors` (plain PEFT), `labels.json`, the
 tokenizer's, and `fresh_weights.safetensors` where the head is not trained whole: frozen weights
-that the base's checkpoint lacks, to be loaded into the base before the adapter.
+that the base's checkpoint lacks, to be loaded into the base before the adapter. A model that was
+trained whole is a plain transformers directory instead (`config.json`, `model.safetensors`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peft import PeftType
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from pennyweight.errors import RunError
 
@@ -28,6 +29,7 @@ __all__ = [
     "FRESH_WEIGHTS",
     "load_adapter",
     "load_labels",
+    "load_whole",
     "merge_adapter",
     "save_adapter",
     "save_merged",
@@ -38,7 +40,7 @@ _LABELS = "labels.json"
 
 
 def save_adapter(
-    model: peft.PeftModel,
+    model: peft.PeftModel | PreTrainedModel,
     directory: Path,
     *,
     labels: Sequence[str],
@@ -47,8 +49,11 @@ def save_adapter(
 ) -> None:
     """Write the artifact into `directory`, which must not hold an adapter yet."""
     # The embeddings are frozen; "auto" would ask the hub whether they were resized.
-    with _dropped_ranks_are_fine():
-        model.save_pretrained(str(directory), save_embedding_layers=False)
+    if isinstance(model, peft.PeftModel):
+        with _dropped_ranks_are_fine():
+            model.save_pretrained(str(directory), save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(directory))
     text = json.dumps(list(labels), ensure_ascii=False, indent=1) + "\n"
     (directory / _LABELS).write_text(text, encoding="utf-8")
     if fresh_weights:
@@ -95,6 +100,21 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
         raise RunError(f"{directory}: not usable: {str(error).splitlines()[0]}") from None
     adapted.eval()
     return adapted
+
+
+def load_whole(directory: Path, *, attention: str) -> PreTrainedModel:
+    """A model that was trained and saved whole, in float32, for inference.
+
+    Raises:
+        RunError: it is missing, or cannot be read.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            str(directory), attn_implementation=attention, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"{directory}: not usable: {str(error).splitlines()[0]}") from None
+    return model
 
 
 def merge_adapter(model: peft.PeftModel) -> PreTrainedModel:

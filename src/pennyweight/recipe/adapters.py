@@ -16,13 +16,20 @@ from pydantic import (
 
 from pennyweight.recipe.section import Fraction, Section
 
-__all__ = ["AdaLoraAdapter", "Adapter", "Initialization", "LoraAdapter", "VeraAdapter"]
+__all__ = [
+    "AdaLoraAdapter",
+    "Adapter",
+    "FullAdapter",
+    "Initialization",
+    "LoraAdapter",
+    "VeraAdapter",
+]
 
 Rank = PositiveInt | Literal["fill"] | dict[str, NonNegativeInt]
 Alpha = PositiveFloat | dict[str, PositiveFloat]
 
 
-Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva"]
+Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 
 
 class _Adapter(Section):
@@ -102,12 +109,21 @@ class VeraAdapter(_Adapter):
     d_initial: PositiveFloat = Field(0.1, description="what d begins with")
 
 
+class FullAdapter(Section):
+    """`[adapter]`: none: every weight is trained, for a teacher or a baseline.
+
+    Over budget it trains all the same; what it leaves may teach, and may not be submitted.
+    """
+
+    method: Literal["full"] = "full"
+
+
 def _lora_unless_named(value: object) -> object:
     return {"method": "lora", **value} if isinstance(value, dict) else value
 
 
 Adapter = Annotated[
-    LoraAdapter | AdaLoraAdapter | VeraAdapter,
+    LoraAdapter | AdaLoraAdapter | VeraAdapter | FullAdapter,
     Field(discriminator="method"),
     BeforeValidator(_lora_unless_named),
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "ConstantSchedule",
     "CosineSchedule",
     "LinearSchedule",
+    "Lion",
     "Muon",
     "Optimizer",
     "RMSProp",
@@ -133,6 +134,16 @@ class Adafactor(_Optimizer):
     )
 
 
+class Lion(_Optimizer):
+    """`[optimizer]`: Chen et al. 2023, arXiv:2302.06675; steps of one size, by sign.
+
+    Its learning rate is three to ten times smaller than AdamW's, its weight decay as much larger.
+    """
+
+    method: Literal["lion"] = "lion"
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.99), strict=False, description="decay rates")
+
+
 class Muon(_Optimizer):
     """`[optimizer]`: orthogonalized momentum on low-rank matrices, AdamW on all else.
 
@@ -148,7 +159,7 @@ class Muon(_Optimizer):
 
 
 Optimizer = Annotated[
-    AdamW | Adam | RMSProp | SGD | Adafactor | Muon,
+    AdamW | Adam | RMSProp | SGD | Adafactor | Lion | Muon,
     Field(discriminator="method"),
     BeforeValidator(_adamw_unless_named),
 ]

@@ -67,6 +67,10 @@ class Base(Section):
         description='"packed" puts texts end to end, without padding; the others are '
         "transformers' implementations for padded batches",
     )
+    quantization: Literal["none", "nf4", "int8"] = Field(
+        "none",
+        description="hold the encoder's frozen matrices in 4 or 8 bits (QLoRA, arXiv:2305.14314)",
+    )
     dropout: Fraction | None = Field(
         None, description="dropout inside the frozen encoder; left out, the base's own"
     )
@@ -205,6 +209,10 @@ class Train(Section):
     r_drop: NonNegativeFloat = Field(
         0.0, description="weight of the divergence of two passes under different dropout (R-Drop)"
     )
+    mixup: NonNegativeFloat = Field(
+        0.0,
+        description="mix rows before the output layer, by shares from Beta(mixup, mixup); 0: off",
+    )
     average: Literal["off"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         "off",
         description="decay of a moving average of the adapters, which is evaluated and saved",
@@ -244,6 +252,17 @@ class Distillation(Section):
     soft: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.5, description="share of the teachers in the loss; the rest is the labels'"
     )
+    hidden: NonNegativeFloat = Field(
+        0.0,
+        description="weight of a loss that turns the input of the student's output layer towards "
+        "the teacher's; needs one teacher of the same width",
+    )
+
+    @model_validator(mode="after")
+    def _one_thinks(self) -> Distillation:
+        if self.hidden > 0.0 and len(self.teachers) > 1:
+            raise ValueError("distillation.hidden: needs exactly one teacher")
+        return self
 
 
 class Evaluate(Section):
@@ -282,3 +301,31 @@ class Recipe(Section):
     train: Train = Field(default_factory=Train)
     distillation: Distillation | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @model_validator(mode="after")
+    def _quantization_fits(self) -> Recipe:
+        how, adapter = self.base.quantization, self.adapter
+        begin = getattr(adapter, "initialization", None)
+        if begin == "loftq" and how != "nf4":
+            raise ValueError(
+                'adapter.initialization: "loftq" makes up for what 4 bits lose; it needs '
+                'base.quantization = "nf4"'
+            )
+        if begin == "loftq" and adapter.method not in ("lora", "rslora"):
+            raise ValueError(f'adapter.initialization: "loftq" does not go with {adapter.method}')
+        if how == "none":
+            return self
+        if begin in ("pissa", "olora"):
+            raise ValueError(
+                f'adapter.initialization: "{begin}" changes the base\'s weights, which '
+                f'base.quantization = "{how}" has frozen in few bits; try "loftq"'
+            )
+        if how == "int8" and adapter.method in ("dora", "rsdora"):
+            raise ValueError(
+                f"adapter.method: {adapter.method} does not work over bitsandbytes' int8 layers; "
+                'try base.quantization = "nf4"'
+            )
+        if adapter.method == "full" or adapter.bias != "none":
+            what = "adapter.method = full" if adapter.method == "full" else "adapter.bias"
+            raise ValueError(f'{what}: cannot train what base.quantization = "{how}" holds')
+        return self

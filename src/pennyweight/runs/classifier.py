@@ -16,20 +16,29 @@ from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from pennyweight.base.locate import BaseModel
+from pennyweight.budget.layout import layout_of
+from pennyweight.budget.plan import FULL
 from pennyweight.data.clean import cleaner
 from pennyweight.data.splits import fingerprint_of
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
-from pennyweight.engine.predict import predict_logits
+from pennyweight.engine.predict import predict_features, predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
-from pennyweight.model import load_adapter, load_tokenizer, merge_adapter, save_merged
+from pennyweight.model import (
+    load_adapter,
+    load_tokenizer,
+    load_whole,
+    merge_adapter,
+    save_merged,
+)
 from pennyweight.model.build import load_base
+from pennyweight.model.quantize import plain_layers
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.planning import find_base
-from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.runs.record import RunRecord, artifact_of, load_record
 
 __all__ = ["Backend", "Classifier", "load_ready"]
 
@@ -87,7 +96,7 @@ class Classifier:
         compute = choose_compute(
             precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
         )
-        adapter = run / "adapter"
+        adapter = artifact_of(run, method=recipe.adapter.method)
         tokenizer = load_tokenizer(base, tokenizer=str(adapter))
         return cls(
             recipe=recipe,
@@ -117,6 +126,18 @@ class Classifier:
     def logits(self, rows: datasets.Dataset) -> np.ndarray:
         """Logits, float32 `[rows, classes]`, of cleaned rows in their order."""
         return self._logits(self.tokens(rows))
+
+    def features(self, rows: datasets.Dataset) -> np.ndarray:
+        """What goes into the output layer, float32 `[rows, hidden]`, of cleaned rows."""
+        model, feed = load_ready(self.recipe, self._base, self._adapter, compute=self.compute)
+        return predict_features(
+            model,
+            self.tokens(rows),
+            feed=feed,
+            compute=self.compute,
+            batch_rows=self.recipe.train.evaluation_batch_rows,
+            output_layer=layout_of(model, labels=len(self.labels)).head_output.name,
+        )
 
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Class probabilities, float64 `[texts, classes]`, of raw texts."""
@@ -152,7 +173,9 @@ class Classifier:
     def _onnx(self) -> Callable[[Tokens], np.ndarray]:
         require_onnx()
         # By the adapter's own bytes, so that another adapter never meets an old export.
-        weights = (self._adapter / "adapter_model.safetensors").read_bytes()
+        whole = self._adapter / "model.safetensors"
+        file = whole if whole.is_file() else self._adapter / "adapter_model.safetensors"
+        weights = file.read_bytes()
         directory = self._adapter.parent / "onnx" / hashlib.sha256(weights).hexdigest()[:16]
         if not directory.is_dir():
             model = _load_merged(self.recipe, self._base, self._adapter, attention="eager")
@@ -197,8 +220,17 @@ def load_ready(
 def _load_merged(
     recipe: Recipe, base: BaseModel, adapter: Path, *, attention: str
 ) -> PreTrainedModel:
-    model, _ = load_base(base, weights=recipe.base.weights, attention=attention, seed=recipe.seed)
-    merged = merge_adapter(load_adapter(model, adapter))
+    """In float32; where the base is quantized, with what its quantized weights stand for."""
+    if recipe.adapter.method == FULL:
+        return load_whole(adapter, attention=attention).requires_grad_(False).eval()
+    model, _ = load_base(
+        base,
+        weights=recipe.base.weights,
+        attention=attention,
+        seed=recipe.seed,
+        quantization=recipe.base.quantization,
+    )
+    merged = merge_adapter(load_adapter(plain_layers(model), adapter))
     return merged.requires_grad_(False).eval()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pennyweight.base import BaseModel, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.plan import Spending
@@ -36,11 +38,8 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
     base = base or find_base(recipe, config_only=True)
     adapter = recipe.adapter
     shared = set(Spending.__dataclass_fields__) - {"options"}
-    values = adapter.model_dump()
-    spending = Spending(
-        **{name: values.pop(name, None) for name in shared},
-        options=values,
-    )
+    values: dict[str, Any] = adapter.model_dump()
+    spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
     return make_plan(
         skeleton(base),
         spending,

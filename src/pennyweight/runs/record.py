@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pennyweight.errors import RunError
 
-__all__ = ["RunRecord", "load_record", "save_record", "write_atomically"]
+__all__ = ["RunRecord", "artifact_of", "load_record", "save_record", "write_atomically"]
 
 _FILE = "record.json"
 
@@ -41,9 +41,20 @@ class RunRecord(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     failure: str | None = None
 
+    @property
+    def over_budget(self) -> bool:
+        """Whether more was trained than allowed, as full fine-tuning does: a teacher at most."""
+        counts = self.parameters or self.plan
+        return bool(counts.get("model", counts.get("trainable_parameters", 0)) > counts["budget"])
+
     def with_changes(self, **changes: Any) -> RunRecord:
         """A copy with some fields replaced."""
         return self.model_copy(update=changes)
+
+
+def artifact_of(run: Path, *, method: str) -> Path:
+    """Where a run keeps its best: an adapter, or of full fine-tuning the whole model."""
+    return run / ("model" if method == "full" else "adapter")
 
 
 def write_atomically(path: Path, text: str) -> None:

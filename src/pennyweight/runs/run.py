@@ -13,14 +13,14 @@ from accelerate import Accelerator
 
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
-from pennyweight.budget.count import prove, read_adapter, trainable_sizes
-from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
+from pennyweight.budget.prove import prove_artifact
+from pennyweight.data.splits import Splits, fingerprint_of
 from pennyweight.engine import checkpoint
 from pennyweight.engine.adalora import allocate_ranks, is_adalora, orthogonality
 from pennyweight.engine.average import MovingAverage
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.compiled import choose_compile
-from pennyweight.engine.device import Compute
+from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.eva import begin_with_eva
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
@@ -29,19 +29,25 @@ from pennyweight.environment import cache_directory, peak_memory_bytes
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RunError
 from pennyweight.evaluation import Metrics
 from pennyweight.model import build_model, load_tokenizer, save_adapter
+from pennyweight.model.quantize import frozen_bytes
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.adapters import LoraAdapter
 from pennyweight.runs.classifier import load_ready
 from pennyweight.runs.measuring import measure_tokens
-from pennyweight.runs.record import RunRecord, load_record, save_record, write_atomically
+from pennyweight.runs.reading import describe_splits, read_splits
+from pennyweight.runs.record import (
+    RunRecord,
+    artifact_of,
+    load_record,
+    save_record,
+    write_atomically,
+)
 from pennyweight.runs.setup import (
     Watcher,
-    describe_splits,
     first_record,
     make_objective,
     make_optimizer,
     settings_of,
-    source_of,
 )
 
 __all__ = ["Run"]
@@ -109,30 +115,9 @@ class Run:
 
     def read(self) -> Splits:
         """The rows, cleaned, split and checked for leaks."""
-        data, evaluate = self.recipe.data, self.recipe.evaluate
-        assert data.train is not None  # noqa: S101 - checked before a run begins
-        held_out = {"test": evaluate.test} if evaluate.test is not None else {}
-        held_out |= evaluate.also
         # Only one process writes the tables; the others find them finished.
         with self.accelerator.main_process_first():
-            splits = make_splits(
-                source_of(data.train),
-                validation=source_of(data.validation) if data.validation is not None else None,
-                held_out={name: source_of(source) for name, source in held_out.items()},
-                reading=Reading(
-                    labels=data.labels,
-                    clean=data.clean,
-                    on_bad_row=data.on_bad_row,
-                    cache=cache_directory() / "rows",
-                    bad_rows=self.out / "bad_rows",
-                ),
-                validation_fraction=data.validation_fraction,
-                train_rows=data.train_rows,
-                overlap=data.overlap,
-                similarity=data.near_duplicate_similarity,
-                seed=self.recipe.seed,
-                say=self.say,
-            )
+            splits = read_splits(self.recipe, bad_rows=self.out / "bad_rows", say=self.say)
         self.note_splits(splits)
         return splits
 
@@ -153,12 +138,16 @@ class Run:
         """The base with untrained adapters, ready to run, and the tokenizer."""
         if self.recipe.base.weights == "random":
             self.say("base: random weights, as the recipe says; it knows nothing of language")
+        held = self.recipe.base.quantization
         self.model, self._fresh = build_model(
             self.base,
             self.plan,
             weights=self.recipe.base.weights,
             attention=self.compute.attention,
             seed=self.recipe.seed,
+            quantization=held,
+            dtype=DTYPES[self.compute.precision],
+            loftq=getattr(self.recipe.adapter, "initialization", None) == "loftq",
         )
         self.model.to(self.compute.device)
         self._tokenizer = load_tokenizer(self.base, tokenizer=self.recipe.base.tokenizer)
@@ -173,11 +162,16 @@ class Run:
             most_tokens=self.recipe.train.batch_tokens,
             compiled=compiled,
         )
-        self._save(compute={**self.record.compute, "compiled": compiled})
+        frozen = frozen_bytes(self.model)
+        self._save(compute={**self.record.compute, "compiled": compiled, "frozen_bytes": frozen})
+        if held != "none":
+            self.say(f"base: matrices in {held}; its frozen weights take {frozen / 1e6:.1f} MB")
         self.say(
             f"plan: {self.plan.trainable_parameters:,} trainable parameters "
             f"of {self.plan.budget:,} allowed, on {self.base.name}"
         )
+        if not self.plan.within_budget:
+            self.say("over budget, as full fine-tuning is: a teacher or a baseline, no submission")
 
     def tokens(self, rows: Any) -> Tokens:
         """Rows as tokens."""
@@ -222,7 +216,7 @@ class Run:
         if is_adalora(self.model):
             allocate_ranks(self.model, self.optimizer, steps=last)
             penalties.append(orthogonality(self.model))
-        self.objective = make_objective(self.recipe, penalties)
+        self.objective = make_objective(self.recipe, self.model, self.plan, penalties)
         self._average = None
         if (decay := self.recipe.train.average) != "off":
             self._average = MovingAverage(self.model, self.optimizer, decay=decay)
@@ -265,7 +259,9 @@ class Run:
         """Metrics of the model as it is, on validation."""
         where = f"step {self.progress.step}, validation"
         with self._as_kept():
-            found = self._measure(self.model, self.feed, self._validation, where=where)
+            found = self._measure(
+                self.model, self.feed, self._validation, compute=self.compute, where=where
+            )
         return dict(found.scalars())
 
     def take(self, step: Step) -> None:
@@ -275,7 +271,7 @@ class Run:
             return
         # The best first: were it to be lost, the steps since the last would bring it back.
         if step.is_best:
-            checkpoint.replace_directory(self.out / "adapter", self._save_best)
+            checkpoint.replace_directory(self.artifact, self._save_best)
         checkpoint.replace_directory(self._latest, self._save_last)
         best = {"step": self.progress.best_step, self.recipe.train.keep_best: self.progress.best}
         self._save(best=best)
@@ -298,6 +294,11 @@ class Run:
         """Tell the watcher, once for all processes."""
         if self.accelerator.is_main_process:
             self.watcher.say(line)
+
+    @property
+    def artifact(self) -> Path:
+        """Where the best so far is kept."""
+        return artifact_of(self.out, method=self.recipe.adapter.method)
 
     @property
     def _latest(self) -> Path:
@@ -357,39 +358,35 @@ class Run:
             self.say(f"stopped after step {step.step}: {step.stop}")
 
     def _prove(self) -> None:
-        in_model = sum(trainable_sizes(self.model).values())
-        file = read_adapter(self.out / "adapter")
-        in_file = file.trained(self.plan.frozen)
-        counts = {
-            "planned": self.plan.trainable_parameters,
-            "model": in_model,
-            "file": in_file,
-            "budget": self.plan.budget,
-        }
-        cost = {m.name: m.parameters // m.rank for m in self.plan.matrices if m.rank}
-        prove(**counts, dropped=file.dropped(cost))
+        counts = prove_artifact(self.model, self.plan, self.artifact)
         self._save(parameters=counts)
+        in_file, in_model = counts["file"], counts["model"]
         how = "as planned" if in_file == in_model else f"of the {in_model:,} that were trained"
-        self.say(f"proved: the saved adapter holds {in_file:,} parameters, {how}")
+        self.say(f"proved: {self.artifact.name} holds {in_file:,} parameters, {how}")
 
     def _measure_saved(self, validation: Tokens, splits: Splits) -> None:
         """The only place where labels of the test are read: once, after everything is chosen.
 
         What is measured is the saved adapter, loaded as `pennyweight evaluate` loads it.
         """
-        model, feed = load_ready(self.recipe, self.base, self.out / "adapter", compute=self.compute)
-        measured = self._measure(model, feed, validation, where="validation")
-        metrics = {"validation": measured.to_json()}
-        for name, rows in splits.held_out.items():
-            metrics[name] = self._measure(model, feed, self.tokens(rows), where=name).to_json()
+        compute = self.compute.for_inference()
+        model, feed = load_ready(self.recipe, self.base, self.artifact, compute=compute)
+        sets = {"validation": validation}
+        sets |= {name: self.tokens(rows) for name, rows in splits.held_out.items()}
+        metrics = {
+            name: self._measure(model, feed, tokens, compute=compute, where=name).to_json()
+            for name, tokens in sets.items()
+        }
         self._save(metrics=metrics)
 
-    def _measure(self, model: Any, feed: Feed, tokens: Tokens, *, where: str) -> Metrics:
+    def _measure(
+        self, model: Any, feed: Feed, tokens: Tokens, *, compute: Compute, where: str
+    ) -> Metrics:
         return measure_tokens(
             model,
             tokens,
             feed=feed,
-            compute=self.compute,
+            compute=compute,
             accelerator=self.accelerator,
             recipe=self.recipe,
             where=where,

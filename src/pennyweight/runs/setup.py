@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,28 +13,25 @@ from accelerate.state import AcceleratorState
 
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
-from pennyweight.data.ingest import Source
-from pennyweight.data.splits import Splits
 from pennyweight.engine import optim
 from pennyweight.engine.device import Compute
+from pennyweight.engine.features import Features
 from pennyweight.engine.loop import Settings, Step
 from pennyweight.engine.objective import Objective
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
-from pennyweight.recipe.schema import EarlyStopping, SourceTable
+from pennyweight.recipe.schema import EarlyStopping
 from pennyweight.runs.record import RunRecord, load_record
 
 __all__ = [
     "Watcher",
-    "describe_splits",
     "first_record",
     "make_accelerator",
     "make_objective",
     "make_optimizer",
     "prepare_directory",
     "settings_of",
-    "source_of",
 ]
 
 
@@ -51,30 +48,6 @@ class Watcher:
     say: Callable[[str], None] = lambda _: None
     on_start: Callable[[int, int], None] = lambda _first, _last: None
     on_step: Callable[[Step], None] = lambda _: None
-
-
-def describe_splits(splits: Splits) -> Iterator[str]:
-    """What was read, set aside and removed, line by line."""
-    sizes = ", ".join(f"{name} {facts['rows']:,}" for name, facts in splits.facts.items())
-    yield f"rows: {sizes}"
-    for name, facts in splits.facts.items():
-        if facts["bad_rows_file"] and name != "validation":
-            yield f"{name}: {facts['rows_set_aside']} bad rows in {facts['bad_rows_file']}"
-    for found in splits.overlaps:
-        if found.exact or found.near:
-            yield (
-                f"{found.one} and {found.other}: {found.exact} exact and "
-                f"{found.near} near duplicates"
-            )
-    for leak in splits.leaks:
-        yield f"LEAKS: {leak}"
-    if splits.removed:
-        yield f"removed from train, because they stand in a held-out set: {splits.removed}"
-
-
-def source_of(table: SourceTable) -> Source:
-    """A recipe's source as the plain value that readers take."""
-    return Source(**dict(table))
 
 
 def prepare_directory(out: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -102,8 +75,8 @@ def make_accelerator(recipe: Recipe, compute: Compute, out: Path) -> Accelerator
     r"""Accelerate, for this device and precision, with the recipe\'s trackers."""
     # Accelerate keeps one state per process; a second training may want another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
-    # In bf16 the encoder itself is held in it; fp16 needs its gradients scaled as well.
-    mixed = "fp16" if compute.precision == "fp16" else "no"
+    # In bf16 a frozen encoder itself is held in it; fp16 needs its gradients scaled as well.
+    mixed = compute.precision if compute.autocast else "no"
     try:
         return Accelerator(
             cpu=compute.device == "cpu",
@@ -150,14 +123,24 @@ def make_optimizer(
     return optimizer, scheduler
 
 
-def make_objective(recipe: Recipe, penalties: Sequence[Callable[[], torch.Tensor]]) -> Objective:
+def make_objective(
+    recipe: Recipe,
+    model: torch.nn.Module,
+    planned: Plan,
+    penalties: Sequence[Callable[[], torch.Tensor]],
+) -> Objective:
     """What the recipe's training makes small."""
-    taught = recipe.distillation
+    taught, mixup = recipe.distillation, recipe.train.mixup
+    hidden = taught.hidden if taught else 0.0
+    watched = Features(model, planned.output_layer) if mixup > 0.0 or hidden > 0.0 else None
     return Objective(
         label_smoothing=recipe.train.label_smoothing,
         r_drop=recipe.train.r_drop,
+        mixup=mixup,
         temperature=taught.temperature if taught else 1.0,
         soft=taught.soft if taught else 0.0,
+        hidden=hidden,
+        features=watched,
         penalties=tuple(penalties),
     )
 

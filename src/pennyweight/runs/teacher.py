@@ -10,17 +10,20 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from scipy.special import log_softmax, logsumexp
 
 from pennyweight.base.locate import locate
+from pennyweight.budget.layout import layout_of
 from pennyweight.data.splits import fingerprint_of
-from pennyweight.engine.batch import tokenize
+from pennyweight.engine.batch import Taught, Tokens, tokenize
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.feed import make_ready
-from pennyweight.engine.predict import predict_logits
+from pennyweight.engine.predict import predict_features, predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RecipeError
 from pennyweight.model import load_tokenizer
@@ -31,26 +34,50 @@ from pennyweight.runs.classifier import Classifier
 __all__ = ["teach"]
 
 
-def teach(recipe: Recipe, rows: datasets.Dataset, *, say: Callable[[str], None]) -> np.ndarray:
-    """The teachers' log probabilities for cleaned rows, float32 `[rows, classes]`.
+def teach(
+    recipe: Recipe, rows: datasets.Dataset, *, width: int, say: Callable[[str], None]
+) -> Taught:
+    """What the teachers say of cleaned rows; with `distillation.hidden` what they think, too.
+
+    Args:
+        recipe: with teachers.
+        rows: cleaned.
+        width: of the input of the student's output layer.
+        say: gets what is being done.
 
     Raises:
-        RecipeError: a teacher is none, or knows other classes than the recipe.
+        RecipeError: a teacher is none, knows other classes than the recipe, or thinks in another
+            width.
     """
-    assert recipe.distillation is not None  # noqa: S101 - asked for only then
-    found = []
-    for teacher in recipe.distillation.teachers:
-        path = _cached(teacher, rows, recipe)
-        if not path.is_file():
-            say(f"teacher {teacher}: computing its logits for {len(rows):,} rows")
-            _write(path, _logits(teacher, rows, recipe))
-        found.append(log_softmax(np.load(path).astype(np.float64), axis=1))
+    wanted = recipe.distillation
+    assert wanted is not None  # noqa: S101 - asked for only then
+    found, features = [], None
+    for teacher in wanted.teachers:
+        logits, thoughts = (_cached(teacher, rows, recipe, part) for part in ("", "features"))
+        if not logits.is_file() or (wanted.hidden > 0.0 and not thoughts.is_file()):
+            say(f"teacher {teacher}: computing what it says of {len(rows):,} rows")
+            model = _load(teacher, recipe)
+            _write(logits, model.logits(rows))
+            if wanted.hidden > 0.0:
+                _write(thoughts, model.features(rows))
+        found.append(log_softmax(np.load(logits).astype(np.float64), axis=1))
+        if wanted.hidden > 0.0:
+            features = torch.from_numpy(_fitting(np.load(thoughts), width, teacher))
     mean: np.ndarray = logsumexp(found, axis=0) - np.log(len(found))
-    return mean.astype(np.float32)
+    return Taught(torch.from_numpy(mean.astype(np.float32)), features)
 
 
-def _cached(teacher: str, rows: datasets.Dataset, recipe: Recipe) -> Path:
-    digest = hashlib.sha256(f"{recipe.data.max_tokens}|{fingerprint_of(rows)}".encode())
+def _fitting(features: np.ndarray, width: int, teacher: str) -> np.ndarray:
+    if features.shape[1] != width:
+        raise RecipeError(
+            f"distillation.hidden: {teacher}: its output layer reads {features.shape[1]} numbers, "
+            f"the student's {width}; use a teacher of the same width, or hidden = 0"
+        )
+    return features
+
+
+def _cached(teacher: str, rows: datasets.Dataset, recipe: Recipe, part: str) -> Path:
+    digest = hashlib.sha256(f"{recipe.data.max_tokens}|{fingerprint_of(rows)}|{part}".encode())
     for file in _files(Path(teacher)):
         facts = file.stat()
         digest.update(f"{file.name}|{facts.st_size}|{facts.st_mtime_ns}".encode())
@@ -64,8 +91,8 @@ def _files(directory: Path) -> list[Path]:
             f"distillation.teachers: {directory}: no such directory; name a finished run, or a "
             "directory with a transformers classifier"
         )
-    adapter = directory / "adapter"
-    inside = adapter if adapter.is_dir() else directory
+    parts = [directory / "adapter", directory / "model", directory]
+    inside = next(part for part in parts if part.is_dir())
     return sorted(file for file in inside.iterdir() if file.is_file())
 
 
@@ -76,46 +103,57 @@ def _write(path: Path, logits: np.ndarray) -> None:
     Path(file.name).replace(path)
 
 
-def _logits(teacher: str, rows: datasets.Dataset, recipe: Recipe) -> np.ndarray:
-    directory = Path(teacher)
-    if (directory / "record.json").is_file():
-        classifier = Classifier.load(directory)
-        _refuse_other_classes(teacher, classifier.labels, recipe)
-        return classifier.logits(rows)
-    return _plain_logits(teacher, rows, recipe)
+class _Plain:
+    """A transformers classifier in a directory, whose head must be in its checkpoint."""
 
-
-def _plain_logits(teacher: str, rows: datasets.Dataset, recipe: Recipe) -> np.ndarray:
-    """Of a transformers classifier whose head must be in its checkpoint."""
-    base = locate(teacher, labels=recipe.data.labels)
-    compute = choose_compute(
-        precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
-    )
-    model, fresh = load_base(
-        base, weights="pretrained", attention=compute.attention, seed=recipe.seed
-    )
-    if fresh:
-        raise RecipeError(
-            f"distillation.teachers: {teacher}: its checkpoint has no trained head for "
-            f"{len(recipe.data.labels)} classes ({len(fresh)} weights are missing)"
+    def __init__(self, directory: str, recipe: Recipe) -> None:
+        base = locate(directory, labels=recipe.data.labels)
+        self._recipe = recipe
+        self._compute = choose_compute(
+            precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
         )
-    model.requires_grad_(False).eval()
-    model.to(compute.device)
-    tokens = tokenize(
-        rows,
-        fingerprint=fingerprint_of(rows),
-        tokenizer=load_tokenizer(base, tokenizer=None),
-        max_tokens=recipe.data.max_tokens,
-        cache=cache_directory() / "tokens",
-    )
-    return predict_logits(
-        model,
-        tokens,
-        feed=make_ready(model, compute, most_tokens=recipe.train.batch_tokens),
-        compute=compute,
-        batch_rows=recipe.train.evaluation_batch_rows,
-        classes=len(recipe.data.labels),
-    )
+        model, fresh = load_base(
+            base, weights="pretrained", attention=self._compute.attention, seed=recipe.seed
+        )
+        if fresh:
+            raise RecipeError(
+                f"distillation.teachers: {directory}: its checkpoint has no trained head for "
+                f"{len(recipe.data.labels)} classes ({len(fresh)} weights are missing)"
+            )
+        self._model = model.requires_grad_(False).eval().to(self._compute.device)
+        self._feed = make_ready(model, self._compute, most_tokens=recipe.train.batch_tokens)
+        self._tokenizer = load_tokenizer(base, tokenizer=None)
+
+    def logits(self, rows: datasets.Dataset) -> np.ndarray:
+        return predict_logits(
+            self._model, self._tokens(rows), classes=len(self._recipe.data.labels), **self._how()
+        )
+
+    def features(self, rows: datasets.Dataset) -> np.ndarray:
+        layout = layout_of(self._model, labels=len(self._recipe.data.labels))
+        output = layout.head_output.name
+        return predict_features(self._model, self._tokens(rows), output_layer=output, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        size = self._recipe.train.evaluation_batch_rows
+        return {"feed": self._feed, "compute": self._compute, "batch_rows": size}
+
+    def _tokens(self, rows: datasets.Dataset) -> Tokens:
+        return tokenize(
+            rows,
+            fingerprint=fingerprint_of(rows),
+            tokenizer=self._tokenizer,
+            max_tokens=self._recipe.data.max_tokens,
+            cache=cache_directory() / "tokens",
+        )
+
+
+def _load(teacher: str, recipe: Recipe) -> Classifier | _Plain:
+    if not (Path(teacher) / "record.json").is_file():
+        return _Plain(teacher, recipe)
+    classifier = Classifier.load(teacher)
+    _refuse_other_classes(teacher, classifier.labels, recipe)
+    return classifier
 
 
 def _refuse_other_classes(teacher: str, labels: Sequence[str], recipe: Recipe) -> None:

@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from pennyweight.budget.plan import FULL
 from pennyweight.data.splits import Splits
 from pennyweight.engine.batch import Tokens
 from pennyweight.engine.device import choose_compute
+from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.loop import train as train_steps
 from pennyweight.engine.prefix import frozen_layers
 from pennyweight.engine.together import Member, Together
@@ -140,7 +142,8 @@ def _training_tokens(run: Run, splits: Splits) -> Tokens:
     if run.recipe.distillation is None:
         return tokens
     with run.accelerator.main_process_first():
-        taught = teach(run.recipe, splits.train, say=run.say)
+        width = output_layer_of(run.model, run.plan.output_layer).in_features
+        taught = teach(run.recipe, splits.train, width=width, say=run.say)
     return replace(tokens, taught=taught)
 
 
@@ -155,7 +158,10 @@ def _open(
         )
     base = find_base(recipe, config_only=False)
     compute = choose_compute(
-        precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
+        precision=recipe.train.precision,
+        attention=recipe.base.attention,
+        config=base.config,
+        trains_all=recipe.adapter.method == FULL,
     )
     planned = plan(recipe, base=base)
     accelerator = make_accelerator(recipe, compute, out)

@@ -103,10 +103,17 @@ def submit(
         The number of rows written.
 
     Raises:
-        RunError: it is no complete run, or `out` cannot be written.
+        RunError: it is no complete run, or one over budget, or `out` cannot be written.
         DataError: the rows cannot be read, or their number does not match.
     """
     classifier = Classifier.load(run, backend=backend)
+    counts = classifier.record.parameters
+    if classifier.record.over_budget:
+        raise RunError(
+            f"{run}: {counts['model']:,} parameters were trained and {counts['budget']:,} are "
+            "allowed: no submission, but a teacher; train a student with "
+            f"--set 'distillation.teachers=[\"{run}\"]'"
+        )
     rows = read_rows("submit", _source(data), _reading(classifier, run, "stop"), labelled=False)
     predicted = classifier.logits(rows.table).argmax(axis=1)
     if not len(predicted) == rows.read == len(rows.table):
