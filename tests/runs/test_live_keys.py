@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from pennyweight.engine import feed
 from pennyweight.errors import PennyweightError
 from pennyweight.recipe import Recipe, resolve_recipe
-from pennyweight.recipe.schema import SourceTable
+from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.section import Section
 from pennyweight.runs.training import train
 from runs.tiny import news, tiny_recipe, write_news
@@ -63,6 +63,7 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "data.train.label_column": ("second_label", {}),
     "data.train.revision": ("main", {}),
     "data.validation": ("{sets}/other.csv", {}),
+    "data.target": ("{sets}/other.csv", {}),
     "data.labels": (["A", "B", "C", "D"], {}),
     "data.validation_fraction": (0.4, {"data.validation": None}),
     "data.train_rows": (24, {}),

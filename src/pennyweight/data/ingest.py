@@ -34,7 +34,7 @@ __all__ = ["OnBadRow", "Rows", "Source", "ingest"]
 OnBadRow = Literal["stop", "set-aside"]
 
 # Part of every cache key; raise it when the same source would give other rows.
-_VERSION = 1
+_VERSION = 2
 _TABLE = "rows.arrow"
 _BAD_ROWS = "bad-rows.jsonl"
 _ABOUT = "about.json"
@@ -98,7 +98,7 @@ def ingest(
         cache: the directory for finished tables; made when missing.
         clean: from text to text; None for the text as it is.
         clean_key: tells one `clean` from another in the cache, such as the names of its steps.
-        labelled: whether every row must have a label.
+        labelled: whether every row must have a label; if not, no label is read.
         on_bad_row: whether the first bad row is an error, or bad rows are written out and counted.
         bad_rows_file: where bad rows go, replacing what is there; None for a file in the cache.
         limit: at most this many rows; None for all.

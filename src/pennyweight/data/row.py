@@ -36,7 +36,6 @@ class Judge:
         labels: the classes' names.
         indices: each spelling of a label -> its index.
         clean: from text to text; None for the text as it is.
-        labelled: whether a row without a label is bad.
     """
 
     text_columns: Columns
@@ -44,7 +43,6 @@ class Judge:
     labels: tuple[str, ...]
     indices: Mapping[int | str, int]
     clean: Callable[[str], str] | None
-    labelled: bool
 
     @property
     def columns(self) -> Columns:
@@ -91,8 +89,6 @@ class Judge:
             index = self.indices.get(value, self.indices.get(value.casefold()))
             if index is not None:
                 return index
-        if not self.labelled and value in (None, "", UNLABELLED, str(UNLABELLED)):
-            return UNLABELLED
         if value is None:
             raise BadRow("no label")
         shown = json.dumps(value, ensure_ascii=False, default=str)
@@ -130,7 +126,7 @@ def judge_for(
     indices = _spellings(labels)
     if label_column is not None and label_column in opened.class_names:
         indices |= _by_class_name(opened.class_names[label_column], labels, name)
-    return Judge(text_columns, label_column, labels, indices, clean, labelled)
+    return Judge(text_columns, label_column, labels, indices, clean)
 
 
 def _text_columns(found: Columns, wanted: Columns | None, name: str) -> Columns:
@@ -148,11 +144,11 @@ def _text_columns(found: Columns, wanted: Columns | None, name: str) -> Columns:
 
 
 def _label_column(found: Columns, wanted: str | None, name: str, *, labelled: bool) -> str | None:
+    if not labelled:
+        return None
     for column in (wanted,) if wanted else _LABEL_NAMES:
         if column in found:
             return column
-    if not labelled:
-        return None
     raise _missing("label", found, _quoted((wanted,) if wanted else _LABEL_NAMES, " or "), name)
 
 

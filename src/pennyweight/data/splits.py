@@ -50,6 +50,7 @@ class Splits:
         removed: training rows removed because they stand in a held-out set.
         overlaps: what the sets share.
         facts: sources, counts and fingerprints, for the record.
+        target: unlabelled rows from where the model will be used, where they are named.
     """
 
     train: datasets.Dataset
@@ -58,6 +59,7 @@ class Splits:
     removed: int
     overlaps: tuple[Overlap, ...]
     facts: Mapping[str, Mapping[str, object]]
+    target: datasets.Dataset | None = None
 
     @property
     def leaks(self) -> tuple[str, ...]:
@@ -102,9 +104,12 @@ def make_splits(
     overlap: Literal["remove", "keep", "refuse"],
     similarity: float,
     seed: int,
+    target: Source | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Splits:
     """Read all sets, split validation off, and look for rows that leak.
+
+    Of the target no label is read, even where its file has some.
 
     Raises:
         DataError: a set cannot be read, a class is too small to split, or rows overlap and
@@ -115,6 +120,8 @@ def make_splits(
         read["validation"] = read_rows("validation", validation, reading)
     read |= {name: read_rows(name, source, reading) for name, source in held_out.items()}
     tables = {name: rows.table for name, rows in read.items()}
+    if target is not None:
+        read["target"] = read_rows("target", target, reading, labelled=False)
     if validation is None:
         tables["train"], tables["validation"] = _split(
             tables["train"], fraction=validation_fraction, seed=seed, labels=reading.labels
@@ -128,7 +135,11 @@ def make_splits(
     if train_rows is not None and train_rows < len(tables["train"]):
         chosen = np.random.default_rng((seed, 1)).permutation(len(tables["train"]))[:train_rows]
         tables["train"] = tables["train"].select(np.sort(chosen))
-    facts = {name: _facts(table, read.get(name, read["train"])) for name, table in tables.items()}
+    unlabelled = {"target": read["target"].table} if target is not None else {}
+    facts = {
+        name: _facts(table, read.get(name, read["train"]))
+        for name, table in (tables | unlabelled).items()
+    }
     return Splits(
         train=tables["train"],
         validation=tables["validation"],
@@ -136,6 +147,7 @@ def make_splits(
         removed=removed,
         overlaps=tuple(overlaps),
         facts=facts,
+        target=unlabelled.get("target"),
     )
 
 

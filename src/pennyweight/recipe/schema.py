@@ -1,50 +1,39 @@
 """What a recipe may say: one frozen, typed section per concern, every default in this file.
 
-`Recipe` is the root. Sections that choose a method (`adapter`, `optimizer`, `schedule`) stand in
-files of their own and are told apart by their `method` key, so that each method has its own fields
-and a wrong pair cannot be written down. A union that pydantic would explain at length
-carries an `allowed` text instead.
+`Recipe` is the root. `data` and the sections that choose a method (`adapter`, `optimizer`,
+`schedule`) stand in files of their own; methods are told apart by their `method` key, so that each
+has its own fields and a wrong pair cannot be written down. A union that pydantic would explain at
+length carries an `allowed` text instead.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
     model_validator,
 )
 
-from pennyweight.data.clean import STEPS
 from pennyweight.recipe.adapters import Adapter, LoraAdapter
+from pennyweight.recipe.data import Data, Source
 from pennyweight.recipe.optimizers import AdamW, Optimizer
 from pennyweight.recipe.section import Fraction, Section
 
 __all__ = [
     "Base",
     "Budget",
-    "Data",
     "Distillation",
     "EarlyStopping",
     "Evaluate",
     "Recipe",
-    "SourceTable",
     "Train",
 ]
-
-
-def _strings(default: tuple[str, ...], description: str) -> Any:
-    """A list of strings in TOML, a tuple of them here."""
-    return Field(default, description=description, strict=False)
 
 
 class Base(Section):
@@ -74,86 +63,6 @@ class Base(Section):
     dropout: Fraction | None = Field(
         None, description="dropout inside the frozen encoder; left out, the base's own"
     )
-
-
-def _source_from_text(value: object) -> object:
-    return {"location": value} if isinstance(value, str) else value
-
-
-class SourceTable(Section):
-    """Where rows come from, as a table; a plain string stands for its `location` alone."""
-
-    location: str = Field(min_length=1, description='a file, "hub:NAME[:SPLIT]", "sample:SPLIT"')
-    format: str | None = Field(None, description="a reader's name; left out, told from the file")
-    text_columns: tuple[str, ...] | None = Field(
-        None, min_length=1, strict=False, description="columns joined by a space into the text"
-    )
-    label_column: str | None = Field(None, description="the column that holds the label")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub data set")
-
-    @model_serializer(mode="wrap")
-    def _as_text_when_plain(self, handler: SerializerFunctionWrapHandler) -> object:
-        table: dict[str, object] = {k: v for k, v in handler(self).items() if v is not None}
-        return table["location"] if set(table) == {"location"} else table
-
-
-Source = Annotated[
-    SourceTable,
-    BeforeValidator(_source_from_text),
-    Field(
-        json_schema_extra={
-            "allowed": 'a file, "hub:NAME[:SPLIT]" or "sample:SPLIT", or a table with "location"'
-        }
-    ),
-]
-
-
-class Data(Section):
-    """`[data]`: rows, labels, cleaning, split and leak checks."""
-
-    train: Source | None = Field(None, description="labelled training rows")
-    validation: Source | None = Field(
-        None, description="labelled validation rows; left out, they are split off the training rows"
-    )
-    labels: tuple[str, ...] = Field(
-        ("World", "Sports", "Business", "Sci/Tech"),
-        min_length=2,
-        strict=False,
-        description="the classes' names, in the order of their indices",
-    )
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.05, description="share of the training rows that is split off, stratified by class"
-    )
-    train_rows: PositiveInt | None = Field(
-        None, description="train on this many rows, drawn by the seed; left out, on all"
-    )
-    max_tokens: Annotated[int, Field(ge=4)] = Field(
-        256, description="longer texts are cut to this many tokens"
-    )
-    clean: tuple[str, ...] = _strings((), "cleaning steps by name, in order")
-    on_bad_row: Literal["stop", "set-aside"] = Field(
-        "stop", description="what a row that cannot be used does to the run"
-    )
-    overlap: Literal["remove", "keep", "refuse"] = Field(
-        "remove", description="training rows that stand exactly in a held-out set"
-    )
-    near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.8, description="Jaccard similarity from which two texts count as near duplicates"
-    )
-
-    @field_validator("clean")
-    @classmethod
-    def _clean_steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
-        for step in steps:
-            if step not in STEPS:
-                raise ValueError(f'no cleaning step "{step}"; there are {", ".join(STEPS)}')
-        return steps
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("two of data.labels are the same name; each class needs its own")
-        return self
 
 
 class Budget(Section):
@@ -235,8 +144,10 @@ class Train(Section):
         json_schema_extra={"allowed": '"off", or a table with patience and threshold'},
     )
     log_every: PositiveInt = Field(10, description="optimizer steps between two recorded losses")
-    trackers: tuple[str, ...] = _strings(
-        ("tensorboard",), "accelerate's trackers that get the curves"
+    trackers: tuple[str, ...] = Field(
+        ("tensorboard",),
+        strict=False,
+        description="accelerate's trackers that get the curves",
     )
 
 

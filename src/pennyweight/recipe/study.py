@@ -26,6 +26,7 @@ class Row(Section):
     """`[[rows]]`: one variation."""
 
     name: str = Field(min_length=1, description="what the table calls it")
+    recipe: str | None = Field(None, description="another recipe than the study's")
     set: tuple[str, ...] = Field(
         (), strict=False, description='overrides, each as "key.path=value"'
     )
@@ -108,7 +109,7 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
                 f"seed={seed}",
                 f"name={json.dumps(row.name)}",
             ]
-            recipes.append(load_recipe(table.recipe, overrides=given))
+            recipes.append(load_recipe(row.recipe or table.recipe, overrides=given))
         variations.append(Variation(row.name, tuple(recipes)))
     return Study(name, table.summary, table.seeds, tuple(variations))
 

@@ -9,7 +9,7 @@ from pennyweight.data.ingest import Source
 from pennyweight.data.splits import Reading, Splits, make_splits
 from pennyweight.environment import cache_directory
 from pennyweight.recipe import Recipe
-from pennyweight.recipe.schema import SourceTable
+from pennyweight.recipe.data import SourceTable
 
 __all__ = ["describe_splits", "read_splits", "source_of"]
 
@@ -45,6 +45,7 @@ def read_splits(recipe: Recipe, *, bad_rows: Path, say: Callable[[str], None]) -
         overlap=data.overlap,
         similarity=data.near_duplicate_similarity,
         seed=recipe.seed,
+        target=source_of(data.target) if data.target is not None else None,
         say=say,
     )
 

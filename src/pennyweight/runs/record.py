@@ -39,6 +39,7 @@ class RunRecord(BaseModel):
     history: list[dict[str, Any]] = Field(default_factory=list)
     best: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    target: dict[str, Any] = Field(default_factory=dict)
     failure: str | None = None
 
     @property

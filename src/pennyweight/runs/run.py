@@ -22,18 +22,17 @@ from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.eva import begin_with_eva
-from pennyweight.engine.feed import Feed, make_ready
+from pennyweight.engine.feed import make_ready
 from pennyweight.engine.loop import Progress, Step, total_steps
 from pennyweight.engine.prefix import with_states
 from pennyweight.environment import cache_directory, peak_memory_bytes
 from pennyweight.errors import NonFiniteLossError, PennyweightError, RunError
-from pennyweight.evaluation import Metrics
 from pennyweight.model import build_model, load_tokenizer, save_adapter
 from pennyweight.model.quantize import frozen_bytes
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.adapters import LoraAdapter
 from pennyweight.runs.classifier import load_ready
-from pennyweight.runs.measuring import measure_tokens
+from pennyweight.runs.measuring import Measuring, predicted_shares
 from pennyweight.runs.reading import describe_splits, read_splits
 from pennyweight.runs.record import (
     RunRecord,
@@ -259,9 +258,10 @@ class Run:
         """Metrics of the model as it is, on validation."""
         where = f"step {self.progress.step}, validation"
         with self._as_kept():
-            found = self._measure(
-                self.model, self.feed, self._validation, compute=self.compute, where=where
+            measuring = Measuring(
+                self.model, self.feed, self.compute, self.accelerator, self.recipe
             )
+            found = measuring.metrics(self._validation, where=where)
         return dict(found.scalars())
 
     def take(self, step: Step) -> None:
@@ -371,23 +371,15 @@ class Run:
         """
         compute = self.compute.for_inference()
         model, feed = load_ready(self.recipe, self.base, self.artifact, compute=compute)
+        measuring = Measuring(model, feed, compute, self.accelerator, self.recipe)
         sets = {"validation": validation}
         sets |= {name: self.tokens(rows) for name, rows in splits.held_out.items()}
         metrics = {
-            name: self._measure(model, feed, tokens, compute=compute, where=name).to_json()
-            for name, tokens in sets.items()
+            name: measuring.metrics(tokens, where=name).to_json() for name, tokens in sets.items()
         }
-        self._save(metrics=metrics)
-
-    def _measure(
-        self, model: Any, feed: Feed, tokens: Tokens, *, compute: Compute, where: str
-    ) -> Metrics:
-        return measure_tokens(
-            model,
-            tokens,
-            feed=feed,
-            compute=compute,
-            accelerator=self.accelerator,
-            recipe=self.recipe,
-            where=where,
-        )
+        target: dict[str, Any] = {}
+        if splits.target is not None:
+            logits = measuring.logits(self.tokens(splits.target), where="target")
+            shares = predicted_shares(logits, self.recipe.data.labels)
+            target = {"rows": len(logits), "predicted_shares": shares}
+        self._save(metrics=metrics, target=target)
