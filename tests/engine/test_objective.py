@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pennyweight.engine.average import MovingAverage
-from pennyweight.engine.batch import Taught
+from pennyweight.engine.batch import Targets, Taught
 from pennyweight.engine.features import Features
 from pennyweight.engine.objective import Objective
 
@@ -19,7 +19,7 @@ LABELS = torch.tensor([0, 2])
 
 
 def test_one_pass_is_the_summed_cross_entropy() -> None:
-    found = Objective().of_rows([LOGITS], LABELS)
+    found = Objective().of_rows([LOGITS], Targets(LABELS))
     chosen = LOGITS.log_softmax(1)[torch.arange(2), LABELS]
     torch.testing.assert_close(found, -chosen.sum())
     assert Objective().passes == 1
@@ -29,7 +29,7 @@ def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
     log = LOGITS.log_softmax(1)
     target = torch.full((2, 3), 0.3 / 3)
     target[torch.arange(2), LABELS] += 0.7
-    found = Objective(label_smoothing=0.3).of_rows([LOGITS], LABELS)
+    found = Objective(label_smoothing=0.3).of_rows([LOGITS], Targets(LABELS))
     torch.testing.assert_close(found, -(target * log).sum())
 
 
@@ -42,10 +42,11 @@ def test_r_drop_adds_the_mean_of_both_divergences() -> None:
         functional.cross_entropy(LOGITS, LABELS, reduction="sum")
         + functional.cross_entropy(OTHERS, LABELS, reduction="sum")
     ) / 2
-    found = objective.of_rows([LOGITS, OTHERS], LABELS)
+    found = objective.of_rows([LOGITS, OTHERS], Targets(LABELS))
     torch.testing.assert_close(found, entropy + 2.0 * divergence / 2)
     torch.testing.assert_close(
-        objective.of_rows([LOGITS, LOGITS], LABELS), Objective().of_rows([LOGITS], LABELS)
+        objective.of_rows([LOGITS, LOGITS], Targets(LABELS)),
+        Objective().of_rows([LOGITS], Targets(LABELS)),
     )
 
 
@@ -64,7 +65,7 @@ def test_mixup_mixes_rows_before_the_output_layer_and_their_targets_alike() -> N
     labels = torch.tensor([0, 1, 2, 2])
     objective = Objective(mixup=0.4, features=Features(model, "out_proj"))
     objective.begin(4, seed=(1, 2))
-    found = objective.of_rows([model(x)], labels)
+    found = objective.of_rows([model(x)], Targets(labels))
     draw = np.random.default_rng((1, 2))
     share, partners = draw.beta(0.4, 0.4), draw.permutation(4)
     assert 0.0 < share < 1.0
@@ -82,10 +83,30 @@ def test_the_hidden_loss_is_one_minus_the_cosine_to_the_teacher() -> None:
     objective = Objective(hidden=3.0, features=Features(model, "out_proj"))
     objective.begin(2, seed=(0,))
     taught = Taught(torch.zeros(2, 3), theirs)
-    found = objective.of_rows([model(x)], LABELS, taught)
+    found = objective.of_rows([model(x)], Targets(LABELS, taught))
     entropy = functional.cross_entropy(model.out_proj(x), LABELS, reduction="sum")
     distance = 1 - (x * theirs).sum(1) / (x.norm(dim=1) * theirs.norm(dim=1))
     torch.testing.assert_close(found, entropy + 3.0 * distance.sum())
+
+
+def test_rows_count_by_their_weights_and_with_their_own_smoothing() -> None:
+    targets = Targets(LABELS, weights=torch.tensor([2.0, 0.5]), smoothing=torch.tensor([0.0, 0.3]))
+    log = LOGITS.log_softmax(1)
+    expected = -2.0 * log[0, 0] - 0.5 * (0.7 * log[1, 2] + 0.1 * log[1].sum())
+    torch.testing.assert_close(Objective().of_rows([LOGITS], targets), expected)
+
+
+def test_rows_without_a_label_give_their_consistency_alone() -> None:
+    objective = Objective(consistency=3.0)
+    assert objective.passes == 2
+    labels = torch.tensor([0, -1])
+    p, q = LOGITS[1].softmax(0), OTHERS[1].softmax(0)
+    divergence = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
+    entropy = -(LOGITS[0].log_softmax(0)[0] + OTHERS[0].log_softmax(0)[0]) / 2
+    found = objective.of_rows([LOGITS, OTHERS], Targets(labels))
+    torch.testing.assert_close(found, entropy + 3.0 * divergence / 2)
+    weighted = Targets(labels, weights=torch.ones(2))
+    torch.testing.assert_close(objective.of_rows([LOGITS, OTHERS], weighted), found)
 
 
 def test_penalties_are_summed() -> None:

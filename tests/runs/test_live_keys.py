@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
 from pennyweight.engine import feed
 from pennyweight.errors import PennyweightError
+from pennyweight.lab.language_model import LanguageModel
+from pennyweight.lab.manifest import write_made
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.section import Section
 from pennyweight.runs.training import train
-from runs.tiny import news, tiny_recipe, write_news
+from runs.tiny import LABELS, news, tiny_recipe, write_news, write_wordnet
 
 Settings = dict[str, Any]
 
@@ -44,6 +47,39 @@ _VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
 def _optimizer(method: str) -> Settings:
     return {"optimizer": {"method": method, "learning_rate": 0.01}}
 
+
+def _filter(method: str, **options: Any) -> Settings:
+    return {"data.filters": [{"method": method, **options}]}
+
+
+def _augmentation(method: str, **options: Any) -> Settings:
+    return {"data.augmentations": [{"method": method, **options}]}
+
+
+_SYNONYMS = _augmentation(
+    "synonyms", wordnet="{wordnet}", probability=0.99, part_of_speech="any", spare_names=True
+)
+_TARGET: Settings = {"data.target": "{sets}/target.csv"}
+_GENERATE: Settings = {
+    **_TARGET,
+    "generate": {
+        "model": "{lm}",
+        "prompts": "{prompts}",
+        "per_class": 6,
+        "epochs": 2.0,
+        "learning_rate": 0.001,
+        "longest": 12,
+        "batch_rows": 8,
+        "gates": {"judge": "tf-idf", "confidence": 0.2, "similarity": 0.9, "copied_words": 30},
+    },
+}
+_SHARES = {"World": 0.4, "Sports": 0.1, "Business": 0.25, "Sci/Tech": 0.25}
+_PRIOR: Settings = {**_TARGET, "transduction.prior": {"method": "em"}}
+_SELF: Settings = {
+    **_TARGET,
+    "transduction.self_training": {"teacher": "{teacher}", "confidence": 0.3},
+}
+_DENSITY: Settings = {**_TARGET, "transduction.density_ratio": {}}
 
 # Key: (value, keys that both runs have besides). "{sets}" is the folder of the sets.
 CHANGES: dict[str, tuple[Any, Settings]] = {
@@ -69,6 +105,24 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "data.train_rows": (24, {}),
     "data.max_tokens": (5, {}),
     "data.clean": (["html-entities"], {}),
+    "data.filters": ([{"method": "length", "shortest": 6}], {}),
+    "data.filters.method": ("duplicates", _filter("length", shortest=6)),
+    "data.filters.shortest": (8, _filter("length", shortest=6)),
+    "data.filters.longest": (9, _filter("length")),
+    "data.filters.similarity": (0.2, _filter("near-duplicates", similarity=0.9)),
+    "data.filters.folds": (3, _filter("agreement", folds=2)),
+    "data.filters.model": ("{lm}-none", _filter("perplexity", model="{lm}", share=0.3)),
+    "data.filters.share": (0.6, _filter("perplexity", model="{lm}", share=0.3)),
+    "data.augmentations": ([{"method": "swap"}], {}),
+    "data.augmentations.method": ("typos", _augmentation("deletion")),
+    "data.augmentations.copies": (2, _augmentation("swap")),
+    "data.augmentations.probability": (0.6, _augmentation("deletion")),
+    "data.augmentations.count": (3, _augmentation("swap")),
+    "data.augmentations.most": (1, _SYNONYMS),
+    "data.augmentations.part_of_speech": ("most-frequent", _SYNONYMS),
+    "data.augmentations.spare_names": (False, _SYNONYMS),
+    "data.augmentations.wordnet": ("{sets}", _SYNONYMS),
+    "data.extra": (["{made}"], {}),
     "data.on_bad_row": ("set-aside", {"data.train": "{sets}/bad.csv"}),
     "data.overlap": ("keep", {}),
     "data.near_duplicate_similarity": (0.2, {}),
@@ -145,6 +199,47 @@ CHANGES: dict[str, tuple[Any, Settings]] = {
     "distillation.temperature": (5.0, _TAUGHT),
     "distillation.soft": (1.0, _TAUGHT),
     "distillation.hidden": (1.0, _TAUGHT),
+    "generate": ({"model": "{lm}", "prompts": "{prompts}", "per_class": 4}, _TARGET),
+    **{
+        f"generate.{key}": (value, _GENERATE)
+        for key, value in {
+            "model": "{lm}-none",
+            "prompts": "{prompts}-none",
+            "per_class": 5,
+            "epochs": 1.0,
+            "learning_rate": 0.01,
+            "lengths": "empirical",
+            "longest": 4,
+            "temperature": 3.0,
+            "top_k": 3,
+            "top_p": 0.3,
+            "repetition_penalty": 3.0,
+            "batch_rows": 4,
+            "gates.judge": "off",
+            "gates.confidence": 0.0,
+            "gates.similarity": 0.05,
+            "gates.copied_words": 3,
+        }.items()
+    },
+    "transduction": ({"prior": {"method": "em"}}, _TARGET),
+    "transduction.prior": ({"method": "em"}, _TARGET),
+    "transduction.prior.method": ("stated", {**_PRIOR, "transduction.prior.stated": _SHARES}),
+    "transduction.prior.stated": (
+        {**_SHARES, "World": 0.1, "Sports": 0.4},
+        {**_PRIOR, "transduction.prior": {"method": "stated", "stated": _SHARES}},
+    ),
+    "transduction.prior.groups": ("one", _PRIOR),
+    "transduction.self_training": ({"teacher": "{teacher}", "confidence": 0.3}, _TARGET),
+    "transduction.self_training.teacher": ("{student}", _SELF),
+    "transduction.self_training.confidence": (0.999, _SELF),
+    "transduction.self_training.by_class": ({"World": 0.999}, _SELF),
+    "transduction.self_training.most_per_class": (1, _SELF),
+    "transduction.self_training.label_smoothing": (0.5, _SELF),
+    "transduction.consistency": (1.0, _TARGET),
+    "transduction.consistency_rows": (3, {**_TARGET, "transduction.consistency": 1.0}),
+    "transduction.density_ratio": ({}, _TARGET),
+    "transduction.density_ratio.largest": (0.9, _DENSITY),
+    "transduction.density_ratio.power": (0.1, _DENSITY),
     "evaluate.test": ("{sets}/other.csv", {}),
     "evaluate.also": ({"more": "{sets}/other.csv"}, {}),
     "evaluate.calibration_bins": (2, {}),
@@ -201,7 +296,28 @@ def places(
         recipe = tiny_recipe(bert, folder, train={"max_steps": 4})
         train(recipe.model_copy(update={"seed": seed}), out=folder / name)
     found = {name: str(folder / name) for name in ("upper", "teacher", "student")}
+    write_news(folder / "target.csv", news(120, seed=31))
+    found |= _for_the_lab(folder, rows)
     return {"sets": str(folder), "roberta": str(roberta), "bert": str(bert), **found}
+
+
+def _for_the_lab(folder: Path, rows: list[tuple[int, str]]) -> dict[str, str]:
+    """A language model, openings, made rows and a WordNet."""
+    texts = [text for _, text in rows]
+    model = LanguageModel.untrained(texts, vocabulary=300, layers=1, width=32, heads=2, context=64)
+    model.fit(texts, epochs=8, learning_rate=3e-3, batch_tokens=512)
+    model.save(folder / "lm")
+    openings = [f'"{label}" = ["the {label.lower()} says", "a"]' for label in LABELS]
+    (folder / "openings.toml").write_text("\n".join(openings))
+    table = pa.table({"text": ["a new week", "the report"], "label": [0, 1]})
+    write_made(folder / "made.parquet", table, {})
+    wordnet = write_wordnet(folder / "wordnet")
+    return {
+        "lm": str(folder / "lm"),
+        "prompts": str(folder / "openings.toml"),
+        "made": str(folder / "made.parquet"),
+        "wordnet": str(wordnet),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +376,12 @@ def _run(settings: Settings, places: dict[str, str], out: Path) -> str:
 
 def _set(values: Settings, path: list[str], value: Any) -> None:
     for name in path[:-1]:
-        if not isinstance(values.get(name), dict):
-            values[name] = {}
-        values = values[name]
+        inside = values.get(name)
+        if isinstance(inside, list) and inside and isinstance(inside[0], dict):
+            inside = inside[0]
+        elif not isinstance(inside, dict):
+            inside = values[name] = {}
+        values = inside
     if value is None:
         values.pop(path[-1], None)
     else:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pennyweight.engine.batch import Taught
+from pennyweight.engine.batch import Targets, Taught
 from pennyweight.engine.objective import Objective
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
@@ -94,7 +94,7 @@ def test_the_loss_is_the_mix_of_labels_and_teachers_at_the_temperature() -> None
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.2]])
     taught = Taught(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log())
     labels = torch.tensor([0, 2])
-    found = Objective(temperature=3.0, soft=0.25).of_rows([logits], labels, taught)
+    found = Objective(temperature=3.0, soft=0.25).of_rows([logits], Targets(labels, taught))
     hard = -logits.log_softmax(1)[torch.arange(2), labels].sum()
     p, q = (taught.log_probabilities / 3).softmax(1), (logits / 3).softmax(1)
     soft = 9 * (p * (p / q).log()).sum()

@@ -100,6 +100,39 @@ def write_news(path: Path, rows: list[tuple[int, str]]) -> Path:
     return path
 
 
+# Synsets in WordNet's own format, wndb(5WN), over words that `news` uses.
+_WORDNET = {
+    "noun": ("bank depository", "goal end finish", "report study account", "week hebdomad"),
+    "verb": ("says states", "report describe account"),
+    "adj": ("new fresh young",),
+    "adv": ("over finished",),
+}
+_LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+
+
+def write_wordnet(folder: Path) -> Path:
+    """A WordNet of a few synsets."""
+    folder.mkdir()
+    for part, synsets in _WORDNET.items():
+        letter, data, found = _LETTERS[part], "", dict[str, list[int]]()
+        for synset in synsets:
+            words = synset.split()
+            for word in words:
+                found.setdefault(word, []).append(len(data))
+            lemmas = " ".join(f"{word} 0" for word in words)
+            frames = " 00" if part == "verb" else ""
+            data += f"{len(data):08d} 00 {letter} {len(words):02x} {lemmas} 000{frames} | x\n"
+        lines = [
+            f"{word} {letter} {len(at)} 0 {len(at)} 0 " + " ".join(f"{offset:08d}" for offset in at)
+            for word, at in sorted(found.items())
+        ]
+        (folder / f"index.{part}").write_text("".join(f"{line}\n" for line in lines))
+        (folder / f"data.{part}").write_text(data)
+        (folder / f"{part}.exc").write_text("")
+    (folder / "cntlist.rev").write_text("")
+    return folder
+
+
 def tiny_recipe(directory: Path, folder: Path, /, **sections: Mapping[str, Any]) -> Recipe:
     """A recipe over the sets in `folder`; `sections` change single keys of it."""
     values: dict[str, Any] = {

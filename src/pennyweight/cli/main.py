@@ -7,6 +7,7 @@ import sys
 import typer
 
 from pennyweight.cli import (
+    data,
     doctor,
     evaluate,
     inspect,
@@ -45,6 +46,7 @@ for verb in (
     doctor,
 ):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

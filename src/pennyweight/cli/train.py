@@ -39,6 +39,8 @@ def command(
         typer.echo(headline(name, metrics, None))
     for leak in record.leaks:
         typer.echo(f"LEAKS: {leak}")
+    for use in record.transductive:
+        typer.echo(f"TRANSDUCTIVE: {use}")
     counts = record.parameters
     typer.echo(
         f"trainable parameters {counts['file']:,} of {counts['budget']:,} allowed, "

@@ -16,9 +16,9 @@ import datasets
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
-__all__ = ["Overlap", "find_overlap"]
+__all__ = ["SKETCH_PERMUTATIONS", "Overlap", "find_overlap", "folded", "near_index", "sketch_of"]
 
-_PERMUTATIONS = 64
+SKETCH_PERMUTATIONS = 64
 _BATCH_ROWS = 1000
 
 
@@ -51,13 +51,12 @@ class _Index:
     def __init__(self, name: str, rows: datasets.Dataset, *, similarity: float) -> None:
         self.name = name
         self._exact: set[bytes] = set()
-        # LSH needs a threshold below 1; nothing but the same shingles reaches 0.99.
-        self._near = MinHashLSH(threshold=min(similarity, 0.99), num_perm=_PERMUTATIONS)
+        self._near = near_index(similarity)
         self._hashes: dict[int, MinHash] = {}
         self._similarity = similarity
         for number, text in enumerate(_texts(rows)):
             self._exact.add(_digest(text))
-            sketch = _sketch(text)
+            sketch = sketch_of(text)
             self._hashes[number] = sketch
             self._near.insert(number, sketch, check_duplication=False)
 
@@ -95,7 +94,7 @@ def find_overlap(
             if index.has(digest):
                 exact[at].append(number)
                 continue
-            sketch = sketch or _sketch(text)
+            sketch = sketch or sketch_of(text)
             near[at] += index.has_near(sketch)
     return [
         Overlap(one, index.name, len(exact[at]), near[at], np.array(exact[at], dtype=np.int64))
@@ -106,17 +105,28 @@ def find_overlap(
 def _texts(rows: datasets.Dataset) -> Iterator[str]:
     column = rows.select_columns(["text"])
     for batch in column.iter(batch_size=_BATCH_ROWS):
-        for text in batch["text"]:
-            yield " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+        yield from map(folded, batch["text"])
+
+
+def near_index(similarity: float) -> MinHashLSH:
+    """An index that gives candidates for texts of this similarity, which are then compared."""
+    # Nearer 1, so many permutations cannot be cut into bands.
+    return MinHashLSH(threshold=min(similarity, 0.9), num_perm=SKETCH_PERMUTATIONS)
+
+
+def folded(text: str) -> str:
+    """The text as it is compared: NFKC, case and white space folded."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _sketch(text: str) -> MinHash:
+def sketch_of(text: str) -> MinHash:
+    """The MinHash of a folded text's pairs of words."""
     words = text.split()
     pairs = {" ".join(words[at : at + 2]) for at in range(max(1, len(words) - 1))}
-    sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    sketch = MinHash(num_perm=SKETCH_PERMUTATIONS, seed=1)
     sketch.update_batch([pair.encode() for pair in pairs])
     return sketch

@@ -15,6 +15,7 @@ import torch
 
 __all__ = [
     "States",
+    "Targets",
     "Taught",
     "TokenStore",
     "Tokens",
@@ -112,6 +113,24 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True)
+class Targets:
+    """What rows are to be taken for, on one device, or of a whole set in memory.
+
+    Attributes:
+        labels: int64 `[rows]`; -1 where there is none.
+        taught: what teachers say.
+        weights: float32 `[rows]`, how much each row counts; None for all alike.
+        smoothing: float32 `[rows]`, share of the label spread over all classes; None for the
+            objective's own.
+    """
+
+    labels: torch.Tensor
+    taught: Taught | None = None
+    weights: torch.Tensor | None = None
+    smoothing: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Tokenized rows.
 
@@ -123,6 +142,8 @@ class Tokens:
         fingerprint: of texts, tokenizer and cut; the same for the same tokens.
         states: what the lowest layers make of the tokens, where that is known already.
         taught: what teachers say of the rows, where there are teachers.
+        weights: float32 `[rows]`, how much each row counts; None for all alike.
+        smoothing: float32 `[rows]`, label smoothing of each row; None for the same in all.
     """
 
     store: TokenStore
@@ -132,6 +153,8 @@ class Tokens:
     fingerprint: str = ""
     states: States | None = None
     taught: Taught | None = None
+    weights: np.ndarray | None = None
+    smoothing: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -150,6 +173,8 @@ class Tokens:
             labels=self.labels[rows],
             states=None if states is None else replace(states, starts=states.starts[rows]),
             taught=None if self.taught is None else self.taught.take(rows),
+            weights=None if self.weights is None else self.weights[rows],
+            smoothing=None if self.smoothing is None else self.smoothing[rows],
         )
 
 
@@ -229,12 +254,18 @@ def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def targets(
-    tokens: Tokens, rows: np.ndarray, device: torch.device | str
-) -> tuple[torch.Tensor, Taught | None]:
-    """Labels, and what teachers say, of some rows on the device."""
-    labels = send(torch.from_numpy(tokens.labels[rows]), device)
-    return labels, None if tokens.taught is None else tokens.taught.take(rows).to(device)
+def targets(tokens: Tokens, rows: np.ndarray, device: torch.device | str) -> Targets:
+    """What some rows are to be taken for, on the device."""
+
+    def some(values: np.ndarray | None) -> torch.Tensor | None:
+        return None if values is None else send(torch.from_numpy(values[rows]), device)
+
+    return Targets(
+        send(torch.from_numpy(tokens.labels[rows]), device),
+        None if tokens.taught is None else tokens.taught.take(rows).to(device),
+        some(tokens.weights),
+        some(tokens.smoothing),
+    )
 
 
 def collate(tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:

@@ -294,10 +294,10 @@ def _loss_sum(
 ) -> torch.Tensor:
     """Summed cross-entropy of a piece; of an empty one 0, through the model all the same."""
     inputs, rows = feed.inputs(tokens, piece if len(piece) else batch[:1])
-    labels, taught = targets(tokens, rows, accelerator.device)
+    wanted = targets(tokens, rows, accelerator.device)
     with accelerator.autocast():
         logits = [model(**inputs).logits for _ in range(objective.passes)]
-    loss = objective.of_rows(logits, labels, taught)
+    loss = objective.of_rows(logits, wanted)
     return loss if len(piece) else loss * 0.0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pennyweight.engine.batch import Taught
+from pennyweight.engine.batch import Targets, Taught
 from pennyweight.engine.features import Features, Mix, draw_mix
 
 __all__ = ["Objective"]
@@ -23,6 +23,7 @@ class Objective:
         label_smoothing: share of the target spread over all classes (arXiv:1512.00567, section 7).
         r_drop: weight of the divergence between two passes under different dropout masks
             (R-Drop, arXiv:2106.14448); at 0 there is one pass.
+        consistency: the same for rows without a label (the Pi model of arXiv:1610.02242).
         mixup: parameter of the Beta distribution that rows are mixed by; at 0 they are not.
         temperature: divides teachers' and student's logits in the distillation loss.
         soft: share of that loss (arXiv:1503.02531, section 2); it is scaled by temperature
@@ -36,6 +37,7 @@ class Objective:
 
     label_smoothing: float = 0.0
     r_drop: float = 0.0
+    consistency: float = 0.0
     mixup: float = 0.0
     temperature: float = 1.0
     soft: float = 0.0
@@ -47,7 +49,7 @@ class Objective:
     @property
     def passes(self) -> int:
         """How often the rows go through the model."""
-        return 2 if self.r_drop > 0.0 else 1
+        return 2 if self.r_drop > 0.0 or self.consistency > 0.0 else 1
 
     def begin(self, rows: int, *, seed: tuple[int, ...]) -> None:
         """Settle, before the passes over so many rows, what is random in their loss."""
@@ -59,41 +61,57 @@ class Objective:
             self._mix = draw_mix(rows, strength=self.mixup, draw=draw)
         self.features.begin(self._mix)
 
-    def of_rows(
-        self,
-        logits: list[torch.Tensor],
-        labels: torch.Tensor,
-        taught: Taught | None = None,
-    ) -> torch.Tensor:
+    def of_rows(self, logits: list[torch.Tensor], targets: Targets) -> torch.Tensor:
         """The loss, summed over rows.
+
+        Rows without a label give only what teachers say of them, and their consistency.
 
         Args:
             logits: of each pass, `[rows, classes]`.
-            labels: int64 `[rows]`.
-            taught: what teachers say of the rows.
+            targets: what the rows are to be taken for.
         """
         wide = [one.float() for one in logits]
-        targets = labels
-        if self._mix is not None:
-            targets = self._mix.of(functional.one_hot(labels, wide[0].shape[1]).float())
-        smoothing = self.label_smoothing
-        entropies = [
-            functional.cross_entropy(one, targets, reduction="sum", label_smoothing=smoothing)
-            for one in wide
-        ]
-        loss = torch.stack(entropies).mean()
+        loss = torch.stack([self._entropy(one, targets) for one in wide]).mean()
+        taught = targets.taught
         if taught is not None:
             distances = [self._from_teachers(one, taught) for one in wide]
             loss = (1.0 - self.soft) * loss + self.soft * torch.stack(distances).mean()
             loss = loss + self._from_hidden(taught)
         if self.passes == 2:
-            one, other = (functional.log_softmax(logits, dim=1) for logits in wide)
-            divergence = functional.kl_div(one, other, reduction="sum", log_target=True)
-            divergence = divergence + functional.kl_div(
-                other, one, reduction="sum", log_target=True
-            )
-            loss = loss + self.r_drop * divergence / 2
+            loss = loss + self._between_passes(wide, targets.labels)
         return loss
+
+    def _entropy(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        labels = targets.labels
+        if self._mix is None and targets.weights is None and targets.smoothing is None:
+            return functional.cross_entropy(
+                logits,
+                labels,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+                ignore_index=-1,
+            )
+        classes = logits.shape[1]
+        share = (
+            targets.smoothing[:, None] if targets.smoothing is not None else self.label_smoothing
+        )
+        wanted = functional.one_hot(labels.clamp(min=0), classes).float()
+        wanted = (1.0 - share) * wanted + share / classes
+        weights = (labels >= 0).float()
+        if targets.weights is not None:
+            weights = weights * targets.weights
+        wanted = wanted * weights[:, None]
+        if self._mix is not None:
+            wanted = self._mix.of(wanted)
+        return -(wanted * functional.log_softmax(logits, dim=1)).sum()
+
+    def _between_passes(self, logits: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """Half the divergence both ways, weighted by whether a row has a label."""
+        one, other = (functional.log_softmax(each, dim=1) for each in logits)
+        there = functional.kl_div(one, other, reduction="none", log_target=True)
+        back = functional.kl_div(other, one, reduction="none", log_target=True)
+        weights = torch.where(labels >= 0, self.r_drop, self.consistency)
+        return ((there + back).sum(dim=1) * weights).sum() / 2
 
     def _from_teachers(self, logits: torch.Tensor, taught: Taught) -> torch.Tensor:
         student = functional.log_softmax(logits / self.temperature, dim=1)

@@ -13,7 +13,7 @@ from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.feed import Feed
 
-__all__ = ["autocast", "predict_features", "predict_logits"]
+__all__ = ["autocast", "predict_both", "predict_features", "predict_logits"]
 
 
 def autocast(compute: Compute) -> AbstractContextManager[object]:
@@ -77,3 +77,28 @@ def predict_features(
         )
     finally:
         hook.remove()
+
+
+def predict_both(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    feed: Feed,
+    compute: Compute,
+    batch_rows: int,
+    output_layer: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[rows, classes]` and features `[rows, hidden]` in one pass, both float32."""
+    features = predict_features(
+        model,
+        tokens,
+        feed=feed,
+        compute=compute,
+        batch_rows=batch_rows,
+        output_layer=output_layer,
+    )
+    layer = output_layer_of(model, output_layer)
+    with torch.inference_mode():
+        given = torch.from_numpy(features).to(layer.weight.device, layer.weight.dtype)
+        logits: np.ndarray = layer(given).float().cpu().numpy()
+    return logits, features

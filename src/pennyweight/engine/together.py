@@ -269,10 +269,10 @@ def _optimize(
         for _ in range(max(of.passes for of in objectives)):
             logits, rows = group.logits(tokens, piece, active)
             passes.append(logits)
-        labels, taught = targets(tokens, rows, passes[0][0].device)
+        wanted = targets(tokens, rows, passes[0][0].device)
         losses = torch.stack(
             [
-                of.of_rows([logits[number] for logits in passes[: of.passes]], labels, taught)
+                of.of_rows([logits[number] for logits in passes[: of.passes]], wanted)
                 for number, of in enumerate(objectives)
             ]
         ) / len(batch)

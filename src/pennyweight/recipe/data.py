@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pennyweight.data.clean import STEPS
+from pennyweight.recipe.lab import Augmentation, Filter
 from pennyweight.recipe.section import Section
 
 __all__ = ["Data", "Source", "SourceTable"]
@@ -79,6 +80,17 @@ class Data(Section):
         description="unlabelled text from where the model will be used; no label of it is read",
     )
     clean: tuple[str, ...] = Field((), strict=False, description="cleaning steps by name, in order")
+    filters: tuple[Filter, ...] = Field(
+        (), strict=False, description="what takes training rows out, in order"
+    )
+    augmentations: tuple[Augmentation, ...] = Field(
+        (), strict=False, description="what adds changed copies of training rows"
+    )
+    extra: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Parquet files that `pennyweight data` has made, added to the training rows",
+    )
     on_bad_row: Literal["stop", "set-aside"] = Field(
         "stop", description="what a row that cannot be used does to the run"
     )

@@ -22,8 +22,10 @@ from pydantic import (
 
 from pennyweight.recipe.adapters import Adapter, LoraAdapter
 from pennyweight.recipe.data import Data, Source
+from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.optimizers import AdamW, Optimizer
 from pennyweight.recipe.section import Fraction, Section
+from pennyweight.recipe.transduction import Transduction
 
 __all__ = [
     "Base",
@@ -211,7 +213,42 @@ class Recipe(Section):
     optimizer: Optimizer = Field(default_factory=AdamW)
     train: Train = Field(default_factory=Train)
     distillation: Distillation | None = None
+    generate: Generate | None = None
+    transduction: Transduction | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @model_validator(mode="after")
+    def _target_is_named(self) -> Recipe:
+        for section in ("generate", "transduction"):
+            if getattr(self, section) is not None and self.data.target is None:
+                raise ValueError(
+                    f"data.target: missing; [{section}] works on unlabelled text from where the "
+                    "model will be used, for example --set data.target=unlabelled.csv"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_of_classes(self) -> Recipe:
+        use = self.transduction
+        if use is None:
+            return self
+        told = {"prior.stated": use.prior.stated if use.prior else {}}
+        told["self_training.by_class"] = use.self_training.by_class if use.self_training else {}
+        for key, table in told.items():
+            for name in table:
+                if name not in self.data.labels:
+                    raise ValueError(
+                        f'transduction.{key}: "{name}" is no class; there are '
+                        f"{', '.join(self.data.labels)}"
+                    )
+        if use.prior and use.prior.method == "stated":
+            stated = use.prior.stated
+            if set(stated) != set(self.data.labels) or abs(sum(stated.values()) - 1.0) > 1e-6:
+                raise ValueError(
+                    "transduction.prior.stated: give every class a share, 1 in all; "
+                    f"classes: {', '.join(self.data.labels)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _quantization_fits(self) -> Recipe:

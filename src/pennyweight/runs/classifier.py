@@ -24,7 +24,7 @@ from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
-from pennyweight.engine.predict import predict_features, predict_logits
+from pennyweight.engine.predict import predict_both, predict_features, predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
 from pennyweight.model import (
@@ -37,6 +37,7 @@ from pennyweight.model import (
 from pennyweight.model.build import load_base
 from pennyweight.model.quantize import plain_layers
 from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.runs.correction import load_correction
 from pennyweight.runs.planning import find_base
 from pennyweight.runs.record import RunRecord, artifact_of, load_record
 
@@ -161,17 +162,26 @@ class Classifier:
 
     def _torch(self) -> Callable[[Tokens], np.ndarray]:
         model, feed = load_ready(self.recipe, self._base, self._adapter, compute=self.compute)
-        return partial(
-            predict_logits,
-            model,
-            feed=feed,
-            compute=self.compute,
-            batch_rows=self.recipe.train.evaluation_batch_rows,
-            classes=len(self.labels),
-        )
+        size = self.recipe.train.evaluation_batch_rows
+        how: dict[str, Any] = {"feed": feed, "compute": self.compute, "batch_rows": size}
+        correction = load_correction(self._adapter)
+        if correction is None:
+            return partial(predict_logits, model, classes=len(self.labels), **how)
+        output = layout_of(model, labels=len(self.labels)).head_output.name
+
+        def corrected(tokens: Tokens) -> np.ndarray:
+            return correction.apply(*predict_both(model, tokens, output_layer=output, **how))
+
+        return corrected
 
     def _onnx(self) -> Callable[[Tokens], np.ndarray]:
         require_onnx()
+        correction = load_correction(self._adapter)
+        if correction is not None and correction.direction is not None:
+            raise RunError(
+                "--backend onnx: the run corrects the class shares of two groups, which are told "
+                "apart by features that ONNX Runtime does not give; use --backend torch"
+            )
         # By the adapter's own bytes, so that another adapter never meets an old export.
         whole = self._adapter / "model.safetensors"
         file = whole if whole.is_file() else self._adapter / "adapter_model.safetensors"
@@ -180,11 +190,12 @@ class Classifier:
         if not directory.is_dir():
             model = _load_merged(self.recipe, self._base, self._adapter, attention="eager")
             export_onnx(model, directory)
-        return partial(
+        plain = partial(
             OnnxModel(directory).logits,
             batch_rows=self.recipe.train.evaluation_batch_rows,
             classes=len(self.labels),
         )
+        return plain if correction is None else lambda tokens: correction.apply(plain(tokens), None)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The most probable label of each raw text."""

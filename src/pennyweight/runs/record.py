@@ -29,6 +29,7 @@ class RunRecord(BaseModel):
     parameters: dict[str, int] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     leaks: list[str] = Field(default_factory=list)
+    transductive: list[str] = Field(default_factory=list)
     compute: dict[str, Any] = Field(default_factory=dict)
     base: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
@@ -40,6 +41,7 @@ class RunRecord(BaseModel):
     best: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     target: dict[str, Any] = Field(default_factory=dict)
+    correction: dict[str, Any] = Field(default_factory=dict)
     failure: str | None = None
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from pennyweight.base import BaseModel
@@ -32,7 +33,9 @@ from pennyweight.model.quantize import frozen_bytes
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.adapters import LoraAdapter
 from pennyweight.runs.classifier import load_ready
-from pennyweight.runs.measuring import Measuring, predicted_shares
+from pennyweight.runs.finishing import Final, measure_finally
+from pennyweight.runs.lab import Prepared, prepare_rows
+from pennyweight.runs.measuring import Measuring
 from pennyweight.runs.reading import describe_splits, read_splits
 from pennyweight.runs.record import (
     RunRecord,
@@ -43,6 +46,7 @@ from pennyweight.runs.record import (
 )
 from pennyweight.runs.setup import (
     Watcher,
+    curves_of,
     first_record,
     make_objective,
     make_optimizer,
@@ -132,6 +136,26 @@ class Run:
         )
         for line in describe_splits(splits):
             self.say(line)
+
+    def training_rows(self, splits: Splits) -> Prepared:
+        """What the recipe makes of the split's training rows."""
+        with self.accelerator.main_process_first():
+            prepared = prepare_rows(self.recipe, splits, out=self.out, say=self.say)
+        self.note_rows(prepared)
+        return prepared
+
+    def note_rows(self, prepared: Prepared) -> None:
+        """Record and tell what was made of the training rows."""
+        transductive = list(prepared.transductive)
+        if self.recipe.transduction and self.recipe.transduction.prior:
+            transductive.append("class shares estimated on the target")
+        labels = np.asarray(prepared.rows["label"][:])
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.recipe.data.labels))
+        self._class_shares = counts / counts.sum()
+        facts = {"lab": {"rows": len(prepared.rows), "steps": prepared.facts}}
+        self._save(data=self.record.data | facts, transductive=transductive)
+        for use in transductive:
+            self.say(f"TRANSDUCTIVE: {use}")
 
     def build(self) -> None:
         """The base with untrained adapters, ready to run, and the tokenizer."""
@@ -261,8 +285,7 @@ class Run:
             measuring = Measuring(
                 self.model, self.feed, self.compute, self.accelerator, self.recipe
             )
-            found = measuring.metrics(self._validation, where=where)
-        return dict(found.scalars())
+            return dict(measuring.metrics(self._validation, where=where).scalars())
 
     def take(self, step: Step) -> None:
         """Show and record a step, and save where it ends with an evaluation."""
@@ -346,14 +369,7 @@ class Run:
             return
         entry = {key: value for key, value in asdict(step).items() if value is not None}
         self.record.history.append(entry)
-        scalars = {
-            "train/loss": step.loss,
-            "train/learning_rate": step.learning_rate,
-            "train/gradient_norm": step.gradient_norm,
-            "train/rows_per_second": step.rows_per_second,
-        }
-        scalars |= {f"validation/{name}": value for name, value in (step.evaluation or {}).items()}
-        self.accelerator.log(scalars, step=step.step)
+        self.accelerator.log(curves_of(step), step=step.step)
         if step.stop:
             self.say(f"stopped after step {step.step}: {step.stop}")
 
@@ -372,14 +388,13 @@ class Run:
         compute = self.compute.for_inference()
         model, feed = load_ready(self.recipe, self.base, self.artifact, compute=compute)
         measuring = Measuring(model, feed, compute, self.accelerator, self.recipe)
-        sets = {"validation": validation}
-        sets |= {name: self.tokens(rows) for name, rows in splits.held_out.items()}
-        metrics = {
-            name: measuring.metrics(tokens, where=name).to_json() for name, tokens in sets.items()
-        }
-        target: dict[str, Any] = {}
-        if splits.target is not None:
-            logits = measuring.logits(self.tokens(splits.target), where="target")
-            shares = predicted_shares(logits, self.recipe.data.labels)
-            target = {"rows": len(logits), "predicted_shares": shares}
-        self._save(metrics=metrics, target=target)
+        held_out = {name: self.tokens(rows) for name, rows in splits.held_out.items()}
+        final = Final(
+            sets={"validation": validation, **held_out},
+            target=self.tokens(splits.target) if splits.target is not None else None,
+            class_shares=self._class_shares,
+        )
+        found = measure_finally(
+            measuring, final, recipe=self.recipe, artifact=self.artifact, say=self.say
+        )
+        self._save(**found)

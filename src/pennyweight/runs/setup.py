@@ -26,6 +26,7 @@ from pennyweight.runs.record import RunRecord, load_record
 
 __all__ = [
     "Watcher",
+    "curves_of",
     "first_record",
     "make_accelerator",
     "make_objective",
@@ -48,6 +49,17 @@ class Watcher:
     say: Callable[[str], None] = lambda _: None
     on_start: Callable[[int, int], None] = lambda _first, _last: None
     on_step: Callable[[Step], None] = lambda _: None
+
+
+def curves_of(step: Step) -> dict[str, float]:
+    """What trackers draw of a step."""
+    curves = {
+        "train/loss": step.loss,
+        "train/learning_rate": step.learning_rate,
+        "train/gradient_norm": step.gradient_norm,
+        "train/rows_per_second": step.rows_per_second,
+    }
+    return curves | {f"validation/{name}": v for name, v in (step.evaluation or {}).items()}
 
 
 def prepare_directory(out: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -136,6 +148,7 @@ def make_objective(
     return Objective(
         label_smoothing=recipe.train.label_smoothing,
         r_drop=recipe.train.r_drop,
+        consistency=recipe.transduction.consistency if recipe.transduction else 0.0,
         mixup=mixup,
         temperature=taught.temperature if taught else 1.0,
         soft=taught.soft if taught else 0.0,

@@ -108,7 +108,8 @@ def train_together(
             if run is not first:
                 run.note_splits(splits)
             run.build()
-        tokens, validation = _training_tokens(first, splits), first.tokens(splits.validation)
+        tokens = _training_tokens(first, splits, others=runs[1:])
+        validation = first.tokens(splits.validation)
         layers = None
         if first.recipe.train.prefix_cache != "off" and first.feed.first_position is not None:
             layers = min(frozen_layers(run.model) for run in runs)
@@ -136,14 +137,19 @@ def _fit(runs: Sequence[Run], group: Together, tokens: Tokens, *, layers: int | 
         raise first.explain(error) from None
 
 
-def _training_tokens(run: Run, splits: Splits) -> Tokens:
+def _training_tokens(run: Run, splits: Splits, others: Sequence[Run] = ()) -> Tokens:
     """The training rows as tokens, with what the recipe's teachers say of them."""
-    tokens = run.tokens(splits.train)
+    prepared = run.training_rows(splits)
+    for other in others:
+        other.note_rows(prepared)
+    tokens = replace(
+        run.tokens(prepared.rows), weights=prepared.weights, smoothing=prepared.smoothing
+    )
     if run.recipe.distillation is None:
         return tokens
     with run.accelerator.main_process_first():
         width = output_layer_of(run.model, run.plan.output_layer).in_features
-        taught = teach(run.recipe, splits.train, width=width, say=run.say)
+        taught = teach(run.recipe, prepared.rows, width=width, say=run.say)
     return replace(tokens, taught=taught)
 
 

@@ -1,0 +1,71 @@
+"""Cleaning steps: what each does to real forms, and what none may do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pennyweight.data.clean import STEPS, cleaner
+from pennyweight.errors import DataError
+
+# Steps that need nothing but this package.
+PLAIN = [name for name in STEPS if name not in ("stemming", "lemmatization")]
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "after"),
+    [
+        ("html-entities", "Spain#39;s &lt;b&gt;big&lt;/b&gt; quot;winquot;", "Spain's <b>big</b> "),
+        ("html-tags", "a <b>bold</b> word", "a  bold  word"),
+        ("backslashes", "economy\\about \\$46 a barrel", "economy about $46 a barrel"),
+        ("unicode", "ﬁne　print", "fine print"),
+        ("whitespace", " a \n b\t", "a b"),
+        ("urls", "see http://www.ft.com/x?y=1 now", "see   now"),
+        ("urls", "<www.investor.reuters.com/FullQuote.aspx> up", "  up"),
+        ("agency-prefix", "LONDON (Reuters) - Oil fell", "Oil fell"),
+        ("agency-prefix", "NEW YORK, Aug. 3 (AP) -- A thing", "A thing"),
+        ("agency-prefix", "(Reuters) Reuters - Short-sellers", "Short-sellers"),
+        ("agency-prefix", "AP - Dogs run", "Dogs run"),
+        ("agency-prefix", "Bears Claw Back (Reuters) Reuters - Short", "Bears Claw Back Short"),
+        ("agency-prefix", "The (Reuters) building is tall", "The (Reuters) building is tall"),
+        ("stop-words", "The bank is on the river", "bank river"),
+        ("punctuation", "wait, what? it's_so", "wait  what  it s so"),
+    ],
+)
+def test_a_step_does_what_it_says(step: str, before: str, after: str) -> None:
+    found = cleaner([step])(before)
+    assert found.startswith(after) if step == "html-entities" else found == after
+
+
+def test_stemming_gives_stems() -> None:
+    pytest.importorskip("nltk")
+    assert cleaner(["stemming"])("Running, connections") == "Run, connect"
+
+
+def test_lemmatization_needs_wordnet_and_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    pytest.importorskip("nltk")
+    from pennyweight.data import clean, wordnet
+
+    monkeypatch.setenv("PENNYWEIGHT_WORDNET", str(tmp_path))
+    for cached in (clean.lemmatizer, wordnet.open_wordnet):
+        cached.cache_clear()
+    with pytest.raises(DataError, match=r"no WordNet there; install Debian's wordnet-base"):
+        cleaner(["lemmatization"])("geese")
+
+
+@given(st.text(max_size=80), st.lists(st.sampled_from(PLAIN), max_size=4))
+def test_any_text_goes_through_any_steps_and_cleaning_is_steady(
+    text: str, names: list[str]
+) -> None:
+    found = cleaner(names)(text)
+    assert cleaner(["whitespace"])(cleaner(["whitespace"])(found)) == cleaner(["whitespace"])(found)
+
+
+def test_steps_run_in_their_order() -> None:
+    assert cleaner(["html-entities", "html-tags", "whitespace"])("&lt;b&gt;a&lt;/b&gt;") == "a"
+    assert (
+        cleaner(["html-tags", "html-entities", "whitespace"])("&lt;b&gt;a&lt;/b&gt;") == "<b>a</b>"
+    )
