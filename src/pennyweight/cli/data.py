@@ -22,7 +22,16 @@ from pennyweight.cli.options import (
 if TYPE_CHECKING:
     from pennyweight.recipe import Recipe
 
-__all__ = ["app"]
+__all__ = [
+    "app",
+    "augment",
+    "clean",
+    "filter_",
+    "generate",
+    "language_model",
+    "overlap",
+    "preview",
+]
 
 app = typer.Typer(
     help="Clean, filter, augment and generate training rows, and look for leaks.",

@@ -125,6 +125,33 @@ def write_samples(
         Columns text, label, prompt, words (asked for), seed (of the batch), and the parameters.
     """
     parts.mkdir(parents=True, exist_ok=True)
+    classes, chosen, words = _assignments(prompts, training_lengths, generation)
+    # Texts of one length end together.
+    order = np.argsort(words, kind="stable")
+    size = generation.batch_rows
+    rows: list[dict[str, Any]] = []
+    for number, start in enumerate(range(0, len(order), size)):
+        part, at = parts / f"{number:05d}.jsonl", order[start : start + size]
+        if not part.is_file():
+            seed = int(np.random.SeedSequence((generation.seed, number)).generate_state(1)[0])
+            begun = [chosen[i] for i in at]
+            sampling = generation.sampling
+            texts = continue_texts(model, begun, words[at], sampling=sampling, seed=seed)
+            columns = zip(texts, classes[at].tolist(), begun, words[at].tolist(), strict=True)
+            names = ("text", "label", "prompt", "words")
+            _write(part, [dict(zip(names, row, strict=True), seed=seed) for row in columns])
+            say(f"generated {min(start + size, len(order)):,} of {len(order):,} texts")
+        rows += [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    table = pa.Table.from_pylist(rows)
+    for key, value in asdict(generation.sampling).items():
+        table = table.append_column(key, pa.array([value] * len(rows)))
+    return table
+
+
+def _assignments(
+    prompts: Mapping[str, Sequence[str]], training_lengths: np.ndarray, generation: Generation
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Class, opening and number of words of every text to be written."""
     labels = list(prompts)
     draw = np.random.default_rng((generation.seed, 0))
     classes = np.repeat(np.arange(len(labels)), generation.per_class)
@@ -137,40 +164,7 @@ def write_samples(
         draw=draw,
     )
     # No text is shorter than its opening with one word more.
-    words = np.maximum(words, [len(prompt.split()) + 1 for prompt in chosen])
-    # Texts of one length end together.
-    order = np.argsort(words, kind="stable")
-    size = generation.batch_rows
-    rows: list[dict[str, Any]] = []
-    for number, start in enumerate(range(0, len(order), size)):
-        part = parts / f"{number:05d}.jsonl"
-        at = order[start : start + size]
-        if not part.is_file():
-            seed = int(np.random.SeedSequence((generation.seed, number)).generate_state(1)[0])
-            texts = continue_texts(
-                model,
-                [chosen[i] for i in at],
-                words[at],
-                sampling=generation.sampling,
-                seed=seed,
-            )
-            made = [
-                {
-                    "text": text,
-                    "label": int(classes[i]),
-                    "prompt": chosen[i],
-                    "words": int(words[i]),
-                    "seed": seed,
-                }
-                for text, i in zip(texts, at, strict=True)
-            ]
-            _write(part, made)
-            say(f"generated {min(start + size, len(order)):,} of {len(order):,} texts")
-        rows += [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
-    table = pa.Table.from_pylist(rows)
-    for key, value in asdict(generation.sampling).items():
-        table = table.append_column(key, pa.array([value] * len(rows)))
-    return table
+    return classes, chosen, np.maximum(words, [len(prompt.split()) + 1 for prompt in chosen])
 
 
 def _write(part: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,7 @@ from pennyweight.lab.generate import Generation, adapted_model, load_prompts, wr
 from pennyweight.lab.manifest import Made, make_once
 from pennyweight.lab.sampling import Sampling, length_fit
 from pennyweight.recipe import Recipe
+from pennyweight.recipe.lab import Generate
 
 __all__ = ["generate_rows"]
 
@@ -52,61 +53,85 @@ def generate_rows(
         "target": fingerprint_of(splits.target),
         "held_out": [fingerprint_of(table) for table in held_out],
     }
-    target = splits.target
+    target, texts = splits.target["text"][:], rows["text"][:]
+    labelled = (texts, np.asarray(rows["label"][:]))
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        model, key = adapted_model(
-            how.model,
-            target["text"][:],
-            epochs=how.epochs,
-            learning_rate=how.learning_rate,
-            seed=recipe.seed,
-            cache=cache_directory() / "language-models",
-            say=say,
-        )
-        generation = Generation(
-            per_class=how.per_class,
-            lengths=how.lengths,
-            longest=how.longest,
-            sampling=Sampling(how.temperature, how.top_k, how.top_p, how.repetition_penalty),
-            batch_rows=how.batch_rows,
-            seed=recipe.seed,
-        )
-        texts, classes = rows["text"][:], np.asarray(rows["label"][:])
-        named = json.dumps([parameters, key], sort_keys=True)
-        parts = hashlib.sha256(named.encode()).hexdigest()[:32]
-        samples = write_samples(
-            model,
-            prompts,
-            np.array([len(text.split()) for text in texts]),
-            generation,
-            parts=cache_directory() / "generated" / parts,
-            say=say,
-        )
-        made = samples.column("text").to_pylist()
-        wanted = samples.column("label").to_numpy()
-        alive, died = pass_gates(
-            made,
-            wanted,
-            judge=tfidf_judge(texts, classes) if how.gates.judge == "tf-idf" else None,
-            confidence=how.gates.confidence,
-            similarity=how.gates.similarity,
-            parents=texts,
-            protected=chain.from_iterable(table["text"] for table in held_out),
-            words=how.gates.copied_words,
-        )
-        asked = samples.column("words").to_numpy()
-        fit = length_fit(asked, np.array([len(text.split()) for text in made]))
-        for gate, count in died.items():
-            say(f"gate {gate}: {count:,} of {len(made):,} texts died")
-        return samples.filter(pa.array(alive)), {
-            "labels": list(labels),
-            "written": len(made),
-            "died": died,
-            "alive": counts_by_class(wanted[alive], labels),
-            "length_fit": fit,
-        }
+        samples = _write(recipe, how, prompts, target, texts, parameters, say)
+        protected = chain.from_iterable(table["text"] for table in held_out)
+        return _judge(samples, how, labels, labelled, protected, say)
 
     made = make_once(cache_directory() / "generated", parameters, make)
     say(f"generated rows: {made.rows.num_rows:,} of {made.manifest['written']:,} passed the gates")
     return made
+
+
+def _write(
+    recipe: Recipe,
+    how: Generate,
+    prompts: Mapping[str, Sequence[str]],
+    target: Sequence[str],
+    texts: Sequence[str],
+    parameters: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> pa.Table:
+    """All texts, before the gates."""
+    model, key = adapted_model(
+        how.model,
+        target,
+        epochs=how.epochs,
+        learning_rate=how.learning_rate,
+        seed=recipe.seed,
+        cache=cache_directory() / "language-models",
+        say=say,
+    )
+    generation = Generation(
+        per_class=how.per_class,
+        lengths=how.lengths,
+        longest=how.longest,
+        sampling=Sampling(how.temperature, how.top_k, how.top_p, how.repetition_penalty),
+        batch_rows=how.batch_rows,
+        seed=recipe.seed,
+    )
+    named = json.dumps([parameters, key], sort_keys=True)
+    parts = hashlib.sha256(named.encode()).hexdigest()[:32]
+    return write_samples(
+        model,
+        prompts,
+        np.array([len(text.split()) for text in texts]),
+        generation,
+        parts=cache_directory() / "generated" / parts,
+        say=say,
+    )
+
+
+def _judge(
+    samples: pa.Table,
+    how: Generate,
+    labels: Sequence[str],
+    labelled: tuple[Sequence[str], np.ndarray],
+    protected: Iterable[str],
+    say: Callable[[str], None],
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The texts that live, and what the manifest says of all."""
+    made, wanted = samples.column("text").to_pylist(), samples.column("label").to_numpy()
+    alive, died = pass_gates(
+        made,
+        wanted,
+        judge=tfidf_judge(*labelled) if how.gates.judge == "tf-idf" else None,
+        confidence=how.gates.confidence,
+        similarity=how.gates.similarity,
+        parents=labelled[0],
+        protected=protected,
+        words=how.gates.copied_words,
+    )
+    asked = samples.column("words").to_numpy()
+    for gate, count in died.items():
+        say(f"gate {gate}: {count:,} of {len(made):,} texts died")
+    return samples.filter(pa.array(alive)), {
+        "labels": list(labels),
+        "written": len(made),
+        "died": died,
+        "alive": counts_by_class(wanted[alive], labels),
+        "length_fit": length_fit(asked, np.array([len(text.split()) for text in made])),
+    }
