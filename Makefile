@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint types check bench bench-gpu bench-ingest clean
+.PHONY: setup demo test test-slow lint types check bench bench-gpu bench-ingest bench-lab clean
 
 setup: $(READY)
 
@@ -45,6 +45,9 @@ bench-gpu: setup
 
 bench-ingest: setup
 	$(BIN)/python benchmarks/ingest_memory.py
+
+bench-lab: setup
+	$(BIN)/python benchmarks/lab_memory.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -5,6 +5,7 @@ A filter is one entry in `FILTERS`: a function from texts, labels and its own op
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -66,7 +67,7 @@ def _duplicates(texts: Sequence[str], labels: np.ndarray, *, seed: int) -> Mask:
     seen: set[bytes] = set()
     kept = np.ones(len(texts), dtype=bool)
     for at, text in enumerate(texts):
-        key = folded(text).encode()
+        key = hashlib.blake2b(folded(text).encode(), digest_size=16).digest()
         kept[at] = key not in seen
         seen.add(key)
     return kept

@@ -28,7 +28,9 @@ class Row(Section):
     name: str = Field(min_length=1, description="what the table calls it")
     recipe: str | None = Field(None, description="another recipe than the study's")
     set: tuple[str, ...] = Field(
-        (), strict=False, description='overrides, each as "key.path=value"'
+        (),
+        strict=False,
+        description='overrides, each as "key.path=value"; {seed} stands for the run\'s seed',
     )
 
 
@@ -109,6 +111,7 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
                 f"seed={seed}",
                 f"name={json.dumps(row.name)}",
             ]
+            given = [override.replace("{seed}", str(seed)) for override in given]
             recipes.append(load_recipe(row.recipe or table.recipe, overrides=given))
         variations.append(Variation(row.name, tuple(recipes)))
     return Study(name, table.summary, table.seeds, tuple(variations))
