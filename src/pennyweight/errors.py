@@ -8,7 +8,8 @@ PennyweightError                the message is for the user: one line, no traceb
 ├── BudgetError                 a plan over its budget, or a count that does not add up
 ├── TrainingError               training that cannot start or go on
 │   └── NonFiniteLossError      a loss that is NaN or infinite
-└── RunError                    a run directory or adapter that cannot be read or written
+├── RunError                    a run directory or adapter that cannot be read or written
+└── ReportError                 a report that cannot be made
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "NonFiniteLossError",
     "PennyweightError",
     "RecipeError",
+    "ReportError",
     "RunError",
     "TrainingError",
     "UnsafePickleError",
@@ -60,3 +62,7 @@ class NonFiniteLossError(TrainingError):
 
 class RunError(PennyweightError):
     """A run directory or adapter that cannot be read or written."""
+
+
+class ReportError(PennyweightError):
+    """A report that cannot be made, or that is over its limit of pages."""

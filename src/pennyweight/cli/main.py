@@ -16,9 +16,11 @@ from pennyweight.cli import (
     plan,
     predict,
     recipes,
+    report,
     study,
     submit,
     train,
+    ui,
 )
 from pennyweight.errors import PennyweightError
 
@@ -41,6 +43,8 @@ for verb in (
     merge,
     inspect,
     study,
+    report,
+    ui,
     recipes,
     methods,
     doctor,

@@ -62,6 +62,11 @@ class Splits:
     target: datasets.Dataset | None = None
 
     @property
+    def labelled(self) -> dict[str, datasets.Dataset]:
+        """What is measured: validation and the held-out sets."""
+        return {"validation": self.validation, **self.held_out}
+
+    @property
     def leaks(self) -> tuple[str, ...]:
         """In words, what makes the held-out sets no fair test: rows chosen or trained on."""
         return tuple(

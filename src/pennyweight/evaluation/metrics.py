@@ -19,7 +19,14 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-__all__ = ["ClassMetrics", "Metrics", "expected_calibration_error", "measure", "wilson_interval"]
+__all__ = [
+    "Bin",
+    "ClassMetrics",
+    "Metrics",
+    "expected_calibration_error",
+    "measure",
+    "wilson_interval",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,15 @@ class ClassMetrics:
     precision: float
     recall: float
     f1: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Rows whose confidence lies in one bin of a reliability diagram; means in 0..1."""
+
+    confidence: float
+    accuracy: float
     rows: int
 
 
@@ -47,6 +63,7 @@ class Metrics:
         ece: expected calibration error over equal-width bins of confidence.
         classes: per class.
         confusion: `[label][predicted]` counts.
+        reliability: the bins of the calibration error that have rows.
     """
 
     rows: int
@@ -58,6 +75,7 @@ class Metrics:
     ece: float
     classes: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
+    reliability: tuple[Bin, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the record and `--json`."""
@@ -110,6 +128,7 @@ def measure(
             tuple(int(n) for n in row)
             for row in confusion_matrix(labels, predicted, labels=classes)
         ),
+        reliability=_reliability(probabilities, labels, bins=bins),
     )
 
 
@@ -127,8 +146,17 @@ def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, *, bins: int
 ) -> float:
     """Mean gap of confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+    found = _reliability(probabilities, labels, bins=bins)
+    return sum(abs(b.confidence - b.accuracy) * b.rows for b in found) / len(labels)
+
+
+def _reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int) -> tuple[Bin, ...]:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    found = []
+    for index in np.unique(bin_of):
+        inside = bin_of == index
+        mean, share = float(confidence[inside].mean()), float(right[inside].mean())
+        found.append(Bin(mean, share, int(inside.sum())))
+    return tuple(found)

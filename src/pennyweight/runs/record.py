@@ -12,9 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pennyweight.errors import RunError
 
-__all__ = ["RunRecord", "artifact_of", "load_record", "save_record", "write_atomically"]
+__all__ = [
+    "PREDICTIONS",
+    "RunRecord",
+    "artifact_of",
+    "load_record",
+    "save_record",
+    "write_atomically",
+]
 
 _FILE = "record.json"
+# Each labelled row's answer and label, by set.
+PREDICTIONS = "predictions.npz"
 
 
 class RunRecord(BaseModel):
@@ -40,6 +49,7 @@ class RunRecord(BaseModel):
     history: list[dict[str, Any]] = Field(default_factory=list)
     best: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    mistakes: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     target: dict[str, Any] = Field(default_factory=dict)
     correction: dict[str, Any] = Field(default_factory=dict)
     failure: str | None = None

@@ -305,11 +305,11 @@ class Run:
         where = f"the last good checkpoint is {self._latest}" if saved else "no checkpoint yet"
         return NonFiniteLossError(f"{error}; {where}; try a lower optimizer.learning_rate")
 
-    def finish(self, validation: Tokens, splits: Splits) -> RunRecord:
+    def finish(self, splits: Splits) -> RunRecord:
         """Prove the count, measure what was saved, and close the record."""
         # Every process proves, so that all of them return the whole record, or stop together.
         self._prove()
-        self._measure_saved(validation, splits)
+        self._measure_saved(splits)
         self._save(status="complete")
         return self.record
 
@@ -380,7 +380,7 @@ class Run:
         how = "as planned" if in_file == in_model else f"of the {in_model:,} that were trained"
         self.say(f"proved: {self.artifact.name} holds {in_file:,} parameters, {how}")
 
-    def _measure_saved(self, validation: Tokens, splits: Splits) -> None:
+    def _measure_saved(self, splits: Splits) -> None:
         """The only place where labels of the test are read: once, after everything is chosen.
 
         What is measured is the saved adapter, loaded as `pennyweight evaluate` loads it.
@@ -388,11 +388,11 @@ class Run:
         compute = self.compute.for_inference()
         model, feed = load_ready(self.recipe, self.base, self.artifact, compute=compute)
         measuring = Measuring(model, feed, compute, self.accelerator, self.recipe)
-        held_out = {name: self.tokens(rows) for name, rows in splits.held_out.items()}
         final = Final(
-            sets={"validation": validation, **held_out},
+            sets={n: self.tokens(rows) for n, rows in splits.labelled.items()},
             target=self.tokens(splits.target) if splits.target is not None else None,
             class_shares=self._class_shares,
+            texts={n: t["text"] for n, t in splits.labelled.items()},
         )
         found = measure_finally(
             measuring, final, recipe=self.recipe, artifact=self.artifact, say=self.say

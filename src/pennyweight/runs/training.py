@@ -71,7 +71,7 @@ def train(
         except NonFiniteLossError as error:
             raise run.explain(error) from None
         run.accelerator.wait_for_everyone()
-        return run.finish(validation, splits)
+        return run.finish(splits)
 
 
 def train_together(
@@ -118,7 +118,7 @@ def train_together(
             run.begin_adapters(tokens)
             run.prepare(len(tokens), cached)
         _fit(runs, Together([run.model for run in runs], first.feed), tokens, layers=layers)
-        return [run.finish(validation, splits) for run in runs]
+        return [run.finish(splits) for run in runs]
 
 
 def _fit(runs: Sequence[Run], group: Together, tokens: Tokens, *, layers: int | None) -> None:
