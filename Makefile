@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint types check bench bench-gpu bench-ingest bench-lab clean
+.PHONY: setup demo notebook report test test-slow lint types check bench bench-gpu bench-ingest bench-lab clean
 
 setup: $(READY)
 
@@ -19,6 +19,15 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	rm -rf runs/demo
 	$(BIN)/pennyweight train demo --out runs/demo
+
+# The demo's report: figures, a paper of at most four pages, and an executed notebook.
+report: setup
+	test -f runs/demo/record.json || $(MAKE) demo
+	$(BIN)/pennyweight report runs/demo --out report/demo
+
+notebook: setup
+	test -f runs/demo/record.json || $(MAKE) demo
+	$(BIN)/pennyweight report runs/demo --out report/demo --only notebook
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pennyweight.budget.methods import METHODS
 from pennyweight.report.facts import Facts, RunFacts
@@ -131,6 +132,12 @@ def _percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
+def _base(run: RunFacts) -> str:
+    """Its hub id, or the last part of a directory's name."""
+    reference = str(run.record.base["reference"])
+    return Path(reference).name if run.record.base["origin"] == "directory" else reference
+
+
 def _accuracy(run: RunFacts, name: str) -> str:
     metrics = run.record.metrics[name]
     low, high = metrics["accuracy_interval"]
@@ -142,7 +149,7 @@ def _abstract(facts: Facts) -> str:
     counts, classes = run.record.parameters, len(run.record.recipe["data"]["labels"])
     name = run.sets[0]
     return (
-        f"We adapt {run.record.base['reference']} to {classes} classes "
+        f"We adapt {_base(run)} to {classes} classes "
         f"under a budget of {counts['budget']:,} trainable parameters. The saved artifact holds "
         f"{counts['file']:,}. Accuracy on {name} is {_accuracy(run, name)}, "
         f"over {run.record.metrics[name]['rows']:,} rows."
@@ -158,7 +165,7 @@ def _overview(facts: Facts) -> tuple[Block, ...]:
     removed = record.data.get("removed_from_train", 0)
     found = [
         Text(
-            f"The base is {record.base['reference']}, frozen. Rows: {sets}. {removed} training "
+            f"The base is {_base(run)}, frozen. Rows: {sets}. {removed} training "
             "rows stood in a held-out set too and were taken out before training. The labelled "
             "test was read once, after everything had been chosen on validation."
         ),
