@@ -6,7 +6,7 @@ what `Text` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,7 +189,7 @@ def _methodology(facts: Facts, drawn: frozenset[str]) -> tuple[Block, ...]:
     rows = [
         ("adapter", f"{adapter['method']}: {what}"),
         ("targets", _targets(adapter)),
-        ("rank, alpha", f"{_short(adapter.get('rank'))}, {_short(adapter.get('alpha'))}"),
+        ("rank, alpha", f"{_spread(planned, 'rank')}, {_spread(planned, 'alpha')}"),
         ("head", str(adapter.get("head", "full"))),
         ("optimizer", f"{optimizer['method']}, rate {optimizer['learning_rate']:g}"),
         ("schedule", _schedule(optimizer["schedule"])),
@@ -224,10 +224,12 @@ def _targets(adapter: Mapping[str, object]) -> str:
     return "every linear layer" if targets == ["*"] else ", ".join(targets)
 
 
-def _short(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "by pattern"
-    return "none" if value is None else str(value)
+def _spread(matrices: Sequence[Mapping[str, float]], key: str) -> str:
+    """The one value that all adapters have, or the least and the most."""
+    values = sorted({matrix[key] for matrix in matrices if matrix[key] is not None})
+    if not values:
+        return "none"
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
 
 def _schedule(schedule: Mapping[str, object]) -> str:
