@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy.special import softmax
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pennyweight.errors import DataError, RecipeError
 from pennyweight.lab.manifest import write_made
@@ -124,6 +126,17 @@ def test_what_is_measured_with_a_correction_is_what_evaluate_gives(
     assert measured.nll == pytest.approx(record.metrics["test"]["nll"], abs=1e-5)
     correction = load_correction(tmp_path / "run" / "adapter")
     assert correction is not None
+    classifier = Classifier.load(tmp_path / "run")
+    classifier.merge(tmp_path / "merged")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    texts = [text for _, text in news(6, seed=3)]
+    batch = AutoTokenizer.from_pretrained(tmp_path / "merged")(
+        texts, padding=True, return_tensors="pt"
+    )
+    batch.pop("token_type_ids", None)
+    with torch.inference_mode():
+        found = torch.softmax(plain(**batch).logits, dim=1).numpy()
+    np.testing.assert_allclose(found, classifier.predict_probabilities(texts), atol=1e-5)
     assert record.target["predicted_shares"]["World"] > 0.9
     assert record.correction["predicted_shares_without"]["World"] < 0.9
 

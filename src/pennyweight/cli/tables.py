@@ -42,6 +42,8 @@ def plan_table(plan: Plan) -> None:
         f"trainable {plan.trainable_parameters:,} of {plan.budget:,} allowed ({share:.1%}); "
         f"total {plan.total_parameters:,}"
     )
+    if not plan.within_budget:
+        console.print("over budget, as full fine-tuning is: a teacher or baseline, no submission")
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -16,6 +16,12 @@ from pennyweight.report.facts import compare_runs
 
 __all__ = ["RunIndex", "make_server"]
 
+# The page brings all it needs, and asks nobody but this server.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:"
+)
+
 
 class RunIndex:
     """The runs below a folder; records are read again only when they have changed.
@@ -98,6 +104,56 @@ def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Server(ThreadingHTTPServer):
+    """What the handlers need to answer."""
+
+    def __init__(self, index: RunIndex, page: bytes, *, port: int) -> None:
+        self.index = index
+        self.page = page
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Three questions, one page."""
+
+    server: _Server
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        asked = {key: values[0] for key, values in parse_qs(url.query).items()}
+        index = self.server.index
+        try:
+            if url.path == "/":
+                self._answer(self.server.page, "text/html; charset=utf-8")
+            elif url.path == "/api/runs":
+                self._json({"folder": str(index.folder), "runs": index.summaries()})
+            elif url.path == "/api/run":
+                self._json(index.record(asked["path"]))
+            elif url.path == "/api/compare":
+                self._json(index.compare(asked["one"], asked["other"], asked["set"]))
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND)
+        except PennyweightError as error:
+            self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except KeyError as error:
+            self._json({"error": f"{error} is missing"}, HTTPStatus.BAD_REQUEST)
+
+    def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._answer(json.dumps(value).encode(), "application/json", status)
+
+    def _answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
+        """Say nothing on the terminal."""
+
+
 def make_server(folder: Path, *, port: int) -> ThreadingHTTPServer:
     """A server on this machine alone, not yet running.
 
@@ -110,52 +166,8 @@ def make_server(folder: Path, *, port: int) -> ThreadingHTTPServer:
     """
     if not folder.is_dir():
         raise ReportError(f"{folder}: no such directory; name the one that your runs stand in")
-    index = RunIndex(folder)
     page = (resources.files("pennyweight.report") / "page" / "index.html").read_bytes()
-
-    class Handler(BaseHTTPRequestHandler):
-        """Three questions, one page."""
-
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            asked = {key: values[0] for key, values in parse_qs(url.query).items()}
-            try:
-                if url.path == "/":
-                    self._answer(page, "text/html; charset=utf-8")
-                elif url.path == "/api/runs":
-                    self._json({"folder": str(index.folder), "runs": index.summaries()})
-                elif url.path == "/api/run":
-                    self._json(index.record(asked["path"]))
-                elif url.path == "/api/compare":
-                    self._json(index.compare(asked["one"], asked["other"], asked["set"]))
-                else:
-                    self.send_error(HTTPStatus.NOT_FOUND)
-            except PennyweightError as error:
-                self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-            except KeyError as error:
-                self._json({"error": f"{error} is missing"}, HTTPStatus.BAD_REQUEST)
-
-        def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
-            body = json.dumps(value).encode()
-            self._answer(body, "application/json", status)
-
-        def _answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.send_header(
-                "Content-Security-Policy",
-                "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-                "connect-src 'self'; img-src data:",
-            )
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
-            """Say nothing on the terminal."""
-
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return _Server(RunIndex(folder), page, port=port)
     except OSError as error:
         raise ReportError(f"--port {port}: {error.strerror}; name another, or 0 for any") from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pennyweight.errors import ReportError
 from pennyweight.report.content import make_content
-from pennyweight.report.facts import load_facts
+from pennyweight.report.facts import Facts, load_facts
 from pennyweight.report.figures import FIGURES, write_figures
 from pennyweight.report.notebook import write_notebook
 from pennyweight.report.prose import load_prose
@@ -69,12 +69,8 @@ def write_report(
     """
     paper, out = paper or Paper(), Path(out)
     _require("matplotlib")
-    facts, prose = load_facts(runs), load_prose(paper.prose)
-    for name in paper.without:
-        if name not in FIGURES:
-            raise ReportError(f"--without {name}: no such figure; there are {', '.join(FIGURES)}")
-    if paper.style is not None and not paper.style.is_file():
-        raise ReportError(f"--aaai-style {paper.style}: no such file; name your aaai24.sty")
+    facts = load_facts(runs)
+    _check(paper)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,24 +80,7 @@ def write_report(
     say(f"{len(drawn)} figures in {out / 'figures'}")
     written["figures"] = out / "figures"
     if "paper" in parts:
-        shown = {name: path for name, path in drawn.items() if name not in paper.without}
-        content = make_content(
-            facts,
-            title=paper.title or f"{facts.main.name}: text classification under a budget",
-            authors=paper.authors,
-            link=paper.link,
-            prose=prose,
-            drawn=frozenset(shown),
-        )
-        style = None
-        if paper.style is not None:
-            shutil.copy(paper.style, out)
-            style = paper.style.stem
-        pictures = {name: f"figures/{name}" for name in shown}
-        tex = latex(content, pictures, style=style)
-        (out / "paper.tex").write_text(tex, encoding="utf-8")
-        source = typst_source(content, {name: f"{path}.png" for name, path in pictures.items()})
-        pages = write_pdf(source, out / "paper.pdf")
+        pages = _write_paper(facts, paper, drawn, out)
         say(f"paper of {pages} pages in {out / 'paper.pdf'}")
         written |= {"paper": out / "paper.pdf", "latex": out / "paper.tex"}
     if "notebook" in parts:
@@ -109,6 +88,35 @@ def write_report(
         written["notebook"] = write_notebook(facts.main.path, out / "notebook.ipynb")
         say(f"notebook in {written['notebook']}")
     return written
+
+
+def _check(paper: Paper) -> None:
+    for name in paper.without:
+        if name not in FIGURES:
+            raise ReportError(f"--without {name}: no such figure; there are {', '.join(FIGURES)}")
+    if paper.style is not None and not paper.style.is_file():
+        raise ReportError(f"--aaai-style {paper.style}: no such file; name your aaai24.sty")
+    load_prose(paper.prose)
+
+
+def _write_paper(facts: Facts, paper: Paper, drawn: Mapping[str, Path], out: Path) -> int:
+    """LaTeX's source, Typst's source and the PDF; its pages."""
+    shown = [name for name in drawn if name not in paper.without]
+    content = make_content(
+        facts,
+        title=paper.title or f"{facts.main.name}: text classification under a budget",
+        authors=paper.authors,
+        link=paper.link,
+        prose=load_prose(paper.prose),
+        drawn=frozenset(shown),
+    )
+    if paper.style is not None:
+        shutil.copy(paper.style, out)
+    pictures = {name: f"figures/{name}" for name in shown}
+    tex = latex(content, pictures, style=paper.style.stem if paper.style else None)
+    (out / "paper.tex").write_text(tex, encoding="utf-8")
+    source = typst_source(content, {name: f"{path}.png" for name, path in pictures.items()})
+    return write_pdf(source, out / "paper.pdf")
 
 
 def _require(module: str) -> None:

@@ -22,6 +22,7 @@ from pennyweight.data.clean import cleaner
 from pennyweight.data.splits import fingerprint_of
 from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.device import Compute, choose_compute
+from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predict import predict_both, predict_features, predict_logits
@@ -204,13 +205,24 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in fp32, labels included.
 
+        A correction for one prior is folded into the output layer.
+
         Raises:
-            RunError: the directory is not empty.
+            RunError: the directory is not empty, or a correction has two groups.
         """
         directory = Path(directory)
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: not empty; name a new directory")
+        correction = load_correction(self._adapter)
+        if correction is not None and correction.direction is not None:
+            raise RunError(
+                f"{self._adapter}: corrects the class shares of two groups of texts, which no plain "
+                'model can; train with --set \'transduction.prior.groups="one"\' to merge it'
+            )
         model = _load_merged(self.recipe, self._base, self._adapter, attention="eager")
+        if correction is not None:
+            output = layout_of(model, labels=len(self.labels)).head_output.name
+            correction.fold_into(output_layer_of(model, output))
         save_merged(model, directory, tokenizer=self._tokenizer)
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from pennyweight.errors import RunError
 from pennyweight.evaluation.shift import (
@@ -63,6 +65,13 @@ class Correction:
             groups = self.groups_of(features)
         corrected = correct_logits(calibrated, source=self.source, prior=self.priors[groups])
         return corrected.astype(np.float32)
+
+    def fold_into(self, layer: nn.Linear) -> None:
+        """Let a layer that gives the logits give corrected ones; for one group."""
+        shift = correct_logits(np.zeros_like(self.source), source=self.source, prior=self.priors[0])
+        with torch.no_grad():
+            layer.weight.div_(self.temperature)
+            layer.bias.div_(self.temperature).add_(torch.from_numpy(shift).to(layer.bias))
 
     def groups_of(self, features: np.ndarray) -> np.ndarray:
         """0 for what looks like training text, 1 for what does not."""

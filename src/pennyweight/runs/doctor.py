@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from importlib import resources
 
 from pennyweight.base import locate
+from pennyweight.data.wordnet import open_wordnet
 from pennyweight.engine.device import choose_compute
 from pennyweight.environment import cache_directory, describe_environment
-from pennyweight.errors import PennyweightError
+from pennyweight.errors import DataError, PennyweightError
 from pennyweight.hub import unreachable
 
 __all__ = ["Check", "doctor"]
@@ -17,6 +18,10 @@ __all__ = ["Check", "doctor"]
 # Extras, what they are for, and the module that shows whether they are there.
 _EXTRAS = {
     "onnx": ("--backend onnx", "onnxruntime"),
+    "quantization": ("base.quantization", "bitsandbytes"),
+    "lab": ("synonyms, stemming, label noise", "cleanlab"),
+    "report": ("paper, notebook, figures", "typst"),
+    "mlflow": ("report --mlflow", "mlflow"),
     "wandb": ("curves on Weights & Biases", "wandb"),
 }
 _SAMPLE = ("train", "validation", "test", "shifted")
@@ -43,6 +48,7 @@ def doctor() -> list[Check]:
         _hub(),
         _sample(),
         Check("cache", True, str(cache_directory())),
+        _wordnet(),
     ]
     for extra, (purpose, module) in _EXTRAS.items():
         works = importlib.util.find_spec(module) is not None
@@ -65,6 +71,15 @@ def _hub() -> Check:
         return Check("hub", True, "reachable")
     how = "use --set base.name=embedded or a local directory, or restore the network"
     return Check("hub", False, reason, how)
+
+
+def _wordnet() -> Check:
+    try:
+        open_wordnet(None)
+    except DataError as error:
+        found, _, how = str(error).partition("; ")
+        return Check("WordNet", False, found, how)
+    return Check("WordNet", True, "found")
 
 
 def _sample() -> Check:
