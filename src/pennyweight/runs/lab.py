@@ -48,6 +48,12 @@ class Prepared:
     facts: list[dict[str, Any]] = field(default_factory=list)
     transductive: list[str] = field(default_factory=list)
 
+    def class_shares(self, classes: int) -> np.ndarray:
+        """Share of each class among the labelled rows, float64 `[classes]`."""
+        labels = np.asarray(self.rows["label"][:])
+        counts = np.bincount(labels[labels >= 0], minlength=classes)
+        return np.asarray(counts / counts.sum(), dtype=np.float64)
+
 
 def prepare_rows(
     recipe: Recipe, splits: Splits, *, out: Path, say: Callable[[str], None]
@@ -100,6 +106,8 @@ def prepare_rows(
     if use is not None and use.density_ratio is not None and splits.target is not None:
         weights = density_weights(recipe, joined, splits.target, facts=facts, say=say)
         transductive.append("training rows weighted towards the target")
+    if use is not None and use.prior is not None:
+        transductive.append("class shares estimated on the target")
     return Prepared(joined, weights, smoothing, facts, transductive)
 
 

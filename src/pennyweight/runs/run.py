@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 
 from pennyweight.base import BaseModel
@@ -54,6 +53,8 @@ from pennyweight.runs.setup import (
 )
 
 __all__ = ["Run"]
+
+_SECONDS_BETWEEN_SAVES = 2.0
 
 
 class Run:
@@ -146,15 +147,10 @@ class Run:
 
     def note_rows(self, prepared: Prepared) -> None:
         """Record and tell what was made of the training rows."""
-        transductive = list(prepared.transductive)
-        if self.recipe.transduction and self.recipe.transduction.prior:
-            transductive.append("class shares estimated on the target")
-        labels = np.asarray(prepared.rows["label"][:])
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.recipe.data.labels))
-        self._class_shares = counts / counts.sum()
+        self._class_shares = prepared.class_shares(len(self.recipe.data.labels))
         facts = {"lab": {"rows": len(prepared.rows), "steps": prepared.facts}}
-        self._save(data=self.record.data | facts, transductive=transductive)
-        for use in transductive:
+        self._save(data=self.record.data | facts, transductive=prepared.transductive)
+        for use in prepared.transductive:
             self.say(f"TRANSDUCTIVE: {use}")
 
     def build(self) -> None:
@@ -370,6 +366,9 @@ class Run:
         entry = {key: value for key, value in asdict(step).items() if value is not None}
         self.record.history.append(entry)
         self.accelerator.log(curves_of(step), step=step.step)
+        # Those who watch the record see the curves grow.
+        if time.perf_counter() - self.began - self.record.seconds > _SECONDS_BETWEEN_SAVES:
+            self._save()
         if step.stop:
             self.say(f"stopped after step {step.step}: {step.stop}")
 

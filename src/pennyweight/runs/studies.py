@@ -38,6 +38,7 @@ class StudyRow:
         interval: 95 % interval of the mean by set, over seeds; None for one seed.
         p: of the paired t-test against the first row by set, over the seeds both have; None where
             it says nothing.
+        predicted_shares: of each class in the unlabelled target, mean over seeds; empty without one.
         parameters: trained.
         seconds: mean of a run.
         peak_memory_bytes: largest of the runs.
@@ -52,6 +53,7 @@ class StudyRow:
     deviation: dict[str, float | None]
     interval: dict[str, tuple[float, float] | None]
     p: dict[str, float | None]
+    predicted_shares: dict[str, float]
     parameters: int
     seconds: float
     peak_memory_bytes: int
@@ -137,12 +139,18 @@ def _row(
         },
         interval={s: mean_interval(values) for s, values in accuracies.items()},
         p=p,
+        predicted_shares=_mean_shares(list(records.values())),
         parameters=max((r.parameters["model"] for r in records.values()), default=0),
         seconds=float(np.mean([r.seconds for r in records.values()])) if records else 0.0,
         peak_memory_bytes=max((r.peak_memory_bytes for r in records.values()), default=0),
         leaks=sorted({leak for record in records.values() for leak in record.leaks}),
         failures=failures,
     )
+
+
+def _mean_shares(records: Sequence[RunRecord]) -> dict[str, float]:
+    told = [record.target["predicted_shares"] for record in records if record.target]
+    return {name: float(np.mean([shares[name] for shares in told])) for name in told[0]} if told else {}
 
 
 def _accuracy(record: RunRecord, name: str) -> float:
