@@ -4,8 +4,9 @@
     python benchmarks/baseline_tfidf.py --train TRAIN --test TEST
     python benchmarks/baseline_tfidf.py --study STUDY --set KEY=VALUE ...
 
-Prints JSON: accuracy with its 95 % interval on every test named; with a study, on the very rows that
-each seed of its first row trains and is measured on, and the classes' shares predicted of its target.
+Prints JSON: accuracy with its 95 % interval on every test named; with a study, on the very rows
+that each seed of its first row trains and is measured on, and the shares of the classes that it
+predicts for the study's target.
 """
 
 from __future__ import annotations
