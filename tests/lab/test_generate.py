@@ -177,6 +177,24 @@ def test_gates_count_their_dead() -> None:
     assert alive.sum() + sum(died.values()) == len(texts)
 
 
+def test_a_planted_near_duplicate_of_an_evaluation_text_is_caught() -> None:
+    held_out = "goal for the home side in the last week of a long season says the coach"
+    words = held_out.split()
+    words[6:6] = ["very"]
+    alive, died = pass_gates(
+        [" ".join(words), "an orbit nobody has seen"],
+        np.array([1, 3]),
+        judge=None,
+        confidence=0.5,
+        similarity=0.7,
+        parents=[],
+        protected=[held_out],
+        words=15,
+    )
+    assert alive.tolist() == [False, True]
+    assert died == {"copied": 0, "near duplicate": 1}
+
+
 def test_made_rows_are_made_once_and_a_changed_file_is_noticed(tmp_path: Path) -> None:
     import pyarrow as pa
 

@@ -248,6 +248,9 @@ def test_the_target_may_be_the_tests_own_texts_without_leaking_a_label(
     assert splits.target is not None
     assert set(splits.target["label"]) == {-1}
     assert len(splits.target) == 12
+    (told,) = [found for found in splits.overlaps if found.one == "target"]
+    assert (told.other, told.exact) == ("test", 12)
+    assert splits.leaks == ()
     plain = train(recipe, out=tmp_path / "run")
     assert Classifier.load(tmp_path / "run").predict([texts[0][1]])[0] in LABELS
     assert plain.target["rows"] == 12

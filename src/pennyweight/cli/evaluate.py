@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
     quiet_libraries()
-    from pennyweight.cli.tables import headline, metrics_table
+    from pennyweight.cli.tables import headline, marks, metrics_table
     from pennyweight.runs.record import load_record
     from pennyweight.runs.using import evaluate
 
@@ -44,11 +44,11 @@ def command(
         on_bad_row="set-aside" if skip_bad_rows else "stop",
         backend=backend.value,
     ).to_json()
-    leaks = load_record(run).leaks
+    record = load_record(run)
     if as_json:
-        print_json({**metrics, "leaks": leaks})
+        print_json({**metrics, "leaks": record.leaks, "transductive": record.transductive})
         return
     metrics_table(metrics)
-    for leak in leaks:
-        typer.echo(f"LEAKS: {leak}")
+    for mark in marks(record):
+        typer.echo(mark)
     typer.echo(headline(data, metrics, None))

@@ -11,9 +11,10 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pennyweight.budget import Plan
+    from pennyweight.runs.record import RunRecord
     from pennyweight.runs.studies import StudyRow
 
-__all__ = ["headline", "metrics_table", "plan_table", "show_table", "study_table"]
+__all__ = ["headline", "marks", "metrics_table", "plan_table", "show_table", "study_table"]
 
 _LAYER = re.compile(r"\.\d+\.")
 
@@ -62,7 +63,8 @@ def study_table(rows: Sequence[StudyRow]) -> None:
         header += [name, "95 %", "p"]
     shown = []
     for row in rows:
-        cells = [f"{row.name} (leaks)" if row.leaks else row.name, str(len(row.seeds))]
+        said = [word for word in ("leaks", "transductive") if getattr(row, word)]
+        cells = [f"{row.name} ({', '.join(said)})" if said else row.name, str(len(row.seeds))]
         for name in sets:
             interval = row.interval.get(name)
             p = row.p.get(name)
@@ -74,6 +76,14 @@ def study_table(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         for seed, reason in row.failures.items():
             Console(highlight=False).print(f"{row.name}, seed {seed}: failed: {reason}")
+
+
+def marks(record: RunRecord) -> list[str]:
+    """What must be said wherever a run's answers are shown."""
+    return [
+        *(f"LEAKS: {leak}" for leak in record.leaks),
+        *(f"TRANSDUCTIVE: {use}" for use in record.transductive),
+    ]
 
 
 def headline(name: str, metrics: Mapping[str, Any], parameters: Mapping[str, int] | None) -> str:

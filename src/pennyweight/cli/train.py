@@ -30,17 +30,15 @@ def command(
     loaded = load_recipe(recipe, overrides=given)
     quiet_libraries()
     from pennyweight.cli.progress import watcher
-    from pennyweight.cli.tables import headline
+    from pennyweight.cli.tables import headline, marks
     from pennyweight.runs.training import train
 
     with watcher(every=loaded.train.log_every) as watching:
         record = train(loaded, out=out, resume=resume, watcher=watching)
     for name, metrics in record.metrics.items():
         typer.echo(headline(name, metrics, None))
-    for leak in record.leaks:
-        typer.echo(f"LEAKS: {leak}")
-    for use in record.transductive:
-        typer.echo(f"TRANSDUCTIVE: {use}")
+    for mark in marks(record):
+        typer.echo(mark)
     counts = record.parameters
     typer.echo(
         f"trainable parameters {counts['file']:,} of {counts['budget']:,} allowed, "

@@ -75,7 +75,7 @@ class Splits:
             for found in self.overlaps
             if found.exact
             and found.other in self.held_out
-            and (found.one == "validation" or not self.removed)
+            and (found.one == "validation" or (found.one == "train" and not self.removed))
         )
 
 
@@ -136,6 +136,9 @@ def make_splits(
     overlaps = find_overlap("train", tables["train"], others, similarity=similarity)
     held = {name: tables[name] for name in held_out}
     overlaps += find_overlap("validation", tables["validation"], held, similarity=similarity)
+    if target is not None:
+        # Told, and no leak: no label comes with these texts.
+        overlaps += find_overlap("target", read["target"].table, held, similarity=similarity)
     tables["train"], removed = _without_overlap(tables["train"], overlaps, rule=overlap)
     if train_rows is not None and train_rows < len(tables["train"]):
         chosen = np.random.default_rng((seed, 1)).permutation(len(tables["train"]))[:train_rows]

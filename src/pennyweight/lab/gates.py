@@ -70,11 +70,13 @@ def pass_gates(
         labels: the classes they are meant for, int64 `[texts]`.
         judge: an independent classifier; None to let every text pass.
         confidence: probability of the intended class that it must give at least.
-        similarity: from which a text is a near duplicate of another one, or of a training text.
+        similarity: from which a text is a near duplicate of another one, of a training text, or of
+            a protected one.
         parents: training texts.
         protected: evaluation texts and others that none may copy.
         words: length of a run that counts as copied.
     """
+    known = list(protected)
     alive = np.ones(len(texts), dtype=bool)
     died: dict[str, int] = {}
 
@@ -82,13 +84,13 @@ def pass_gates(
         died[gate] = int((alive & fails).sum())
         alive[fails] = False
 
-    close("copied", copied(texts, protected, words=words))
+    close("copied", copied(texts, known, words=words))
     if judge is not None:
         given = judge(texts)[np.arange(len(texts)), labels]
         close("another class", given < confidence)
     living = np.flatnonzero(alive)
     near = near_duplicates(
-        [texts[at] for at in living.tolist()], similarity=similarity, others=parents
+        [texts[at] for at in living.tolist()], similarity=similarity, others=[*parents, *known]
     )
     fails = np.zeros(len(texts), dtype=bool)
     fails[living] = near

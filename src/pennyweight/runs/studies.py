@@ -43,6 +43,7 @@ class StudyRow:
         seconds: mean of a run.
         peak_memory_bytes: largest of the runs.
         leaks: what the runs say of rows that stand in two sets; such a row is no fair comparison.
+        transductive: which uses the runs made of the target's text.
         failures: what stopped the runs that failed, by seed.
     """
 
@@ -58,6 +59,7 @@ class StudyRow:
     seconds: float
     peak_memory_bytes: int
     leaks: list[str]
+    transductive: list[str]
     failures: dict[str, str]
 
 
@@ -144,6 +146,7 @@ def _row(
         seconds=float(np.mean([r.seconds for r in records.values()])) if records else 0.0,
         peak_memory_bytes=max((r.peak_memory_bytes for r in records.values()), default=0),
         leaks=sorted({leak for record in records.values() for leak in record.leaks}),
+        transductive=sorted({use for record in records.values() for use in record.transductive}),
         failures=failures,
     )
 
