@@ -97,6 +97,7 @@ def _built(plan: Plan, kind: str = "roberta") -> dict[str, tuple[int, float]]:
         ({"targets": ("query", "value", "output.dense"), "rank": 2}, 796_420, 125_445_128),
         ({"method": "rsdora"}, 759_556, 125_408_264),
         ({"method": "adalora", "rank": 8, "options": ADALORA}, 888_772, 125_537_504),
+        ({"method": "loha", "rank": 4}, 888_580, 125_537_288),
     ],
 )
 def test_counts_of_roberta_base_are_those_published(

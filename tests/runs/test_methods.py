@@ -34,6 +34,7 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "lora-fa": {"rank": 2},
     "adalora": {"rank": 2, "target_rank": 1, **SHORT},
     "vera": {"rank": 2},
+    "loha": {"rank": 2},
 }
 
 
@@ -89,6 +90,7 @@ def test_a_method_trains_as_counted_and_reloads_in_plain_peft(
         "lora-fa": 2 * rows,
         "adalora": 2 * (rows + columns + 1),
         "vera": rows + 2,
+        "loha": 2 * 2 * (rows + columns),
     }[method]
     assert record.parameters["planned"] == 4 * expected + head
     _same_in_plain_peft(roberta, out)

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from peft import AdaLoraConfig, EvaConfig, LoraConfig, PeftConfig, TaskType, VeraConfig
+from peft import (
+    AdaLoraConfig,
+    EvaConfig,
+    LoHaConfig,
+    LoraConfig,
+    PeftConfig,
+    TaskType,
+    VeraConfig,
+)
 
 from pennyweight.budget.layout import Layout, WeightMatrix
 
@@ -167,6 +175,15 @@ def _vera(layout: Layout, choice: Choice) -> VeraConfig:
     )
 
 
+def _loha(layout: Layout, choice: Choice) -> LoHaConfig:
+    return LoHaConfig(
+        **_shared(layout, choice),
+        r=choice.adapted[0].rank,
+        alpha=choice.adapted[0].alpha,
+        rank_dropout=choice.dropout,
+    )
+
+
 def _with_magnitudes(matrix: WeightMatrix, rank: int) -> int:
     return matrix.low_rank_parameters(rank) + matrix.rows
 
@@ -236,6 +253,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 config=_vera,
                 paper="Kopiczko et al. 2023, VeRA, arXiv:2310.11454",
                 frozen=(".vera_A", ".vera_B"),
+                is_uniform=True,
+            ),
+            Method(
+                name="loha",
+                summary="W + (alpha / r) (B1 A1) * (B2 A2), multiplied elementwise",
+                formula="2 r (rows + columns)",
+                parameters=lambda matrix, rank: 2 * matrix.low_rank_parameters(rank),
+                config=_loha,
+                paper="Hyeon-Woo et al. 2022, FedPara, arXiv:2108.06098",
                 is_uniform=True,
             ),
         )

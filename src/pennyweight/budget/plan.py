@@ -322,7 +322,7 @@ def _fill(count: Any, budget: int) -> int:
 
 
 def _is_adapter_of(matrix: str, parameter: str) -> bool:
-    return f".{matrix}.lora_" in parameter or f".{matrix}.vera_" in parameter
+    return any(f".{matrix}.{kind}_" in parameter for kind in ("lora", "vera", "hada"))
 
 
 def _matrices(

@@ -119,10 +119,10 @@ def load_whole(directory: Path, *, attention: str) -> PreTrainedModel:
 
 def merge_adapter(model: peft.PeftModel) -> PreTrainedModel:
     """Fold the adapter into the base, in the base's dtype; the adapted model is used up."""
-    if model.peft_config["default"].peft_type != PeftType.VERA:
+    if model.peft_config["default"].peft_type not in (PeftType.VERA, PeftType.LOHA):
         merged: PreTrainedModel = model.merge_and_unload()
         return merged
-    # PEFT's own merging of VeRA stumbles over a head that is trained whole.
+    # PEFT's own merging of these stumbles over a head that is trained whole.
     inner: PreTrainedModel = model.get_base_model()
     for name, module in list(inner.named_modules()):
         if isinstance(module, BaseTunerLayer):

@@ -21,6 +21,7 @@ __all__ = [
     "Adapter",
     "FullAdapter",
     "Initialization",
+    "LohaAdapter",
     "LoraAdapter",
     "VeraAdapter",
 ]
@@ -109,6 +110,23 @@ class VeraAdapter(_Adapter):
     d_initial: PositiveFloat = Field(0.1, description="what d begins with")
 
 
+class LohaAdapter(_Adapter):
+    """`[adapter]`: W + (alpha / r) (B1 A1) * (B2 A2), elementwise (FedPara, arXiv:2108.06098).
+
+    `dropout` leaves out ranks.
+    """
+
+    method: Literal["loha"] = "loha"
+    rank: PositiveInt = Field(4, description="of each of the two products")
+    alpha: PositiveFloat = Field(4.0, description="strength")
+
+    @model_validator(mode="after")
+    def _no_bias(self) -> LohaAdapter:
+        if self.bias != "none":
+            raise ValueError(f'adapter.bias: given "{self.bias}"; allowed with loha: "none"')
+        return self
+
+
 class FullAdapter(Section):
     """`[adapter]`: none: every weight is trained, for a teacher or a baseline.
 
@@ -123,7 +141,7 @@ def _lora_unless_named(value: object) -> object:
 
 
 Adapter = Annotated[
-    LoraAdapter | AdaLoraAdapter | VeraAdapter | FullAdapter,
+    LoraAdapter | AdaLoraAdapter | VeraAdapter | LohaAdapter | FullAdapter,
     Field(discriminator="method"),
     BeforeValidator(_lora_unless_named),
 ]
