@@ -187,10 +187,10 @@ def _methodology(facts: Facts, drawn: frozenset[str]) -> tuple[Block, ...]:
     for matrix in planned:
         counted[matrix["kind"]] = counted.get(matrix["kind"], 0) + matrix["parameters"]
     rows = [
-        ("adapter", f"{adapter['method']}: {what}"),
+        ("adapter", f"{adapter['method']}: {what}{_cost(counted, adapter['method'])}"),
         ("targets", _targets(adapter)),
         ("rank, alpha", f"{_spread(planned, 'rank')}, {_spread(planned, 'alpha')}"),
-        ("head", str(adapter.get("head", "full"))),
+        ("head", f"{adapter.get('head', 'full')}{_cost(counted, 'head')}"),
         ("optimizer", f"{optimizer['method']}, rate {optimizer['learning_rate']:g}"),
         ("schedule", _schedule(optimizer["schedule"])),
         ("epochs, batch", f"{train['epochs']}, {train['batch_rows']} rows"),
@@ -222,6 +222,10 @@ def _targets(adapter: Mapping[str, object]) -> str:
     targets = adapter.get("targets", ["*"])
     assert isinstance(targets, list)  # noqa: S101 - as the record's recipe has it
     return "every linear layer" if targets == ["*"] else ", ".join(targets)
+
+
+def _cost(counted: Mapping[str, int], kind: str) -> str:
+    return f"; {counted[kind]:,} parameters" if kind in counted else ""
 
 
 def _spread(matrices: Sequence[Mapping[str, float]], key: str) -> str:
@@ -295,13 +299,33 @@ def _lessons(facts: Facts, drawn: frozenset[str]) -> tuple[Block, ...]:
         )
     )
     if facts.study is not None:
-        blocks.append(_study_table(facts, name))
+        blocks += [*_study_words(facts, name), _study_table(facts, name)]
     elif len(facts.runs) > 1:
         blocks.append(_runs_table(facts, name))
     for figure in ("comparison", "spending"):
         if figure in drawn:
             blocks.append(Figure(figure, FIGURES[figure][0]))
     return tuple(blocks)
+
+
+def _study_words(facts: Facts, name: str) -> list[Block]:
+    """What stands out in the study, with its test against the first row."""
+    assert facts.study is not None  # noqa: S101 - asked for only then
+    rows = [row for row in facts.study["rows"] if name in row["mean"]]
+    if len(rows) < 2:
+        return []
+    first, best = rows[0], max(rows, key=lambda row: row["mean"][name])
+    if best is first:
+        return [Text(f"In the study no row is more accurate on {name} than {first['name']}.")]
+    gain = 100 * (best["mean"][name] - first["mean"][name])
+    p = best["p"].get(name)
+    told = f"paired test over seeds: p = {p:.3f}" if p is not None else "too few seeds for a test"
+    return [
+        Text(
+            f"In the study {best['name']} is the most accurate on {name}, {gain:.2f} points above "
+            f"{first['name']} ({told})."
+        )
+    ]
 
 
 def _study_table(facts: Facts, name: str) -> Table:
