@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report test test-slow lint types check bench bench-gpu bench-ingest bench-lab clean
+.PHONY: setup demo notebook report test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui clean
 
 setup: $(READY)
 
@@ -54,6 +54,10 @@ bench-gpu: setup
 
 bench-ingest: setup
 	$(BIN)/python benchmarks/ingest_memory.py
+
+bench-ui: setup
+	test -f runs/demo/record.json || $(MAKE) demo
+	$(BIN)/python benchmarks/ui.py runs/demo
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py
