@@ -50,9 +50,17 @@ def test_training_lowers_perplexity_and_is_repeatable(tmp_path: Path) -> None:
     np.testing.assert_allclose(again, found[1], rtol=1e-5)
 
 
-def test_a_missing_model_says_how_to_train_one(tmp_path: Path) -> None:
+def test_a_missing_model_says_how_to_train_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match="pennyweight data language-model"):
         LanguageModel.load(tmp_path / "nothing")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("pennyweight.hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"cannot be reached \(HF_HUB_OFFLINE is set"):
+        LanguageModel.load("nobody/such-a-model")
+    with pytest.raises(DataError, match="neither a directory nor a hub id"):
+        LanguageModel.load("a b c")
 
 
 def test_too_little_text_is_an_error() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
@@ -25,10 +27,29 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pennyweight.errors import DataError
+from pennyweight.hub import unreachable
 
 __all__ = ["LanguageModel", "device_of_choice"]
 
 _END = "<|endoftext|>"
+_WAYS_ON = (
+    "name a directory with config.json, model.safetensors and tokenizer.json, or train one with: "
+    "pennyweight data language-model TEXTS --out DIR"
+)
+
+
+def _can_be_had(name: str) -> None:
+    """Say at once that a model is not here and the hub does not answer."""
+    if Path(name).expanduser().is_dir():
+        return
+    if name.startswith((".", "/", "~")):
+        raise DataError(f"language model {name}: no such directory; {_WAYS_ON}")
+    try:
+        is_cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
+        raise DataError(f"language model {name}: neither a directory nor a hub id") from None
+    if not is_cached and (reason := unreachable()) is not None:
+        raise DataError(f"language model {name}: the hub cannot be reached ({reason}); {_WAYS_ON}")
 
 
 def device_of_choice() -> str:
@@ -59,15 +80,14 @@ class LanguageModel:
         """
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+        _can_be_had(str(name))
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name), use_fast=True)
             model = AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32)
         except Exception as error:  # noqa: BLE001 - hub and tokenizer libraries raise many kinds
             reason = str(error).strip().splitlines()[0]
             raise DataError(
-                f"language model {name}: cannot be loaded: {reason}; name a directory with "
-                "config.json, model.safetensors and tokenizer.json, or train one with: pennyweight "
-                "data language-model TEXTS --out DIR"
+                f"language model {name}: cannot be loaded: {reason}; {_WAYS_ON}"
             ) from None
         return cls(model, tokenizer)
 
