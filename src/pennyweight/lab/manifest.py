@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,13 @@ def write_made(path: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            pq.write_table(rows, file)
-        Path(file.name).replace(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        pq.write_table(rows, part)
+        part.replace(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         told = {**manifest, "rows": rows.num_rows, "sha256": digest, "version": _VERSION}
         text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
-        part = path.with_name(path.name + ".manifest.part")
+        part = path.with_name(f".{path.name}.{os.getpid()}.manifest")
         part.write_text(text, encoding="utf-8")
         part.replace(_beside(path))
     except OSError as error:
