@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -133,12 +135,13 @@ def make_splits(
         )
     others = {name: table for name, table in tables.items() if name != "train"}
     say("looking for rows that stand in two sets")
-    overlaps = find_overlap("train", tables["train"], others, similarity=similarity)
+    cache = reading.cache / "overlaps"
+    overlaps = _overlaps("train", tables["train"], others, similarity, cache)
     held = {name: tables[name] for name in held_out}
-    overlaps += find_overlap("validation", tables["validation"], held, similarity=similarity)
+    overlaps += _overlaps("validation", tables["validation"], held, similarity, cache)
     if target is not None:
         # Told, and no leak: no label comes with these texts.
-        overlaps += find_overlap("target", read["target"].table, held, similarity=similarity)
+        overlaps += _overlaps("target", read["target"].table, held, similarity, cache)
     tables["train"], removed = _without_overlap(tables["train"], overlaps, rule=overlap)
     if train_rows is not None and train_rows < len(tables["train"]):
         chosen = np.random.default_rng((seed, 1)).permutation(len(tables["train"]))[:train_rows]
@@ -157,6 +160,32 @@ def make_splits(
         facts=facts,
         target=unlabelled.get("target"),
     )
+
+
+def _overlaps(
+    one: str,
+    rows: datasets.Dataset,
+    others: Mapping[str, datasets.Dataset],
+    similarity: float,
+    cache: Path,
+) -> list[Overlap]:
+    """`find_overlap`, once for the same rows: a study asks again for every one of its runs."""
+    told = [one, similarity, fingerprint_of(rows)]
+    told += [[name, fingerprint_of(table)] for name, table in others.items()]
+    path = cache / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.json"
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Overlap(**entry | {"exact_rows": np.array(entry["exact_rows"], dtype=np.int64)})
+            for entry in kept
+        ]
+    found = find_overlap(one, rows, others, similarity=similarity)
+    entries = [{**asdict(entry), "exact_rows": entry.exact_rows.tolist()} for entry in found]
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(entries), encoding="utf-8")
+    part.replace(path)
+    return found
 
 
 def fingerprint_of(table: datasets.Dataset) -> str:
