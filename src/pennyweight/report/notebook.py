@@ -50,7 +50,7 @@ def write_notebook(run: Path, path: Path) -> Path:
     }
     _use_this_interpreter()
     try:
-        NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+        NotebookClient(notebook, km=_kernel(), timeout=600).execute()
     except CellExecutionError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ReportError(f"{path}: a cell of the notebook fails: {reason}") from None
@@ -70,6 +70,14 @@ def _cell(text: str, told: Mapping[str, str]) -> Any:
     made: Any = v4
     new_cell = made.new_markdown_cell if kind == "markdown" else made.new_code_cell
     return new_cell(source.strip())
+
+
+def _kernel() -> Any:
+    """A kernel that is talked to through files where the system has such, not over the network."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    transport = "tcp" if sys.platform == "win32" else "ipc"
+    return AsyncKernelManager(kernel_name="python3", transport=transport)
 
 
 def _use_this_interpreter() -> None:
