@@ -12,6 +12,7 @@ from pennyweight.evaluation.shift import (
     confusion_of,
     correct_logits,
     estimate_prior,
+    match_shares,
     prior_by_confusion,
     prior_by_em,
     temperature_of,
@@ -67,6 +68,15 @@ def test_the_corrected_probabilities_are_those_of_bayes() -> None:
     found = softmax(correct_logits(logits, source=SOURCE, prior=SHIFTED), axis=1)
     expected = np.array([0.7, 0.2, 0.05, 0.05]) * SHIFTED
     np.testing.assert_allclose(found[0], expected / expected.sum())
+
+
+def test_stated_shares_are_met_by_the_mean_probabilities() -> None:
+    logits, _ = _rows(SHIFTED, 2000, seed=5)
+    wanted = np.array([0.4, 0.3, 0.2, 0.1])
+    shift = match_shares(logits, wanted)
+    np.testing.assert_allclose(softmax(logits + shift, axis=1).mean(axis=0), wanted, atol=1e-5)
+    same = softmax(logits, axis=1).mean(axis=0)
+    np.testing.assert_allclose(match_shares(logits, same), 0.0, atol=1e-4)
 
 
 def test_a_temperature_undoes_overconfidence() -> None:

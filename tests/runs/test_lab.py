@@ -138,6 +138,7 @@ def test_what_is_measured_with_a_correction_is_what_evaluate_gives(
         found = torch.softmax(plain(**batch).logits, dim=1).numpy()
     np.testing.assert_allclose(found, classifier.predict_probabilities(texts), atol=1e-5)
     assert record.target["predicted_shares"]["World"] > 0.9
+    assert record.correction["groups"][0]["prior"]["World"]["share"] == 0.97
     assert record.correction["predicted_shares_without"]["World"] < 0.9
 
 

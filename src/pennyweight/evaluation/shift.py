@@ -19,6 +19,7 @@ __all__ = [
     "confusion_of",
     "correct_logits",
     "estimate_prior",
+    "match_shares",
     "prior_by_confusion",
     "prior_by_em",
     "temperature_of",
@@ -158,6 +159,30 @@ def _bootstrap(
             for _ in range(_RESAMPLES)
         ]
     )
+
+
+def match_shares(
+    logits: np.ndarray, shares: np.ndarray, *, steps: int = 500, tolerance: float = 1e-6
+) -> np.ndarray:
+    """What to add to each class's logit so that mean probabilities are these shares, `[classes]`.
+
+    Unlike the estimates above, this assumes nothing of how the classes look; the shares must come
+    from somebody who knows them. Iterative scaling (Deming & Stephan 1940).
+
+    Args:
+        logits: calibrated, of the target's rows, `[rows, classes]`.
+        shares: wanted, 1 in all.
+        steps: at most.
+        tolerance: difference of a share at which they match.
+    """
+    shift = np.zeros(logits.shape[1])
+    for _ in range(steps):
+        mean = softmax(logits + shift, axis=1).mean(axis=0)
+        if np.abs(mean - shares).max() < tolerance:
+            break
+        shift += np.log(np.maximum(shares, 1e-6)) - np.log(np.maximum(mean, 1e-12))
+    found: np.ndarray = shift - shift.mean()
+    return found
 
 
 def correct_logits(logits: np.ndarray, *, source: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ class Prior(Section):
     method: Literal["em", "confusion", "stated"] = Field(
         "em",
         description="maximum likelihood (Saerens et al. 2002), the validation's confusion matrix "
-        "(arXiv:1802.03916), or the shares in `stated`",
+        "(arXiv:1802.03916), or mean probabilities brought to the shares in `stated`",
     )
     stated: dict[str, Fraction] = Field(
         default_factory=dict, description='share of each class, method = "stated"'

@@ -27,6 +27,7 @@ from pennyweight.evaluation.shift import (
     Estimate,
     correct_logits,
     estimate_prior,
+    match_shares,
     temperature_of,
 )
 
@@ -46,7 +47,8 @@ class Correction:
     Attributes:
         temperature: that calibrates the logits on validation.
         source: share of each class in the training rows.
-        priors: of each group, `[groups, classes]`.
+        priors: of each group, `[groups, classes]`; of shares that were stated, those that bring
+            the answers there.
         direction: `[hidden + 1]`, the discriminator's weights on features and its intercept;
             rows above 0 are of the second group. None for one group.
     """
@@ -113,9 +115,12 @@ def load_correction(directory: Path) -> Correction | None:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
+    """Some of the target's rows, their shares, and the prior that brings answers there."""
+
     name: str
     rows: np.ndarray
     estimate: Estimate
+    weights: np.ndarray
 
 
 def estimate_correction(
@@ -147,15 +152,16 @@ def estimate_correction(
     member = np.zeros(len(target[0]), dtype=np.int64)
     if groups == "discriminated":
         direction, member, area = _discriminate(features, target[1], seed=seed)
+    calibrated = target[0] / temperature
+    kinds = ("target",) if direction is None else ("like training", "unlike training")
     found = []
-    for number, name in enumerate(("like training", "unlike training")):
+    for number, name in enumerate(kinds):
         rows = np.flatnonzero(member == number)
-        if number == 1 and direction is None:
-            break
         if method == "stated":
-            prior = np.array([stated[label] for label in names])
-            estimate = Estimate(prior, prior, prior)
-        elif len(rows) < _FEWEST_ROWS:
+            wanted = np.array([stated[label] for label in names])
+            found.append(_stated(name, rows, calibrated[rows], wanted, source))
+            continue
+        if len(rows) < _FEWEST_ROWS:
             why = f"{len(rows)} rows are too few; at least {_FEWEST_ROWS} are needed"
             estimate = Estimate(source, source, source, why)
         else:
@@ -163,12 +169,12 @@ def estimate_correction(
                 method,
                 validation=logits / temperature,
                 labels=labels,
-                target=target[0][rows] / temperature,
+                target=calibrated[rows],
                 source=source,
                 seed=seed,
             )
-        found.append(_Group(name if direction is not None else "target", rows, estimate))
-    priors = np.stack([group.estimate.prior for group in found])
+        found.append(_Group(name, rows, estimate, estimate.prior))
+    priors = np.stack([group.weights for group in found])
     correction = Correction(temperature, source, priors, direction)
     return correction, {
         "method": method,
@@ -176,6 +182,14 @@ def estimate_correction(
         "area_under_curve": area,
         "groups": [_told(group, names) for group in found],
     }
+
+
+def _stated(
+    name: str, rows: np.ndarray, logits: np.ndarray, wanted: np.ndarray, source: np.ndarray
+) -> _Group:
+    """A group whose mean probabilities are to be the shares that somebody knows."""
+    weights = source * np.exp(match_shares(logits, wanted)) if len(rows) else source
+    return _Group(name, rows, Estimate(wanted, wanted, wanted), weights / weights.sum())
 
 
 def _told(group: _Group, names: Sequence[str]) -> dict[str, Any]:
