@@ -13,6 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import v4
+from traitlets.config import Config
 
 from pennyweight.errors import ReportError
 from pennyweight.runs.record import load_record
@@ -50,7 +51,7 @@ def write_notebook(run: Path, path: Path) -> Path:
     }
     _use_this_interpreter()
     try:
-        NotebookClient(notebook, km=_kernel(), timeout=600).execute()
+        NotebookClient(notebook, timeout=600, kernel_name="python3", config=_over_files()).execute()
     except CellExecutionError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ReportError(f"{path}: a cell of the notebook fails: {reason}") from None
@@ -72,12 +73,11 @@ def _cell(text: str, told: Mapping[str, str]) -> Any:
     return new_cell(source.strip())
 
 
-def _kernel() -> Any:
-    """A kernel that is talked to through files where the system has such, not over the network."""
-    from jupyter_client.manager import AsyncKernelManager
-
-    transport = "tcp" if sys.platform == "win32" else "ipc"
-    return AsyncKernelManager(kernel_name="python3", transport=transport)
+def _over_files() -> Config:
+    """The kernel is talked to through files where the system has such, not over the network."""
+    config = Config()
+    config.ConnectionFileMixin.transport = "tcp" if sys.platform == "win32" else "ipc"
+    return config
 
 
 def _use_this_interpreter() -> None:
