@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -70,21 +71,23 @@ def ingest_and_measure(path: Path, cache: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Writes the file, measures in a fresh process, prints JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run(
+    write: Callable[..., None], measure: Callable[[Path, Path], dict[str, float]], *, title: str
+) -> None:
+    """Write a CSV, measure it in a fresh process of the calling script, print JSON."""
+    parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure", nargs=2, metavar=("CSV", "CACHE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(ingest_and_measure(*map(Path, arguments.measure))))
+        print(json.dumps(measure(*map(Path, arguments.measure))))
         return
-    with tempfile.TemporaryDirectory(prefix="pennyweight-ingest-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pennyweight-") as folder:
         path = Path(folder) / "rows.csv"
-        write_rows(path, rows=arguments.rows, seed=arguments.seed)
+        write(path, rows=arguments.rows, seed=arguments.seed)
         measured = subprocess.run(
-            [sys.executable, __file__, "--measure", str(path), str(Path(folder) / "cache")],
+            [sys.executable, sys.argv[0], "--measure", str(path), str(Path(folder) / "cache")],
             check=True,
             capture_output=True,
             text=True,
@@ -94,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(write_rows, ingest_and_measure, title=__doc__.splitlines()[0])

@@ -9,16 +9,11 @@ process cleans, ingests and de-duplicates it. Prints one JSON object with what w
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
-from ingest_memory import resident_bytes
+from ingest_memory import resident_bytes, run
 
 _LABELS = ("World", "Sports", "Business", "Sci/Tech")
 _VOCABULARY = 20_000
@@ -87,23 +82,5 @@ def measure(path: Path, cache: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Write the file, measure in a fresh process, print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--measure", nargs=2, metavar=("CSV", "CACHE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.measure:
-        csv, cache = map(Path, arguments.measure)
-        print(json.dumps(measure(csv, cache)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        csv = Path(folder) / "rows.csv"
-        write_rows(csv, rows=arguments.rows, seed=arguments.seed)
-        command = [sys.executable, __file__, "--measure", str(csv), str(Path(folder) / "cache")]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
-
-
 if __name__ == "__main__":
-    main()
+    run(write_rows, measure, title=__doc__.splitlines()[0])

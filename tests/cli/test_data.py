@@ -51,6 +51,18 @@ def test_overlap_counts_every_pair_of_sets() -> None:
     assert len(found) == 6
 
 
+def test_overlap_tells_of_rows_that_training_would_remove(tmp_path: Path) -> None:
+    rows = [(f"{word} number {n} of the news", n % 4) for n, word in enumerate("abcdefgh" * 6)]
+    for name, part in (("train", rows), ("test", [rows[3], ("quite another text here", 1)])):
+        lines = "".join(f"{text},{label}\n" for text, label in part)
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{lines}")
+    settings = [f"data.train={tmp_path}/train.csv", f"evaluate.test={tmp_path}/test.csv"]
+    flags = [part for setting in settings for part in ("--set", setting)]
+    found = json.loads(_run("overlap", "demo", *flags, "--json"))
+    exact = {(pair["rows_of"], pair["found_in"]): pair["exact"] for pair in found}
+    assert exact["train", "test"] + exact["validation", "test"] == 1
+
+
 def test_a_language_model_is_trained_and_writes_rows(tmp_path: Path) -> None:
     model = str(tmp_path / "lm")
     sizes = ["--layers", "1", "--width", "32", "--vocabulary", "600", "--epochs", "0.3"]

@@ -118,7 +118,7 @@ def test_a_student_told_what_its_teacher_thinks_comes_to_think_alike(
         recipe = _recipe(bert, sets, teacher, soft=0.0, **told)
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 6})})
         train(recipe, out=out)
-        mine, theirs = (Classifier.load(run).features(rows) for run in (out, teacher))
+        mine, theirs = (Classifier.load(run).both(rows)[1] for run in (out, teacher))
         return float(
             np.mean(
                 np.sum(mine * theirs, axis=1)

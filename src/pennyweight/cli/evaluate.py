@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
     quiet_libraries()
-    from pennyweight.cli.tables import headline, marks, metrics_table
+    from pennyweight.cli.tables import headline, metrics_table
     from pennyweight.runs.record import load_record
     from pennyweight.runs.using import evaluate
 
@@ -49,6 +49,6 @@ def command(
         print_json({**metrics, "leaks": record.leaks, "transductive": record.transductive})
         return
     metrics_table(metrics)
-    for mark in marks(record):
+    for mark in record.marks:
         typer.echo(mark)
     typer.echo(headline(data, metrics, None))

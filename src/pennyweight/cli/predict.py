@@ -31,7 +31,6 @@ def command(
 ) -> None:
     """Write label, confidence and probabilities of every row, labelled or not, as CSV."""
     quiet_libraries()
-    from pennyweight.cli.tables import marks
     from pennyweight.runs.record import load_record
     from pennyweight.runs.using import predict
 
@@ -42,6 +41,6 @@ def command(
         on_bad_row="set-aside" if skip_bad_rows else "stop",
         backend=backend.value,
     )
-    for mark in marks(load_record(run)):
+    for mark in load_record(run).marks:
         typer.echo(mark)
     typer.echo(f"{rows:,} rows in {out}")

@@ -29,11 +29,10 @@ def command(
 ) -> None:
     """Write a competition's submission: ID,Label, one row per input row, in order."""
     quiet_libraries()
-    from pennyweight.cli.tables import marks
     from pennyweight.runs.record import load_record
     from pennyweight.runs.using import submit
 
     rows = submit(run, source(data, file_format, text_column, None), out=out, backend=backend.value)
-    for mark in marks(load_record(run)):
+    for mark in load_record(run).marks:
         typer.echo(mark)
     typer.echo(f"{rows:,} rows in {out}")

@@ -11,10 +11,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pennyweight.budget import Plan
-    from pennyweight.runs.record import RunRecord
     from pennyweight.runs.studies import StudyRow
 
-__all__ = ["headline", "marks", "metrics_table", "plan_table", "show_table", "study_table"]
+__all__ = ["headline", "metrics_table", "plan_table", "show_table", "study_table"]
 
 _LAYER = re.compile(r"\.\d+\.")
 
@@ -76,14 +75,6 @@ def study_table(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         for seed, reason in row.failures.items():
             Console(highlight=False).print(f"{row.name}, seed {seed}: failed: {reason}")
-
-
-def marks(record: RunRecord) -> list[str]:
-    """What must be said wherever a run's answers are shown."""
-    return [
-        *(f"LEAKS: {leak}" for leak in record.leaks),
-        *(f"TRANSDUCTIVE: {use}" for use in record.transductive),
-    ]
 
 
 def headline(name: str, metrics: Mapping[str, Any], parameters: Mapping[str, int] | None) -> str:

@@ -30,14 +30,14 @@ def command(
     loaded = load_recipe(recipe, overrides=given)
     quiet_libraries()
     from pennyweight.cli.progress import watcher
-    from pennyweight.cli.tables import headline, marks
+    from pennyweight.cli.tables import headline
     from pennyweight.runs.training import train
 
     with watcher(every=loaded.train.log_every) as watching:
         record = train(loaded, out=out, resume=resume, watcher=watching)
     for name, metrics in record.metrics.items():
         typer.echo(headline(name, metrics, None))
-    for mark in marks(record):
+    for mark in record.marks:
         typer.echo(mark)
     counts = record.parameters
     typer.echo(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +15,10 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from pennyweight.data.clean import cleaner
-from pennyweight.data.ingest import Rows, Source, ingest
+from pennyweight.data.ingest import OnBadRow, Rows, Source, ingest
 from pennyweight.data.overlap import Overlap, find_overlap
 from pennyweight.errors import DataError
+from pennyweight.files import replacing
 
 __all__ = ["Reading", "Splits", "fingerprint_of", "make_splits", "read_rows"]
 
@@ -36,7 +37,7 @@ class Reading:
 
     labels: tuple[str, ...]
     clean: tuple[str, ...]
-    on_bad_row: Literal["stop", "set-aside"]
+    on_bad_row: OnBadRow
     cache: Path
     bad_rows: Path | None = None
 
@@ -133,45 +134,48 @@ def make_splits(
         tables["train"], tables["validation"] = _split(
             tables["train"], fraction=validation_fraction, seed=seed, labels=reading.labels
         )
-    others = {name: table for name, table in tables.items() if name != "train"}
+    if target is not None:
+        tables["target"] = read["target"].table
     say("looking for rows that stand in two sets")
-    cache = reading.cache / "overlaps"
-    overlaps = _overlaps("train", tables["train"], others, similarity, cache)
-    held = {name: tables[name] for name in held_out}
-    overlaps += _overlaps("validation", tables["validation"], held, similarity, cache)
+    fingerprints = {name: fingerprint_of(table) for name, table in tables.items()}
+    look = partial(
+        _overlaps, tables, fingerprints, similarity=similarity, cache=reading.cache / "overlaps"
+    )
+    overlaps = look("train", ["validation", *held_out]) + look("validation", list(held_out))
     if target is not None:
         # Told, and no leak: no label comes with these texts.
-        overlaps += _overlaps("target", read["target"].table, held, similarity, cache)
-    tables["train"], removed = _without_overlap(tables["train"], overlaps, rule=overlap)
-    if train_rows is not None and train_rows < len(tables["train"]):
-        chosen = np.random.default_rng((seed, 1)).permutation(len(tables["train"]))[:train_rows]
-        tables["train"] = tables["train"].select(np.sort(chosen))
-    unlabelled = {"target": read["target"].table} if target is not None else {}
-    facts = {
-        name: _facts(table, read.get(name, read["train"]))
-        for name, table in (tables | unlabelled).items()
-    }
+        overlaps += look("target", list(held_out))
+    left, removed = _without_overlap(tables["train"], overlaps, rule=overlap)
+    if train_rows is not None and train_rows < len(left):
+        chosen = np.random.default_rng((seed, 1)).permutation(len(left))[:train_rows]
+        left = left.select(np.sort(chosen))
+    if left is not tables["train"]:
+        tables["train"], fingerprints["train"] = left, fingerprint_of(left)
     return Splits(
         train=tables["train"],
         validation=tables["validation"],
-        held_out=held,
+        held_out={name: tables[name] for name in held_out},
         removed=removed,
         overlaps=tuple(overlaps),
-        facts=facts,
-        target=unlabelled.get("target"),
+        facts={
+            name: _facts(table, fingerprints[name], read.get(name, read["train"]))
+            for name, table in tables.items()
+        },
+        target=tables.get("target"),
     )
 
 
 def _overlaps(
+    tables: Mapping[str, datasets.Dataset],
+    fingerprints: Mapping[str, str],
     one: str,
-    rows: datasets.Dataset,
-    others: Mapping[str, datasets.Dataset],
+    others: Sequence[str],
+    *,
     similarity: float,
     cache: Path,
 ) -> list[Overlap]:
     """`find_overlap`, once for the same rows: a study asks again for every one of its runs."""
-    told = [one, similarity, fingerprint_of(rows)]
-    told += [[name, fingerprint_of(table)] for name, table in others.items()]
+    told = [one, similarity, fingerprints[one], *([name, fingerprints[name]] for name in others)]
     path = cache / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.json"
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -179,12 +183,12 @@ def _overlaps(
             Overlap(**entry | {"exact_rows": np.array(entry["exact_rows"], dtype=np.int64)})
             for entry in kept
         ]
-    found = find_overlap(one, rows, others, similarity=similarity)
+    among = {name: tables[name] for name in others}
+    found = find_overlap(one, tables[one], among, similarity=similarity)
     entries = [{**asdict(entry), "exact_rows": entry.exact_rows.tolist()} for entry in found]
     cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(entries), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(entries), encoding="utf-8")
     return found
 
 
@@ -243,12 +247,12 @@ def _without_overlap(
     return rows.select(kept), len(leaked)
 
 
-def _facts(table: datasets.Dataset, rows: Rows) -> dict[str, object]:
+def _facts(table: datasets.Dataset, fingerprint: str, rows: Rows) -> dict[str, object]:
     return {
         "source": rows.source,
         "format": rows.format,
         "rows": len(table),
         "rows_set_aside": rows.bad,
         "bad_rows_file": str(rows.bad_rows_file) if rows.bad_rows_file and rows.bad else None,
-        "fingerprint": fingerprint_of(table),
+        "fingerprint": fingerprint,
     }

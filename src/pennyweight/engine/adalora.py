@@ -53,12 +53,12 @@ def orthogonality(model: Any) -> Callable[[], torch.Tensor]:
     weight = model.peft_config["default"].orth_reg_weight
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     rights = [p for n, p in named if ".lora_A." in n]
-    lefts = [p.t() for n, p in named if ".lora_B." in n]
+    lefts = [p for n, p in named if ".lora_B." in n]
 
     def penalty() -> torch.Tensor:
         norms = [
             torch.linalg.matrix_norm(q @ q.t() - torch.eye(len(q), device=q.device))
-            for q in [*rights, *(p.view_as(p) for p in lefts)]
+            for q in [*rights, *(p.t() for p in lefts)]
         ]
         return weight * torch.stack(norms).mean()
 

@@ -47,25 +47,28 @@ class Features:
     Args:
         model: a sequence classifier, with PEFT's layers or without.
         output_layer: name of the layer that gives the logits, as the bare base calls it.
+
+    Attributes:
+        seen: the layer's input of each pass since `begin`.
+        mix: how rows are mixed; None where they are not.
     """
 
     def __init__(self, model: nn.Module, output_layer: str) -> None:
         self.seen: list[torch.Tensor] = []
-        self._mix: Mix | None = None
+        self.mix: Mix | None = None
         output_layer_of(model, output_layer).register_forward_pre_hook(self._pass)
 
     def begin(self, mix: Mix | None) -> None:
         """Forget what was seen; until the next call, rows are mixed like this."""
         self.seen.clear()
-        self._mix = mix
+        self.mix = mix
 
     def _pass(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not layer.training:
             return None
         features: torch.Tensor = args[0]
-        mix = self._mix
-        if mix is not None:
-            features = mix.of(features)
+        if self.mix is not None:
+            features = self.mix.of(features)
         self.seen.append(features)
         return (features, *args[1:])
 

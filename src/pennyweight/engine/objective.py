@@ -15,7 +15,7 @@ from pennyweight.engine.features import Features, Mix, draw_mix
 __all__ = ["Objective"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Objective:
     """The loss of a step.
 
@@ -44,7 +44,6 @@ class Objective:
     hidden: float = 0.0
     features: Features | None = None
     penalties: tuple[Callable[[], torch.Tensor], ...] = ()
-    _mix: Mix | None = None
 
     @property
     def passes(self) -> int:
@@ -55,11 +54,14 @@ class Objective:
         """Settle, before the passes over so many rows, what is random in their loss."""
         if self.features is None:
             return
-        self._mix = None
+        mix = None
         if self.mixup > 0.0:
-            draw = np.random.default_rng(seed)
-            self._mix = draw_mix(rows, strength=self.mixup, draw=draw)
-        self.features.begin(self._mix)
+            mix = draw_mix(rows, strength=self.mixup, draw=np.random.default_rng(seed))
+        self.features.begin(mix)
+
+    @property
+    def _mix(self) -> Mix | None:
+        return None if self.features is None else self.features.mix
 
     def of_rows(self, logits: list[torch.Tensor], targets: Targets) -> torch.Tensor:
         """The loss, summed over rows.

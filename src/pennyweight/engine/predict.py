@@ -13,7 +13,7 @@ from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.feed import Feed
 
-__all__ = ["autocast", "predict_both", "predict_features", "predict_logits"]
+__all__ = ["autocast", "predict_both", "predict_logits"]
 
 
 def autocast(compute: Compute) -> AbstractContextManager[object]:
@@ -53,32 +53,6 @@ def predict_logits(
     return logits
 
 
-def predict_features(
-    model: nn.Module,
-    tokens: Tokens,
-    *,
-    feed: Feed,
-    compute: Compute,
-    batch_rows: int,
-    output_layer: str,
-) -> np.ndarray:
-    """What goes into the output layer for every row, float32 `[rows, hidden]`."""
-    layer: nn.Linear = output_layer_of(model, output_layer)
-    # A hook's answer takes the place of the layer's, so what comes out as logits is its input.
-    hook = layer.register_forward_hook(lambda _layer, args, _output: args[0])
-    try:
-        return predict_logits(
-            model,
-            tokens,
-            feed=feed,
-            compute=compute,
-            batch_rows=batch_rows,
-            classes=layer.in_features,
-        )
-    finally:
-        hook.remove()
-
-
 def predict_both(
     model: nn.Module,
     tokens: Tokens,
@@ -88,16 +62,24 @@ def predict_both(
     batch_rows: int,
     output_layer: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[rows, classes]` and features `[rows, hidden]` in one pass, both float32."""
-    features = predict_features(
-        model,
-        tokens,
-        feed=feed,
-        compute=compute,
-        batch_rows=batch_rows,
-        output_layer=output_layer,
-    )
+    """Logits `[rows, classes]`, and what goes into the output layer, `[rows, hidden]`, float32.
+
+    In one pass; the arguments are those of `predict_logits`, and the output layer's name.
+    """
     layer = output_layer_of(model, output_layer)
+    # A hook's answer takes the place of the layer's, so what comes out as logits is its input.
+    hook = layer.register_forward_hook(lambda _layer, args, _output: args[0])
+    try:
+        features = predict_logits(
+            model,
+            tokens,
+            feed=feed,
+            compute=compute,
+            batch_rows=batch_rows,
+            classes=layer.in_features,
+        )
+    finally:
+        hook.remove()
     with torch.inference_mode():
         given = torch.from_numpy(features).to(layer.weight.device, layer.weight.dtype)
         logits: np.ndarray = layer(given).float().cpu().numpy()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from pennyweight.engine.batch import States, Tokens
 from pennyweight.engine.feed import Feed
 from pennyweight.engine.pack import FAMILIES
 from pennyweight.errors import TrainingError
+from pennyweight.files import replacing
 
 __all__ = ["frozen_layers", "run_prefix", "with_states"]
 
@@ -194,20 +194,10 @@ def _write(
             f"which has {_amount(free)} left; free some, set PENNYWEIGHT_CACHE to another disk, "
             "or --set train.prefix_cache=off"
         )
-    with _unfinished(path) as part:
+    with replacing(path) as part:
         count = size // dtype.itemsize
         flat = torch.from_file(str(part), shared=True, size=count, dtype=dtype)
         compute(flat.view(-1, hidden))
-
-
-@contextmanager
-def _unfinished(path: Path) -> Any:
-    part = path.with_suffix(".part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _refuse_without_memory(size: int, device: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pennyweight.errors import DataError
+from pennyweight.files import replacing
 
 __all__ = ["Made", "make_once", "read_made", "write_made"]
 
@@ -45,15 +45,13 @@ def write_made(path: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        pq.write_table(rows, part)
-        part.replace(path)
+        with replacing(path) as part:
+            pq.write_table(rows, part)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         told = {**manifest, "rows": rows.num_rows, "sha256": digest, "version": _VERSION}
         text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
-        part = path.with_name(f".{path.name}.{os.getpid()}.manifest")
-        part.write_text(text, encoding="utf-8")
-        part.replace(_beside(path))
+        with replacing(_beside(path)) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -63,9 +63,8 @@ def load_base(
             # Only what is loaded is quantized.
             with tempfile.TemporaryDirectory() as folder:
                 model.save_pretrained(folder)
-                return _load(base, folder, attention, _quantizer(base, quantization, dtype))[
-                    0
-                ], fresh
+                model, _ = _load(base, folder, attention, _quantizer(base, quantization, dtype))
+            return model, fresh
         location = (
             fetch(base.name, revision=base.revision) if base.origin == "hub" else base.location
         )

@@ -118,8 +118,7 @@ def _run(path: Path) -> RunFacts:
     notes = []
     if record.status != "complete":
         notes.append(f"This run is not complete: its status is {record.status}.")
-    notes += [f"LEAKS: {leak}." for leak in record.leaks]
-    notes += [f"TRANSDUCTIVE: {use}." for use in record.transductive]
+    notes += [f"{mark}." for mark in record.marks]
     if record.parameters and record.over_budget:
         notes.append("Over budget: a teacher or baseline, not a submission.")
     states = [state for state in record.git.values() if isinstance(state, Mapping)]

@@ -130,14 +130,13 @@ def _tex_escape(text: str) -> str:
 
 
 def _typst_marked(text: str) -> str:
-    def mark(part: str) -> str:
-        if part.startswith("**"):
-            return f"#strong[{_typst_escape(part[2:-2])}]"
-        if part.startswith("*"):
-            return f"#emph[{_typst_escape(part[1:-1])}]"
-        return f"#raw({_quoted(part[1:-1])})"
-
-    return _each_part(text, _typst_escape, mark)
+    return _marked(
+        text,
+        _typst_escape,
+        strong=lambda part: f"#strong[{_typst_escape(part)}]",
+        emphasis=lambda part: f"#emph[{_typst_escape(part)}]",
+        code=lambda part: f"#raw({_quoted(part)})",
+    )
 
 
 def _quoted(text: str) -> str:
@@ -146,16 +145,29 @@ def _quoted(text: str) -> str:
 
 
 def _tex_marked(text: str) -> str:
+    return _marked(
+        text,
+        _tex_escape,
+        strong=lambda part: rf"\textbf{{{_tex_escape(part)}}}",
+        emphasis=lambda part: rf"\emph{{{_tex_escape(part)}}}",
+        code=lambda part: rf"\texttt{{{_tex_escape(part)}}}",
+    )
+
+
+def _marked(
+    text: str,
+    plain: Callable[[str], str],
+    *,
+    strong: Callable[[str], str],
+    emphasis: Callable[[str], str],
+    code: Callable[[str], str],
+) -> str:
+    """Text with its Markdown marks written in another language."""
+
     def mark(part: str) -> str:
         if part.startswith("**"):
-            return rf"\textbf{{{_tex_escape(part[2:-2])}}}"
-        if part.startswith("*"):
-            return rf"\emph{{{_tex_escape(part[1:-1])}}}"
-        return rf"\texttt{{{_tex_escape(part[1:-1])}}}"
+            return strong(part[2:-2])
+        return emphasis(part[1:-1]) if part.startswith("*") else code(part[1:-1])
 
-    return _each_part(text, _tex_escape, mark)
-
-
-def _each_part(text: str, plain: Callable[[str], str], mark: Callable[[str], str]) -> str:
     parts = _MARKS.split(text)
     return "".join(mark(part) if at % 2 else plain(part) for at, part in enumerate(parts))

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +19,12 @@ from pennyweight.base.locate import BaseModel
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.plan import FULL
 from pennyweight.data.clean import cleaner
-from pennyweight.data.splits import fingerprint_of
-from pennyweight.engine.batch import Tokens, tokenize
+from pennyweight.engine.batch import Tokens
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.feed import Feed, make_ready
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
-from pennyweight.engine.predict import predict_both, predict_features, predict_logits
-from pennyweight.environment import cache_directory
+from pennyweight.engine.predict import predict_both, predict_logits
 from pennyweight.errors import RunError
 from pennyweight.model import (
     load_adapter,
@@ -40,6 +38,7 @@ from pennyweight.model.quantize import plain_layers
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.correction import load_correction
 from pennyweight.runs.planning import find_base
+from pennyweight.runs.reading import tokens_of
 from pennyweight.runs.record import RunRecord, artifact_of, load_record
 
 __all__ = ["Backend", "Classifier", "load_ready"]
@@ -67,6 +66,7 @@ class Classifier:
         self._base = base
         self._adapter = adapter
         self._tokenizer = tokenizer
+        self._correction = load_correction(adapter)
         self._logits = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
@@ -117,29 +117,18 @@ class Classifier:
 
     def tokens(self, rows: datasets.Dataset) -> Tokens:
         """Tokenize cleaned rows as in training."""
-        return tokenize(
-            rows,
-            fingerprint=fingerprint_of(rows),
-            tokenizer=self._tokenizer,
-            max_tokens=self.recipe.data.max_tokens,
-            cache=cache_directory() / "tokens",
-        )
+        return tokens_of(rows, self._tokenizer, max_tokens=self.recipe.data.max_tokens)
 
     def logits(self, rows: datasets.Dataset) -> np.ndarray:
         """Logits, float32 `[rows, classes]`, of cleaned rows in their order."""
         return self._logits(self.tokens(rows))
 
-    def features(self, rows: datasets.Dataset) -> np.ndarray:
-        """What goes into the output layer, float32 `[rows, hidden]`, of cleaned rows."""
-        model, feed = load_ready(self.recipe, self._base, self._adapter, compute=self.compute)
-        return predict_features(
-            model,
-            self.tokens(rows),
-            feed=feed,
-            compute=self.compute,
-            batch_rows=self.recipe.train.evaluation_batch_rows,
-            output_layer=layout_of(model, labels=len(self.labels)).head_output.name,
-        )
+    def both(self, rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """`logits`, and what goes into the output layer, float32 `[rows, hidden]`, in one pass.
+
+        In torch, whatever the backend.
+        """
+        return self._both(self.tokens(rows))
 
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Class probabilities, float64 `[texts, classes]`, of raw texts."""
@@ -150,10 +139,9 @@ class Classifier:
         if len(table) == 0:
             return np.empty((0, len(self.labels)))
         with tempfile.TemporaryDirectory() as folder:
-            tokens = tokenize(
+            tokens = tokens_of(
                 table,
-                fingerprint=fingerprint_of(table),
-                tokenizer=self._tokenizer,
+                self._tokenizer,
                 max_tokens=self.recipe.data.max_tokens,
                 cache=Path(folder),
             )
@@ -161,23 +149,30 @@ class Classifier:
         probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
         return probabilities
 
-    def _torch(self) -> Callable[[Tokens], np.ndarray]:
+    @cached_property
+    def _ready(self) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """The merged model, and how it predicts."""
         model, feed = load_ready(self.recipe, self._base, self._adapter, compute=self.compute)
         size = self.recipe.train.evaluation_batch_rows
-        how: dict[str, Any] = {"feed": feed, "compute": self.compute, "batch_rows": size}
-        correction = load_correction(self._adapter)
-        if correction is None:
-            return partial(predict_logits, model, classes=len(self.labels), **how)
+        return model, {"feed": feed, "compute": self.compute, "batch_rows": size}
+
+    def _both(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+        model, how = self._ready
         output = layout_of(model, labels=len(self.labels)).head_output.name
+        logits, features = predict_both(model, tokens, output_layer=output, **how)
+        if self._correction is not None:
+            logits = self._correction.apply(logits, features)
+        return logits, features
 
-        def corrected(tokens: Tokens) -> np.ndarray:
-            return correction.apply(*predict_both(model, tokens, output_layer=output, **how))
-
-        return corrected
+    def _torch(self) -> Callable[[Tokens], np.ndarray]:
+        if self._correction is not None:
+            return lambda tokens: self._both(tokens)[0]
+        model, how = self._ready
+        return partial(predict_logits, model, classes=len(self.labels), **how)
 
     def _onnx(self) -> Callable[[Tokens], np.ndarray]:
         require_onnx()
-        correction = load_correction(self._adapter)
+        correction = self._correction
         if correction is not None and correction.direction is not None:
             raise RunError(
                 "--backend onnx: the run corrects the class shares of two groups, which are told "
@@ -213,7 +208,7 @@ class Classifier:
         directory = Path(directory)
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: not empty; name a new directory")
-        correction = load_correction(self._adapter)
+        correction = self._correction
         if correction is not None and correction.direction is not None:
             raise RunError(
                 f"{self._adapter}: corrects the class shares of two groups of texts, which no plain "

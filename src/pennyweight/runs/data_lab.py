@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import Source, ingest
 from pennyweight.data.overlap import Overlap, find_overlap
-from pennyweight.data.splits import Reading, Splits, fingerprint_of, read_rows
+from pennyweight.data.splits import Splits, fingerprint_of, read_rows
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError, RecipeError
 from pennyweight.lab.language_model import LanguageModel
@@ -21,7 +22,7 @@ from pennyweight.lab.manifest import write_made
 from pennyweight.recipe import Recipe
 from pennyweight.runs.generating import generate_rows
 from pennyweight.runs.lab import Prepared, prepare_rows
-from pennyweight.runs.reading import read_splits, source_of
+from pennyweight.runs.reading import read_splits, reading_of, source_of
 
 __all__ = [
     "clean_rows",
@@ -56,7 +57,8 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
     Raises:
         DataError: they cannot be read or written.
     """
-    found = read_rows("train", _train(recipe), _reading(recipe, out))
+    reading = reading_of(recipe, bad_rows=_bad_rows(out))
+    found = read_rows("train", _train(recipe), reading)
     return _write(out, found.table, {"clean": list(recipe.data.clean), "source": found.source})
 
 
@@ -95,18 +97,19 @@ def write_generated(recipe: Recipe, *, out: Path, say: Say) -> dict[str, Any]:
 def count_overlaps(recipe: Recipe, *, say: Say) -> list[Overlap]:
     """What every two sets of a recipe share, extra rows and the target among them."""
     splits = read_splits(recipe, bad_rows=cache_directory() / "bad_rows", say=say)
-    sets = {"train": splits.train, "validation": splits.validation, **splits.held_out}
+    sets = {"train": splits.train, **splits.labelled}
     if splits.target is not None:
         sets["target"] = splits.target
     for name in recipe.data.extra:
         sets[name] = datasets.Dataset.from_parquet(name)
-    found, names = [], list(sets)
-    for at, name in enumerate(names):
-        others = {other: sets[other] for other in names[at + 1 :]}
-        if others:
-            similarity = recipe.data.near_duplicate_similarity
-            found += find_overlap(name, sets[name], others, similarity=similarity)
-    return found
+    # What the split has looked up is told as it was before overlapping rows were removed.
+    known = {frozenset((found.one, found.other)): found for found in splits.overlaps}
+    similarity = recipe.data.near_duplicate_similarity
+    for one, other in combinations(sets, 2):
+        if frozenset((one, other)) not in known:
+            found = find_overlap(one, sets[one], {other: sets[other]}, similarity=similarity)
+            known[frozenset((one, other))] = found[0]
+    return [known[frozenset(pair)] for pair in combinations(sets, 2)]
 
 
 def train_language_model(
@@ -137,16 +140,6 @@ def _train(recipe: Recipe) -> Source:
     return source_of(recipe.data.train)
 
 
-def _reading(recipe: Recipe, out: Path) -> Reading:
-    return Reading(
-        labels=recipe.data.labels,
-        clean=recipe.data.clean,
-        on_bad_row=recipe.data.on_bad_row,
-        cache=cache_directory() / "rows",
-        bad_rows=out.with_name(out.stem + ".bad_rows"),
-    )
-
-
 def _prepared(
     recipe: Recipe, out: Path, say: Say, *, keep: tuple[str, ...]
 ) -> tuple[Prepared, Splits]:
@@ -157,9 +150,12 @@ def _prepared(
         update={key: value for key, value in dropped.items() if key not in keep}
     )
     alone = recipe.model_copy(update={"data": data, "generate": None, "transduction": None})
-    beside = out.with_name(out.stem)
-    splits = read_splits(recipe, bad_rows=beside.with_suffix(".bad_rows"), say=say)
-    return prepare_rows(alone, splits, out=beside, say=say), splits
+    splits = read_splits(recipe, bad_rows=_bad_rows(out), say=say)
+    return prepare_rows(alone, splits, out=out.with_name(out.stem), say=say), splits
+
+
+def _bad_rows(out: Path) -> Path:
+    return out.with_name(out.stem + ".bad_rows")
 
 
 def _write(out: Path, rows: datasets.Dataset, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def generate_rows(
         raise RecipeError("generate: the recipe has no [generate] section with a data.target")
     labels = recipe.data.labels
     prompts = load_prompts(how.prompts, labels)
-    held_out = [splits.validation, *splits.held_out.values()]
+    held_out = list(splits.labelled.values())
     parameters: dict[str, Any] = {
         **how.model_dump(),
         "prompts": prompts,

@@ -1,17 +1,29 @@
-"""From a recipe's `[data]` and `[evaluate]` to rows."""
+"""From a recipe's `[data]` and `[evaluate]` to rows, and from rows to tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from pennyweight.data.ingest import Source
-from pennyweight.data.splits import Reading, Splits, make_splits
+import datasets
+import numpy as np
+
+from pennyweight.data.ingest import OnBadRow, Source
+from pennyweight.data.splits import Reading, Splits, fingerprint_of, make_splits
+from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.environment import cache_directory
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.data import SourceTable
 
-__all__ = ["describe_splits", "read_splits", "source_of"]
+__all__ = [
+    "describe_splits",
+    "labelled_rows",
+    "read_splits",
+    "reading_of",
+    "source_of",
+    "tokens_of",
+]
 
 
 def read_splits(recipe: Recipe, *, bad_rows: Path, say: Callable[[str], None]) -> Splits:
@@ -33,13 +45,7 @@ def read_splits(recipe: Recipe, *, bad_rows: Path, say: Callable[[str], None]) -
         source_of(data.train),
         validation=source_of(data.validation) if data.validation is not None else None,
         held_out={name: source_of(source) for name, source in held_out.items()},
-        reading=Reading(
-            labels=data.labels,
-            clean=data.clean,
-            on_bad_row=data.on_bad_row,
-            cache=cache_directory() / "rows",
-            bad_rows=bad_rows,
-        ),
+        reading=reading_of(recipe, bad_rows=bad_rows),
         validation_fraction=data.validation_fraction,
         train_rows=data.train_rows,
         overlap=data.overlap,
@@ -47,6 +53,19 @@ def read_splits(recipe: Recipe, *, bad_rows: Path, say: Callable[[str], None]) -
         seed=recipe.seed,
         target=source_of(data.target) if data.target is not None else None,
         say=say,
+    )
+
+
+def reading_of(
+    recipe: Recipe, *, bad_rows: Path, on_bad_row: OnBadRow | None = None
+) -> Reading:
+    """How a recipe's rows are read; `on_bad_row` replaces what the recipe says of them."""
+    return Reading(
+        labels=recipe.data.labels,
+        clean=recipe.data.clean,
+        on_bad_row=on_bad_row or recipe.data.on_bad_row,
+        cache=cache_directory() / "rows",
+        bad_rows=bad_rows,
     )
 
 
@@ -67,6 +86,28 @@ def describe_splits(splits: Splits) -> Iterator[str]:
         yield f"LEAKS: {leak}"
     if splits.removed:
         yield f"removed from train, because they stand in a held-out set: {splits.removed}"
+
+
+def tokens_of(
+    rows: datasets.Dataset, tokenizer: Any, *, max_tokens: int, cache: Path | None = None
+) -> Tokens:
+    """Cleaned rows as tokens, kept by the rows' fingerprint; in the user's cache, if not told."""
+    return tokenize(
+        rows,
+        fingerprint=fingerprint_of(rows),
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        cache=cache or cache_directory() / "tokens",
+    )
+
+
+def labelled_rows(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset:
+    """Texts and the indices of their classes, -1 where there is none, as rows to train on."""
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.Value("int64")}
+    )
+    values = {"text": list(texts), "label": labels.tolist()}
+    return datasets.Dataset.from_dict(values, features=features)
 
 
 def source_of(table: SourceTable) -> Source:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pennyweight.errors import RunError
+from pennyweight.files import replacing
 
 __all__ = [
     "PREDICTIONS",
@@ -60,6 +61,14 @@ class RunRecord(BaseModel):
         counts = self.parameters or self.plan
         return bool(counts.get("model", counts.get("trainable_parameters", 0)) > counts["budget"])
 
+    @property
+    def marks(self) -> list[str]:
+        """What must be said wherever the run's answers are shown."""
+        return [
+            *(f"LEAKS: {leak}" for leak in self.leaks),
+            *(f"TRANSDUCTIVE: {use}" for use in self.transductive),
+        ]
+
     def with_changes(self, **changes: Any) -> RunRecord:
         """A copy with some fields replaced."""
         return self.model_copy(update=changes)
@@ -77,19 +86,9 @@ def write_atomically(path: Path, text: str) -> None:
         RunError: it cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        # mkstemp makes files private; this one is for everybody whom the umask allows.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
 from pennyweight.budget.prove import prove_artifact
-from pennyweight.data.splits import Splits, fingerprint_of
+from pennyweight.data.splits import Splits
 from pennyweight.engine import checkpoint
 from pennyweight.engine.adalora import allocate_ranks, is_adalora, orthogonality
 from pennyweight.engine.average import MovingAverage
-from pennyweight.engine.batch import Tokens, tokenize
+from pennyweight.engine.batch import Tokens
 from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.eva import begin_with_eva
@@ -35,7 +35,7 @@ from pennyweight.runs.classifier import load_ready
 from pennyweight.runs.finishing import Final, measure_finally
 from pennyweight.runs.lab import Prepared, prepare_rows
 from pennyweight.runs.measuring import Measuring
-from pennyweight.runs.reading import describe_splits, read_splits
+from pennyweight.runs.reading import describe_splits, read_splits, tokens_of
 from pennyweight.runs.record import (
     RunRecord,
     artifact_of,
@@ -195,13 +195,7 @@ class Run:
     def tokens(self, rows: Any) -> Tokens:
         """Rows as tokens."""
         with self.accelerator.main_process_first():
-            return tokenize(
-                rows,
-                fingerprint=fingerprint_of(rows),
-                tokenizer=self._tokenizer,
-                max_tokens=self.recipe.data.max_tokens,
-                cache=cache_directory() / "tokens",
-            )
+            return tokens_of(rows, self._tokenizer, max_tokens=self.recipe.data.max_tokens)
 
     def cached(self, tokens: Tokens, *, layers: int | None = None) -> Tokens:
         """The rows with what the lowest layers make of them, where the recipe wants it kept."""

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from pennyweight.errors import DataError, RecipeError
 from pennyweight.recipe import Recipe
 from pennyweight.runs.classifier import Classifier
+from pennyweight.runs.reading import labelled_rows
 
 __all__ = ["consistency_rows", "density_weights", "self_training_rows"]
 
@@ -63,7 +64,7 @@ def self_training_rows(
     counts = dict(zip(names, map(len, chosen), strict=True))
     say(f"self-training: {len(taken):,} of {len(target):,} target rows taken over")
     facts.append({"step": "self-training", "added": len(taken), "by_class": counts})
-    return _rows(target.select(taken), answers[taken])
+    return labelled_rows(target.select(taken)["text"], answers[taken])
 
 
 def consistency_rows(recipe: Recipe, target: datasets.Dataset) -> datasets.Dataset:
@@ -71,7 +72,7 @@ def consistency_rows(recipe: Recipe, target: datasets.Dataset) -> datasets.Datas
     assert recipe.transduction is not None  # noqa: S101 - asked for only then
     most = recipe.transduction.consistency_rows or len(target)
     drawn = np.random.default_rng((recipe.seed, 4)).permutation(len(target))[:most]
-    return _rows(target.select(np.sort(drawn)), np.full(len(drawn), -1))
+    return labelled_rows(target.select(np.sort(drawn))["text"], np.full(len(drawn), -1))
 
 
 def density_weights(
@@ -109,11 +110,3 @@ def density_weights(
         f"worth {effective:,.0f} of {len(labelled):,} rows")  # fmt: skip
     facts.append({"step": "density ratio", "effective_rows": effective})
     return weights
-
-
-def _rows(rows: datasets.Dataset, labels: np.ndarray) -> datasets.Dataset:
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.Value("int64")}
-    )
-    values = {"text": rows["text"][:], "label": labels.tolist()}
-    return datasets.Dataset.from_dict(values, features=features)

@@ -7,7 +7,6 @@ mean of their probabilities is taught (Hinton et al. 2015, arXiv:1503.02531).
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,18 @@ from scipy.special import log_softmax, logsumexp
 from pennyweight.base.locate import locate
 from pennyweight.budget.layout import layout_of
 from pennyweight.data.splits import fingerprint_of
-from pennyweight.engine.batch import Taught, Tokens, tokenize
+from pennyweight.engine.batch import Taught, Tokens
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.feed import make_ready
-from pennyweight.engine.predict import predict_features, predict_logits
+from pennyweight.engine.predict import predict_both, predict_logits
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RecipeError
+from pennyweight.files import replacing
 from pennyweight.model import load_tokenizer
 from pennyweight.model.build import load_base
 from pennyweight.recipe import Recipe
 from pennyweight.runs.classifier import Classifier
+from pennyweight.runs.reading import tokens_of
 
 __all__ = ["teach"]
 
@@ -57,9 +58,12 @@ def teach(
         if not logits.is_file() or (wanted.hidden > 0.0 and not thoughts.is_file()):
             say(f"teacher {teacher}: computing what it says of {len(rows):,} rows")
             model = _load(teacher, recipe)
-            _write(logits, model.logits(rows))
             if wanted.hidden > 0.0:
-                _write(thoughts, model.features(rows))
+                said, thought = model.both(rows)
+                _write(thoughts, thought)
+            else:
+                said = model.logits(rows)
+            _write(logits, said)
         found.append(log_softmax(np.load(logits).astype(np.float64), axis=1))
         if wanted.hidden > 0.0:
             features = torch.from_numpy(_fitting(np.load(thoughts), width, teacher))
@@ -96,11 +100,10 @@ def _files(directory: Path) -> list[Path]:
     return sorted(file for file in inside.iterdir() if file.is_file())
 
 
-def _write(path: Path, logits: np.ndarray) -> None:
+def _write(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.save(file, logits)
-    Path(file.name).replace(path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, values)
 
 
 class _Plain:
@@ -129,23 +132,17 @@ class _Plain:
             self._model, self._tokens(rows), classes=len(self._recipe.data.labels), **self._how()
         )
 
-    def features(self, rows: datasets.Dataset) -> np.ndarray:
+    def both(self, rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
         layout = layout_of(self._model, labels=len(self._recipe.data.labels))
         output = layout.head_output.name
-        return predict_features(self._model, self._tokens(rows), output_layer=output, **self._how())
+        return predict_both(self._model, self._tokens(rows), output_layer=output, **self._how())
 
     def _how(self) -> dict[str, Any]:
         size = self._recipe.train.evaluation_batch_rows
         return {"feed": self._feed, "compute": self._compute, "batch_rows": size}
 
     def _tokens(self, rows: datasets.Dataset) -> Tokens:
-        return tokenize(
-            rows,
-            fingerprint=fingerprint_of(rows),
-            tokenizer=self._tokenizer,
-            max_tokens=self._recipe.data.max_tokens,
-            cache=cache_directory() / "tokens",
-        )
+        return tokens_of(rows, self._tokenizer, max_tokens=self._recipe.data.max_tokens)
 
 
 def _load(teacher: str, recipe: Recipe) -> Classifier | _Plain:

@@ -6,22 +6,19 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from scipy.special import softmax
 
-from pennyweight.data.ingest import Source
+from pennyweight.data.ingest import OnBadRow, Source
 from pennyweight.data.splits import Reading, read_rows
-from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError, RunError
 from pennyweight.evaluation import Metrics, measure
 from pennyweight.runs.classifier import Backend, Classifier
+from pennyweight.runs.reading import reading_of
 from pennyweight.runs.record import write_atomically
 
 __all__ = ["evaluate", "merge", "predict", "submit"]
-
-OnBadRow = Literal["stop", "set-aside"]
 
 
 def evaluate(
@@ -134,13 +131,8 @@ def _source(data: str | Source) -> Source:
 
 
 def _reading(classifier: Classifier, run: str | Path, on_bad_row: OnBadRow) -> Reading:
-    return Reading(
-        labels=classifier.labels,
-        clean=classifier.recipe.data.clean,
-        on_bad_row=on_bad_row,
-        cache=cache_directory() / "rows",
-        bad_rows=Path(run) / "bad_rows",
-    )
+    aside = Path(run) / "bad_rows"
+    return reading_of(classifier.recipe, bad_rows=aside, on_bad_row=on_bad_row)
 
 
 def _write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
