@@ -123,19 +123,15 @@ def make_splits(
         DataError: a set cannot be read, a class is too small to split, or rows overlap and
             the recipe refuses that.
     """
-    read = {"train": read_rows("train", train, reading)}
-    if validation is not None:
-        read["validation"] = read_rows("validation", validation, reading)
-    read |= {name: read_rows(name, source, reading) for name, source in held_out.items()}
-    tables = {name: rows.table for name, rows in read.items()}
+    labelled = {"train": train, "validation": validation, **held_out}
+    read = {name: read_rows(name, source, reading) for name, source in labelled.items() if source}
     if target is not None:
         read["target"] = read_rows("target", target, reading, labelled=False)
+    tables = {name: rows.table for name, rows in read.items()}
     if validation is None:
         tables["train"], tables["validation"] = _split(
             tables["train"], fraction=validation_fraction, seed=seed, labels=reading.labels
         )
-    if target is not None:
-        tables["target"] = read["target"].table
     say("looking for rows that stand in two sets")
     fingerprints = {name: fingerprint_of(table) for name, table in tables.items()}
     look = partial(

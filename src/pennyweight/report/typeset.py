@@ -130,13 +130,8 @@ def _tex_escape(text: str) -> str:
 
 
 def _typst_marked(text: str) -> str:
-    return _marked(
-        text,
-        _typst_escape,
-        strong=lambda part: f"#strong[{_typst_escape(part)}]",
-        emphasis=lambda part: f"#emph[{_typst_escape(part)}]",
-        code=lambda part: f"#raw({_quoted(part)})",
-    )
+    forms = {"**": "#strong[{}]", "*": "#emph[{}]"}
+    return _marked(text, _typst_escape, forms, code=lambda part: f"#raw({_quoted(part)})")
 
 
 def _quoted(text: str) -> str:
@@ -145,29 +140,24 @@ def _quoted(text: str) -> str:
 
 
 def _tex_marked(text: str) -> str:
-    return _marked(
-        text,
-        _tex_escape,
-        strong=lambda part: rf"\textbf{{{_tex_escape(part)}}}",
-        emphasis=lambda part: rf"\emph{{{_tex_escape(part)}}}",
-        code=lambda part: rf"\texttt{{{_tex_escape(part)}}}",
-    )
+    forms = {"**": r"\textbf{{{}}}", "*": r"\emph{{{}}}"}
+    return _marked(text, _tex_escape, forms, code=lambda part: rf"\texttt{{{_tex_escape(part)}}}")
 
 
 def _marked(
     text: str,
-    plain: Callable[[str], str],
+    escape: Callable[[str], str],
+    forms: Mapping[str, str],
     *,
-    strong: Callable[[str], str],
-    emphasis: Callable[[str], str],
     code: Callable[[str], str],
 ) -> str:
-    """Text with its Markdown marks written in another language."""
+    """Text with its Markdown marks written in another language's forms."""
 
     def mark(part: str) -> str:
-        if part.startswith("**"):
-            return strong(part[2:-2])
-        return emphasis(part[1:-1]) if part.startswith("*") else code(part[1:-1])
+        sign = part[: len(part) - len(part.lstrip("*"))]
+        if not sign:
+            return code(part[1:-1])
+        return forms[sign].format(escape(part[len(sign) : -len(sign)]))
 
     parts = _MARKS.split(text)
-    return "".join(mark(part) if at % 2 else plain(part) for at, part in enumerate(parts))
+    return "".join(mark(part) if at % 2 else escape(part) for at, part in enumerate(parts))
