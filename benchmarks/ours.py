@@ -18,7 +18,7 @@ from pennyweight.engine.batch import Tokens, tokenize
 from pennyweight.engine.compiled import choose_compile
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.feed import Feed, make_ready
-from pennyweight.engine.loop import Progress, Settings
+from pennyweight.engine.loop import Progress, Settings, batches_of
 from pennyweight.engine.loop import train as train_steps
 from pennyweight.engine.objective import Objective
 from pennyweight.engine.optim import make_optimizer, schedule
@@ -78,6 +78,12 @@ def _settings(batch: int) -> Settings:
     )
 
 
+def _sizes(tokens: Tokens, settings: Settings, *, times: int = 1) -> Iterator[tuple[int, int]]:
+    """Rows and tokens of every step, each that many times."""
+    for batch in batches_of(tokens, settings, start=0, end=10**9):
+        yield from [(len(batch), int(tokens.lengths[batch].sum()))] * times
+
+
 def train(
     workload: Workload,
     tokens: Tokens,
@@ -114,10 +120,8 @@ def train(
             evaluate=dict,
             progress=Progress(),
         )
-        mean = float(tokens.lengths.mean())
-        for _ in steps:
-            # Batches of a pass differ in length; over a pass they have the mean.
-            if on_step(accuracy, batch, round(batch * mean)):
+        for _, (taken, count) in zip(steps, _sizes(tokens, settings), strict=False):
+            if on_step(accuracy, taken, count):
                 break
 
 
@@ -138,10 +142,10 @@ def train_copies(
         members.append(
             Member(model, optimizer, _schedule(optimizer), Objective(), Progress(), dict)
         )
-    steps = train_together(Together(models, feeds[0]), members, tokens, settings=_settings(batch))
-    mean = float(tokens.lengths.mean())
-    for _ in steps:
-        if on_step(None, batch, round(batch * mean)):
+    settings = _settings(batch)
+    steps = train_together(Together(models, feeds[0]), members, tokens, settings=settings)
+    for _, (rows, count) in zip(steps, _sizes(tokens, settings, times=copies), strict=False):
+        if on_step(None, rows, count):
             break
 
 

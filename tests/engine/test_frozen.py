@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from engine.families import CONFIGS, adapted, rows_of
 from pennyweight.engine import compiled
@@ -14,6 +16,7 @@ from pennyweight.engine.attention import PACKED
 from pennyweight.engine.compiled import choose_compile, compile_blocks
 from pennyweight.engine.device import Compute
 from pennyweight.engine.feed import make_ready
+from pennyweight.engine.frozen import use_fused_bias
 from pennyweight.errors import TrainingError
 
 
@@ -37,6 +40,31 @@ def test_frozen_weights_are_bf16_and_trained_ones_and_the_head_float32(family: s
         logits = half.eval()(**feed.inputs(tokens, rows)[0]).logits
     assert logits.dtype == torch.float32
     assert float((logits - expected).abs().max()) < 0.1 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_fused_bias_is_a_linear_layer_s(dtype: torch.dtype, has_bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(24, 40, bias=has_bias).to(dtype).requires_grad_(False)
+    fused = copy.deepcopy(plain)
+    use_fused_bias(nn.Sequential(fused))
+    x = torch.randn(3, 7, 24, dtype=dtype)
+    found = []
+    for layer in (plain, fused):
+        given = x.clone().requires_grad_()
+        out = layer(given)
+        out.square().sum().backward()
+        found.append((out.detach(), given.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_trained_bias_keeps_its_gradient() -> None:
+    layer = nn.Linear(4, 4).bfloat16()
+    layer.weight.requires_grad_(False)
+    use_fused_bias(layer)
+    layer(torch.randn(2, 4, dtype=torch.bfloat16)).sum().backward()
+    assert layer.bias.grad is not None
 
 
 @pytest.mark.slow

@@ -38,9 +38,11 @@ def _plain(family: str, tokens: Tokens, rows: np.ndarray, **how: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_packed_and_padded_batches_agree(family: str) -> None:
-    # 21 rows: two tiles, the second not full; lengths that are no multiple of anything.
-    tokens, rows = rows_of(30), np.arange(4, 25)
+@pytest.mark.parametrize("count", [21, 70])
+def test_packed_and_padded_batches_agree(family: str, count: int) -> None:
+    # 21 rows: two tiles, the second not full; 70: tiles of several sizes. Lengths that are no
+    # multiple of anything.
+    tokens, rows = rows_of(count + 9), np.arange(4, count + 4)
     logits, loss, gradients = _plain(family, tokens, rows)
     model = adapted(family, attention=PACKED)
     feed = make_ready(model, FP32, most_tokens=8192)
@@ -110,6 +112,40 @@ def test_every_token_has_its_own_place_in_a_tile(lengths: list[int]) -> None:
         assert end - begin == lengths[row]
         assert inputs["position_ids"][0, begin:end].tolist() == list(range(lengths[row]))
         assert inputs["input_ids"][0, begin:end].tolist() == [row] * lengths[row]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=90), heads=st.integers(1, 3))
+def test_what_goes_into_tiles_comes_back_to_its_token(lengths: list[int], heads: int) -> None:
+    tokens = Tokens(_Counting(lengths), np.array(lengths), np.zeros(len(lengths)), 1)  # type: ignore[arg-type]
+    inputs, _ = pack(tokens, np.arange(len(lengths)), first_position=0)
+    packing = inputs["packing"]
+    values = 1.0 + torch.arange(inputs["input_ids"].shape[1] * heads * 2.0).view(-1, heads, 2)
+    firsts = packing.offsets[:-1].long()
+    for places, wanted in (
+        (packing.places(heads), torch.arange(packing.tokens)),
+        (packing.places(heads, firsts=True), firsts),
+    ):
+        room = places.room(values)
+        for tile in packing.tiles:
+            places.of(room, tile).copy_(places.of(places.gather(values), tile))
+        expected = torch.zeros_like(values)
+        expected[wanted] = values[wanted]
+        assert torch.equal(places.scatter(room), expected)
+    for tile in packing.tiles:
+        shape = (tile.rows * heads, 1, 2)
+        assert packing.places(heads, firsts=True).of(places.gather(values), tile).shape == shape
+
+
+def test_texts_of_one_length_go_through_attention_together() -> None:
+    def tiles(lengths: list[int]) -> list[tuple[int, int]]:
+        tokens = Tokens(_Counting(lengths), np.array(lengths), np.zeros(len(lengths)), 1)  # type: ignore[arg-type]
+        inputs, _ = pack(tokens, np.arange(len(lengths)), first_position=0)
+        return [(tile.rows, tile.length) for tile in inputs["packing"].tiles]
+
+    assert tiles([30] * 64) == [(64, 32)]
+    assert tiles([30] * 48 + [40] * 3) == [(32, 32), (16, 32), (4, 48)]
+    assert tiles([30] * 100) == [(64, 32), (32, 32), (4, 32)]
 
 
 class _Counting:

@@ -1,15 +1,14 @@
 """Attention over packed texts, registered with transformers under the name `PACKED`.
 
 Many texts lie end to end in one row of tokens. On a GPU torch's variable-length flash attention
-keeps them apart; elsewhere texts of about equal length form tiles, each a batch of ordinary matrix
-products. They are spelled out, because on CPU the backward pass of torch's fused attention takes
-eight times as long as they do (bfloat16, 54 tokens, 12 heads). Tiles come in few shapes, because
-oneDNN compiles a kernel for every shape it meets: ten times the cost of running it.
+keeps them apart; elsewhere texts of about equal length form tiles (`engine.tiles`), each a batch of
+ordinary matrix products. They are spelled out, because on CPU the backward pass of torch's fused
+attention takes eight times as long as they do (bfloat16, 54 tokens, 12 heads). Of the last layer
+only the first tokens' answers are read, so only their questions are asked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,93 +17,20 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from pennyweight.engine.masks import MaskPool
+from pennyweight.engine.tiles import Packing, Tile
 
-__all__ = ["PACKED", "Packing", "Tile", "packed_attention"]
+__all__ = ["PACKED", "packed_attention", "read_firsts_of"]
 
 PACKED = "pennyweight_packed"
+_FIRSTS = "pennyweight_reads_firsts"
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Texts of about the same length that go through attention as one batch of products.
+def read_firsts_of(attention: nn.Module) -> None:
+    """Say that of an attention module's output only each text's first token is read.
 
-    Attributes:
-        start: where the tile's places begin among the places of all tiles.
-        rows: texts, some of which may be empty.
-        length: places per text.
-        padding: bool `[rows, 1, 1, length]`, true where a place holds no token; None if all do.
+    For the other tokens packed attention then returns zeros, or what it likes.
     """
-
-    start: int
-    rows: int
-    length: int
-    padding: torch.Tensor | None
-
-    @property
-    def end(self) -> int:
-        """The place after the last."""
-        return self.start + self.rows * self.length
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where each text lies in a packed row of tokens.
-
-    Attributes:
-        texts: how many there are.
-        tokens: how many they have together; the row may be filled up with more.
-        offsets: int32 `[texts + 1]` on the model's device: where each text begins, and the end.
-        longest: tokens of the longest text.
-        tiles: batches of texts for attention without a variable-length kernel.
-        tokens_of_places: int64 `[places]`: the token at each place of the tiles.
-        places_of_tokens: int64 `[tokens]`: the place of each token; of the tokens after the last
-            text, which only fill up the row, one past the last place.
-        masks: where dropout masks come from; None for torch's own.
-        layers: the encoder's layers that run; the others hand on what they are given, and so do
-            the embeddings if the first layer is not among them. None for all.
-    """
-
-    texts: int
-    tokens: int
-    offsets: torch.Tensor
-    longest: int
-    tiles: tuple[Tile, ...]
-    tokens_of_places: torch.Tensor
-    places_of_tokens: torch.Tensor
-    masks: MaskPool | None = None
-    layers: range | None = None
-    _by_heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-    def by_heads(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where to find things when each tile is laid out `[rows, heads, length]`.
-
-        Returns:
-            int64 `[places * heads]`, for each entry of the tiles the entry of the tokens
-            (`[tokens, heads]`, flat); int64 `[tokens * heads]`, the reverse, with
-            `places * heads` for the tokens that only fill up the row.
-        """
-        if heads not in self._by_heads:
-            self._by_heads[heads] = self._lay_out(heads)
-        return self._by_heads[heads]
-
-    def _lay_out(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.tokens_of_places.device
-        head = torch.arange(heads, device=device)
-        to_tiles, entries = [], []
-        for tile in self.tiles:
-            tokens = self.tokens_of_places[tile.start : tile.end].view(tile.rows, 1, tile.length)
-            to_tiles.append((tokens * heads + head[:, None]).flatten())
-            count = tile.rows * heads * tile.length
-            entry = torch.arange(count, device=device).view(tile.rows, heads, tile.length)
-            entries.append((entry.transpose(1, 2) + tile.start * heads).reshape(-1, heads))
-        nowhere = torch.full((1, heads), len(self.tokens_of_places) * heads, device=device)
-        of_places = torch.cat([*entries, nowhere])
-        return torch.cat(to_tiles), of_places.index_select(0, self.places_of_tokens).flatten()
-
-    @property
-    def starts_inside(self) -> bool:
-        """Whether the embeddings are left out: the inputs are hidden states."""
-        return self.layers is not None and self.layers.start > 0
+    setattr(attention, _FIRSTS, True)
 
 
 def packed_attention(
@@ -123,7 +49,7 @@ def packed_attention(
     """Every text attends to itself alone.
 
     Args:
-        module: the attention module; not used.
+        module: the attention module; see `read_firsts_of`.
         query: `[1, heads, tokens, head size]`, as are `key` and `value`.
         key: see `query`.
         value: see `query`.
@@ -150,10 +76,11 @@ def packed_attention(
     if query.device.type == "cuda" and dropout == 0.0 and query.dtype != torch.float32:
         return _variable_length(q, k, v, packing, scale, sliding_window)[None], None
     is_trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    firsts = getattr(module, _FIRSTS, False)
     if query.device.type == "cuda" or not (is_trained or dropout):
-        return _fused_tiles(q, k, v, packing, scale, dropout, sliding_window)[None], None
+        return _fused_tiles(q, k, v, packing, scale, dropout, sliding_window, firsts)[None], None
     attend: Any = _TiledAttention.apply
-    return attend(q, k, v, packing, scale, dropout, sliding_window)[None], None
+    return attend(q, k, v, packing, scale, dropout, sliding_window, firsts)[None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)
@@ -193,24 +120,34 @@ def _fused_tiles(
     scale: float,
     dropout: float,
     sliding_window: int | None,
+    firsts: bool,
 ) -> torch.Tensor:
     """Torch's fused attention per tile: the variable-length kernel knows no dropout."""
-    placed = [t.index_select(0, packing.tokens_of_places) for t in (q, k, v)]
+    everything, asking = packing.places(1), packing.places(1, firsts=firsts)
+    qs, ks, vs = (
+        places.gather(tensor.flatten(1)[:, None])
+        for places, tensor in ((asking, q), (everything, k), (everything, v))
+    )
     parts = []
     for tile in packing.tiles:
-        batch = [_heads_first(t, tile) for t in placed]
-        hidden = _hidden(tile, sliding_window, q.device)
+        qt, kt, vt = (
+            places.of(tensor, tile).view(tile.rows, -1, *q.shape[1:]).transpose(1, 2)
+            for places, tensor in ((asking, qs), (everything, ks), (everything, vs))
+        )
+        hidden = tile.padding if firsts else _out_of_sight(tile, sliding_window, q.device)
         seen = None if hidden is None else ~hidden
         out = functional.scaled_dot_product_attention(
-            batch[0], batch[1], batch[2], attn_mask=seen, dropout_p=dropout, scale=scale
+            qt, kt, vt, attn_mask=seen, dropout_p=dropout, scale=scale
         )
-        parts.append(out.transpose(1, 2).flatten(0, 1))
+        parts.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
     parts.append(torch.zeros_like(parts[0][:1]))
-    return torch.cat(parts).index_select(0, packing.places_of_tokens)
+    return asking.scatter(torch.cat(parts)).view(q.shape)
 
 
-def _hidden(tile: Tile, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Bool, broadcasts to `[rows, heads, length, length]`: true where a key is out of sight."""
+def _out_of_sight(
+    tile: Tile, sliding_window: int | None, device: torch.device
+) -> torch.Tensor | None:
+    """Bool, broadcasts to `[rows, heads, length, length]`: true where a key is not seen."""
     if sliding_window is None or tile.length <= sliding_window:
         return tile.padding
     place = torch.arange(tile.length, device=device)
@@ -238,47 +175,46 @@ class _TiledAttention(torch.autograd.Function):
         scale: float,
         dropout: float,
         sliding_window: int | None,
+        firsts: bool,
     ) -> torch.Tensor:
-        heads = q.shape[1]
-        qs, ks, vs = (_into_tiles(t, packing) for t in (q, k, v))
-        # On the smallest of the tensors; what the tiles hold is the scaled query from here on.
-        qs.mul_(scale)
-        outs = _room_for_tiles(q, packing)
+        everything = packing.places(q.shape[1])
+        asking = packing.places(q.shape[1], firsts=firsts)
+        qs, ks, vs = asking.gather(q), everything.gather(k), everything.gather(v)
+        outs = asking.room(q)
         kept: list[torch.Tensor | None] = []
         for tile in packing.tiles:
-            qt, kt, vt, out = (_tile(t, tile, heads) for t in (qs, ks, vs, outs))
-            scores = torch.bmm(qt, kt.transpose(1, 2))
-            hidden = _hidden(tile, sliding_window, q.device)
-            if hidden is not None:
-                _by_row(scores, tile).masked_fill_(hidden, float("-inf"))
+            kt, vt = everything.of(ks, tile), everything.of(vs, tile)
+            scores = _scaled(asking.of(qs, tile), kt.transpose(1, 2), scale)
+            _hide(scores, tile, None if firsts else sliding_window)
             probabilities = torch.softmax(scores, dim=-1)
             mask = _dropout_mask(probabilities, dropout, packing.masks)
             dropped = probabilities if mask is None else torch.mul(probabilities, mask, out=scores)
-            torch.bmm(dropped, vt, out=out)
+            torch.bmm(dropped, vt, out=asking.of(outs, tile))
             kept += [probabilities, mask]
         ctx.save_for_backward(qs, ks, vs, *kept)
-        ctx.packing, ctx.scale = packing, scale
-        return _from_tiles(outs, packing, heads)
+        ctx.packing, ctx.scale, ctx.places = packing, scale, (asking, everything)
+        return asking.scatter(outs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         packing: Packing = ctx.packing
         dout = gradients[0]
-        heads = dout.shape[1]
+        asking, everything = ctx.places
         qs, ks, vs, *kept = ctx.saved_tensors
-        douts = _into_tiles(dout, packing)
+        douts = asking.gather(dout)
+        whose = (asking, everything, everything)
         dqs, dks, dvs = (
-            _room_for_tiles(dout, packing) if needed else None
-            for needed in ctx.needs_input_grad[:3]
+            places.room(dout) if needed else None
+            for places, needed in zip(whose, ctx.needs_input_grad, strict=False)
         )
         for at, tile in enumerate(packing.tiles):
             probabilities, mask = kept[2 * at], kept[2 * at + 1]
-            qt, kt, vt, gt = (_tile(t, tile, heads) for t in (qs, ks, vs, douts))
-            if tile.padding is not None:
-                _by_row(gt, tile).masked_fill_(tile.padding.transpose(2, 3), 0.0)
+            kt, vt, gt = everything.of(ks, tile), everything.of(vs, tile), asking.of(douts, tile)
+            if not asking.firsts:
+                _drop_padding(gt, tile)
             if dvs is not None:
                 dropped = probabilities if mask is None else probabilities * mask
-                torch.bmm(dropped.transpose(1, 2), gt, out=_tile(dvs, tile, heads))
+                torch.bmm(dropped.transpose(1, 2), gt, out=everything.of(dvs, tile))
             if dqs is None and dks is None:
                 continue
             dp = torch.bmm(gt, vt.transpose(1, 2))
@@ -286,50 +222,46 @@ class _TiledAttention(torch.autograd.Function):
                 dp = dp.mul_(mask)
             ds = torch._softmax_backward_data(dp, probabilities, -1, probabilities.dtype)
             if dqs is not None:
-                torch.bmm(ds, kt, out=_tile(dqs, tile, heads))
+                _scaled(ds, kt, ctx.scale, out=asking.of(dqs, tile))
             if dks is not None:
-                torch.bmm(ds.transpose(1, 2), qt, out=_tile(dks, tile, heads))
-        if dqs is not None:
-            dqs.mul_(ctx.scale)
-        found = (None if t is None else _from_tiles(t, packing, heads) for t in (dqs, dks, dvs))
-        return *found, None, None, None, None
+                qt = asking.of(qs, tile)
+                _scaled(ds.transpose(1, 2), qt, ctx.scale, out=everything.of(dks, tile))
+        found = (
+            None if tiles is None else places.scatter(tiles)
+            for places, tiles in zip(whose, (dqs, dks, dvs), strict=True)
+        )
+        return *found, None, None, None, None, None
 
 
-def _into_tiles(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """Tokens `[tokens, heads, size]` laid out by tile, `[places * heads, size]`."""
-    to_tiles, _ = packing.by_heads(tensor.shape[1])
-    return tensor.reshape(-1, tensor.shape[2]).index_select(0, to_tiles)
+def _scaled(
+    left: torch.Tensor, right: torch.Tensor, scale: float, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`scale` times the batched product."""
+    if out is None:
+        out = left.new_empty((*left.shape[:2], right.shape[2]))
+    return torch.baddbmm(out, left, right, beta=0.0, alpha=scale, out=out)
 
 
-def _room_for_tiles(tensor: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """Room for every place and, at the end, zeros for the tokens that fill up the row."""
-    places = len(packing.tokens_of_places) * tensor.shape[1]
-    made = tensor.new_empty((places + 1, tensor.shape[2]))
-    made[places] = 0.0
-    return made
+def _hide(scores: torch.Tensor, tile: Tile, sliding_window: int | None) -> None:
+    """Keys that are not seen get a score of -inf, in place."""
+    hidden = _out_of_sight(tile, sliding_window, scores.device)
+    if hidden is None:
+        return
+    # Padding stands behind the shortest text: only the columns there are touched.
+    first = tile.shortest if hidden is tile.padding else 0
+    _by_row(scores, tile)[..., first:].masked_fill_(hidden[..., first:], float("-inf"))
 
 
-def _from_tiles(tiles: torch.Tensor, packing: Packing, heads: int) -> torch.Tensor:
-    """The reverse of `_into_tiles`: `[tokens, heads, size]`."""
-    _, from_tiles = packing.by_heads(heads)
-    return tiles.index_select(0, from_tiles).view(-1, heads, tiles.shape[1])
-
-
-def _tile(tiles: torch.Tensor, tile: Tile, heads: int) -> torch.Tensor:
-    """One tile `[rows * heads, length, size]`, a view."""
-    inside = tiles[tile.start * heads : tile.end * heads]
-    return inside.view(tile.rows * heads, tile.length, tiles.shape[1])
+def _drop_padding(gradient: torch.Tensor, tile: Tile) -> None:
+    """What repeats a token in the tile's padding has no gradient, in place."""
+    if tile.padding is not None:
+        behind = _by_row(gradient, tile)[:, :, tile.shortest :]
+        behind.masked_fill_(tile.padding.transpose(2, 3)[:, :, tile.shortest :], 0.0)
 
 
 def _by_row(products: torch.Tensor, tile: Tile) -> torch.Tensor:
     """`[rows * heads, length, any]` as `[rows, heads, length, any]`."""
     return products.view(tile.rows, -1, *products.shape[1:])
-
-
-def _heads_first(places: torch.Tensor, tile: Tile) -> torch.Tensor:
-    """A tile's places as a view `[rows, heads, length, size]`."""
-    inside = places[tile.start : tile.end]
-    return inside.view(tile.rows, tile.length, *places.shape[1:]).transpose(1, 2)
 
 
 def _dropout_mask(

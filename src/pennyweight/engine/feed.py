@@ -19,7 +19,7 @@ from pennyweight.engine.attention import PACKED
 from pennyweight.engine.batch import Tokens, collate, send
 from pennyweight.engine.compiled import compile_blocks
 from pennyweight.engine.device import DTYPES, Compute
-from pennyweight.engine.frozen import hold_encoder_in
+from pennyweight.engine.frozen import hold_encoder_in, use_fused_bias
 from pennyweight.engine.lora import use_fused_lora
 from pennyweight.engine.masks import MaskPool, use_pooled_dropout
 from pennyweight.engine.pack import FAMILIES, pack, read_packed
@@ -100,6 +100,7 @@ def make_ready(model: Any, compute: Compute, *, most_tokens: int, compiled: bool
         _keep_freed_memory()
         masks = MaskPool()
         use_pooled_dropout(inner, masks)
+        use_fused_bias(inner)
     use_fused_lora(model)
     if compiled:
         compile_blocks(inner)

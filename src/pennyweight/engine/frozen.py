@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["hold_encoder_in"]
+__all__ = ["affine", "hold_encoder_in", "use_fused_bias"]
 
 _LEAVES = (nn.Linear, nn.Embedding, nn.LayerNorm)
 
@@ -65,3 +65,56 @@ def _in_own_dtype(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the input to the weights' dtype (a pre-hook)."""
     weight: Any = module.weight
     return tuple(a.to(weight.dtype) if torch.is_tensor(a) else a for a in args)
+
+
+def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The product x W^T + b without a gradient, `[rows, in]` to `[rows, out]`.
+
+    In bfloat16 on CPU, oneDNN adds the bias while it has the product at hand; torch's own way is to
+    fill the output with the bias first, a quarter of the time of a product of RoBERTa-base's size.
+    """
+    if bias is not None and _has_fused_bias(x):
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return y
+    return functional.linear(x, weight, bias)
+
+
+def _has_fused_bias(x: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and torch._C._has_mkldnn
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def use_fused_bias(model: nn.Module) -> None:
+    """Let every frozen `nn.Linear` of a model add its bias as `affine` does."""
+    for module in model.modules():
+        if type(module) is nn.Linear and not any(p.requires_grad for p in module.parameters()):
+            layer: Any = module
+            layer.forward = MethodType(_frozen_linear, module)
+
+
+def _frozen_linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    if not _has_fused_bias(x) or x.dtype != module.weight.dtype:
+        return functional.linear(x, module.weight, module.bias)
+    run: Any = _Affine.apply
+    y: torch.Tensor = run(x.reshape(-1, x.shape[-1]), module.weight, module.bias)
+    return y.view(*x.shape[:-1], -1)
+
+
+class _Affine(torch.autograd.Function):
+    """`affine` of a frozen weight, with the gradient of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return affine(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] @ weight, None, None

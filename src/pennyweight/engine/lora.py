@@ -2,8 +2,8 @@
 
 PEFT's own forward casts the input to float32, keeps a dropout mask, and leaves autograd to add
 three gradients per layer. Here, for plain LoRA on `nn.Linear`, the products run in the base's
-dtype, the low-rank product is added in place, and nothing but the input and x A^T is kept. The
-modules, their parameters (float32) and what is saved stay PEFT's.
+dtype, the low-rank product is added in place, and nothing but the dropped input and its product
+with A^T is kept. The modules, their parameters (float32) and what is saved stay PEFT's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.nn import functional
 
+from pennyweight.engine.frozen import affine
 from pennyweight.engine.masks import PooledDropout
 
 __all__ = ["is_plain_lora", "lora_linear", "use_fused_lora"]
@@ -112,16 +113,17 @@ class _FusedLora(torch.autograd.Function):
         parts: tuple[_Part, ...],
         *factors: torch.Tensor,
     ) -> torch.Tensor:
-        y = functional.linear(x, weight, None if bias is None else bias.to(weight.dtype))
+        y = affine(x, weight, None if bias is None else bias.to(weight.dtype))
         kept: list[torch.Tensor] = []
         for at, part in enumerate(parts):
             down = factors[2 * at].to(weight.dtype)
             # The scaling goes into the smallest factor.
             up = (factors[2 * at + 1] * part.scaling).to(weight.dtype)
-            inner = functional.linear(_dropped(x, part), down)
+            dropped = _dropped(x, part)
+            inner = functional.linear(dropped, down)
             y[part.rows].addmm_(inner, up.t())
-            kept += [down, up, inner]
-        ctx.save_for_backward(x, weight, *kept)
+            kept += [dropped, down, up, inner]
+        ctx.save_for_backward(weight, *kept)
         ctx.parts = parts
         ctx.factor_dtypes = [factor.dtype for factor in factors]
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -129,18 +131,18 @@ class _FusedLora(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, *kept = ctx.saved_tensors
+        weight, *kept = ctx.saved_tensors
         needs_x, _, needs_bias, _, *needs_factors = ctx.needs_input_grad
         dy = gradients[0]
         dx = dy @ weight if needs_x else None
         found: list[torch.Tensor | None] = []
         for at, part in enumerate(ctx.parts):
-            down, up, inner = kept[3 * at : 3 * at + 3]
+            dropped, down, up, inner = kept[4 * at : 4 * at + 4]
             mine = dy[part.rows]
             dinner = mine @ up
             da = db = None
             if needs_factors[2 * at]:
-                da = (dinner.t() @ _dropped(x, part)).to(ctx.factor_dtypes[2 * at])
+                da = (dinner.t() @ dropped).to(ctx.factor_dtypes[2 * at])
             if needs_factors[2 * at + 1]:
                 db = (mine.t() @ inner).to(ctx.factor_dtypes[2 * at + 1]).mul_(part.scaling)
             found += [da, db]

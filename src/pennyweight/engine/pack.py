@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from pennyweight.engine.attention import Packing, Tile
+from pennyweight.engine.attention import read_firsts_of
 from pennyweight.engine.batch import Tokens, send
 from pennyweight.engine.masks import MaskPool
+from pennyweight.engine.tiles import Packing, lay_tiles
 
 __all__ = ["FAMILIES", "Family", "can_pack", "pack", "read_packed"]
 
 
 # oneDNN compiles a kernel for every new shape, which takes ten times as long as to run it: so
-# rows of tokens, and the tiles of attention, come in few lengths.
+# rows of tokens come in few lengths.
 _ROW_QUANTUM = 64
-_TILE_QUANTUM = 16
-_TILE_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,14 @@ class Family:
         layers: the encoder's layers in order.
         narrows: finds the module before which only what the head reads is kept; all its
             tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
+        last_attention: finds the attention just before it, of whose output only the first tokens'
+            is read then; None where there is more in between.
     """
 
     first_position: Callable[[Any], int]
     layers: Callable[[Any], nn.ModuleList]
     narrows: Callable[[Any], nn.Module]
+    last_attention: Callable[[Any], nn.Module] | None = None
 
 
 def _from_zero(config: Any) -> int:
@@ -70,16 +72,23 @@ def _last_attention_output(encoder: Any) -> nn.Module:
     return encoder.encoder.layer[-1].attention.output
 
 
+def _last_attention(encoder: Any) -> nn.Module:
+    attention: nn.Module = encoder.encoder.layer[-1].attention.self
+    return attention
+
+
 def _final_norm(encoder: Any) -> nn.Module:
     return encoder.final_norm
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "bert": Family(_from_zero, _bert_layers, _last_attention_output),
-        "electra": Family(_from_zero, _bert_layers, _last_attention_output),
-        "roberta": Family(_after_padding, _bert_layers, _last_attention_output),
-        "xlm-roberta": Family(_after_padding, _bert_layers, _last_attention_output),
+        "bert": Family(_from_zero, _bert_layers, _last_attention_output, _last_attention),
+        "electra": Family(_from_zero, _bert_layers, _last_attention_output, _last_attention),
+        "roberta": Family(_after_padding, _bert_layers, _last_attention_output, _last_attention),
+        "xlm-roberta": Family(
+            _after_padding, _bert_layers, _last_attention_output, _last_attention
+        ),
         "modernbert": Family(_from_zero, _modernbert_layers, _final_norm),
     }
 )
@@ -119,7 +128,7 @@ def pack(
     filled_up = _filled_up(total)
     positions = np.full(filled_up, first_position, dtype=np.int64)
     positions[:total] += np.arange(total) - np.repeat(offsets[:-1], lengths)
-    tiles, tokens_of_places, places_of_tokens = _tiles(lengths, offsets, filled_up, device)
+    tiles, tokens_of_places, places_of_tokens = lay_tiles(lengths, offsets, filled_up, device)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         return send(torch.from_numpy(array), device)
@@ -152,40 +161,6 @@ def _filled_up(total: int) -> int:
     return -(-total // quantum) * quantum
 
 
-def _tiles(
-    lengths: np.ndarray, offsets: np.ndarray, filled_up: int, device: torch.device | str
-) -> tuple[tuple[Tile, ...], np.ndarray, np.ndarray]:
-    """Tiles over texts in their order; the token of every place; the place of every token."""
-    tiles: list[Tile] = []
-    tokens_of_places: list[np.ndarray] = []
-    start = 0
-    places_of_tokens = np.empty(filled_up, dtype=np.int64)
-    for first in range(0, len(lengths), _TILE_ROWS):
-        inside = lengths[first : first + _TILE_ROWS]
-        # An odd number of rows is filled up with empty ones, which see one token of the tile.
-        rows = 1 << (len(inside) - 1).bit_length()
-        length = -(-int(inside.max()) // _TILE_QUANTUM) * _TILE_QUANTUM
-        sizes = np.ones(rows, dtype=np.int64)
-        sizes[: len(inside)] = inside
-        begins = np.full(rows, offsets[first], dtype=np.int64)
-        begins[: len(inside)] = offsets[first : first + len(inside)]
-        place = np.arange(length)
-        is_token = place < sizes[:, None]
-        tokens_of_places.append((begins[:, None] + np.where(is_token, place, 0)).ravel())
-        places = start + np.arange(rows * length).reshape(rows, length)
-        kept = is_token[: len(inside)]
-        places_of_tokens[offsets[first] : offsets[first + len(inside)]] = places[: len(inside)][
-            kept
-        ]
-        padding = None
-        if not is_token.all():
-            padding = send(torch.from_numpy(~is_token)[:, None, None], device)
-        tiles.append(Tile(start, rows, length, padding))
-        start += rows * length
-    places_of_tokens[offsets[-1] :] = start
-    return tuple(tiles), np.concatenate(tokens_of_places), places_of_tokens
-
-
 def read_packed(model: Any) -> None:
     """Make a sequence classifier read packed batches; others pass unchanged.
 
@@ -210,6 +185,8 @@ def read_packed(model: Any) -> None:
             lambda _, args, out: out if current[0] is None else _means(out, current[0])
         )
     else:
+        if family.last_attention is not None:
+            read_firsts_of(family.last_attention(encoder))
         narrowed.register_forward_pre_hook(
             lambda _, args: (
                 args if current[0] is None else tuple(_firsts(t, current[0]) for t in args)
