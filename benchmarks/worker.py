@@ -25,7 +25,7 @@ from pennyweight.engine.batch import Tokens, TokenStore
 def main() -> None:
     """Measure what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("train", "until", "classify", "floor"))
+    parser.add_argument("what", choices=("train", "pass", "until", "classify", "floor"))
     parser.add_argument("--system", choices=("p1", "p2", "ours", "prefix"), default="ours")
     parser.add_argument("--model", choices=("roberta", "embedded"), default="roberta")
     parser.add_argument("--data", default="sample:train")
@@ -45,9 +45,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--accuracy", type=float, default=0.92)
     options = parser.parse_args()
-    found = {"train": _train, "until": _until, "classify": _classify, "floor": _floor}[
-        options.what
-    ](options)
+    measures = {
+        "train": _train,
+        "pass": _pass,
+        "until": _until,
+        "classify": _classify,
+        "floor": _floor,
+    }
+    found = measures[options.what](options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
@@ -147,6 +152,20 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     clock = _Clock(options)
     _run(options, tokens, clock)
     return clock.rate(float(tokens.lengths.mean()))
+
+
+def _pass(options: argparse.Namespace) -> dict[str, Any]:
+    """One pass over the rows; its seconds."""
+    seen = [0]
+
+    def on_step(_: Any, rows: int, __: int) -> bool:
+        seen[0] += rows
+        return seen[0] >= options.rows
+
+    tokens = _tokens(options, options.data, options.rows)
+    began = time.perf_counter()
+    _run(options, tokens, on_step)
+    return {"seconds": time.perf_counter() - began}
 
 
 def _until(options: argparse.Namespace) -> dict[str, Any]:
