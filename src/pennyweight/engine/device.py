@@ -11,7 +11,7 @@ from pennyweight.engine.attention import PACKED
 from pennyweight.engine.pack import FAMILIES, can_pack
 from pennyweight.errors import TrainingError
 
-__all__ = ["DTYPES", "Compute", "choose_compute"]
+__all__ = ["DTYPES", "Compute", "Precision", "choose_compute"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

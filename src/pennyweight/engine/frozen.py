@@ -80,7 +80,8 @@ def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
 
 
 def _has_fused_bias(x: torch.Tensor) -> bool:
-    return (
+    # torch.compile finds oneDNN's layer itself.
+    return not torch.compiler.is_compiling() and (
         x.device.type == "cpu"
         and x.dtype == torch.bfloat16
         and torch._C._has_mkldnn
