@@ -209,6 +209,11 @@ def test_self_training_takes_over_what_a_run_is_sure_of(
     assert step["added"] == sum(step["by_class"].values()) > 0
     assert max(step["by_class"].values()) <= 20
     assert record.transductive == ["self-training on the target"]
+    how["by_class"] = {LABELS[0]: 0.9999}
+    said: list[str] = []
+    splits = read_splits(_recipe(roberta, sets, values), bad_rows=tmp_path, say=said.append)
+    prepare_rows(_recipe(roberta, sets, values), splits, out=tmp_path, say=said.append)
+    assert any(f"of no row of {LABELS[0]} is the teacher sure" in line for line in said)
     how["teacher"] = str(tmp_path / "nothing")
     with pytest.raises(RecipeError, match="no run; train one first"):
         train(_recipe(roberta, sets, values), out=tmp_path / "other")

@@ -62,7 +62,13 @@ def self_training_rows(
             f"at a confidence of {how.confidence}; lower it"
         )
     counts = dict(zip(names, map(len, chosen), strict=True))
-    say(f"self-training: {len(taken):,} of {len(target):,} target rows taken over")
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    say(f"self-training: {len(taken):,} of {len(target):,} target rows taken over ({told})")
+    if missing := [name for name, count in counts.items() if not count]:
+        say(
+            f"self-training: of no row of {', '.join(missing)} is the teacher sure at its confidence: "
+            "the rows added tilt the classes; lower transduction.self_training.by_class for them"
+        )
     facts.append({"step": "self-training", "added": len(taken), "by_class": counts})
     return labelled_rows(target.select(taken)["text"], answers[taken])
 
