@@ -71,8 +71,13 @@ class Bench:
         """The settings with which a system is fastest, of several by a measurement each."""
         if len(choices) == 1:
             return choices[0]
+        if system in self.options.settled:
+            before = self.results[f"training {settings['model']}"][system.upper()]["settings"]
+            return {key: before[key] for key in choices[0]}
         found = [(self.measure("train", system=system, **settings, **c), c) for c in choices]
         tried = self.results.setdefault("tuning", [])
+        mine = {"system": system, "model": settings["model"]}
+        tried[:] = [entry for entry in tried if not mine.items() <= entry.items()]
         tried += [
             {"system": system, **settings, **c, "rows_per_second": r["rows_per_second"]}
             for r, c in found
@@ -193,7 +198,8 @@ def inference(bench: Bench) -> None:
 
 def growth(bench: Bench) -> None:
     """How cost grows with batch, length, rank, and the number of adapters trained at once."""
-    found = []
+    settled = bench.options.settled
+    found = [entry for entry in bench.results.get("growth", []) if entry["system"] in settled]
     for key, values in (
         ("batch", (8, 32, 64)),
         ("length", (16, 64, 128)),
@@ -202,7 +208,8 @@ def growth(bench: Bench) -> None:
     ):
         for value in values:
             shared: dict[str, Any] = {"batch": 32, "warm_up": 20, "seconds": 8, key: value}
-            for system in ("ours",) if key in ("copies", "rank") else ("ours", "p2"):
+            peers = () if key in ("copies", "rank") else {"p2"}.difference(settled)
+            for system in ("ours", *peers):
                 try:
                     one = bench.measure("train", system=system, model="roberta", **shared)
                 except SystemExit as error:
@@ -243,6 +250,12 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.92, help="that `until` trains to")
     parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
     parser.add_argument("--only", nargs="*", help="roberta embedded memory prefix inference ...")
+    parser.add_argument(
+        "--settled",
+        nargs="*",
+        default=[],
+        help="systems that keep the results file's settings and growth: p2",
+    )
     options = parser.parse_args()
     options.tuning = [(64, "sdpa"), (256, "sdpa"), (512, "sdpa")] if options.gpu else TUNING
     bench = Bench(options)
