@@ -55,26 +55,33 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def study_table(rows: Sequence[StudyRow]) -> None:
-    """A line per row: accuracy by set with its interval over seeds, and what it cost."""
-    sets = list(dict.fromkeys(name for row in rows for name in row.mean))
-    header = ["row", "seeds"]
-    for name in sets:
-        header += [name, "95 %", "p"]
+    """A line per row and set: accuracy with its interval over seeds; and what the row cost.
+
+    One set below the other, because side by side they do not fit a terminal.
+    """
     shown = []
     for row in rows:
         said = [word for word in ("leaks", "transductive") if getattr(row, word)]
-        cells = [f"{row.name} ({', '.join(said)})" if said else row.name, str(len(row.seeds))]
-        for name in sets:
-            interval = row.interval.get(name)
-            p = row.p.get(name)
-            cells.append(f"{row.mean[name]:.2%}" if name in row.mean else "failed")
-            cells.append(f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else "")
-            cells.append("" if p is None else f"{p:.3f}")
-        shown.append([*cells, f"{row.parameters:,}", f"{row.seconds:.0f}"])
-    show_table([*header, "parameters", "seconds"], shown)
+        name = f"{row.name} ({', '.join(said)})" if said else row.name
+        cost = [f"{row.parameters:,}", f"{row.seconds:.0f}"]
+        for at, of_set in enumerate(row.mean or ("",)):
+            first = [name, str(len(row.seeds))] if at == 0 else ["", ""]
+            shown.append([*first, *_measured(row, of_set), *(cost if at == 0 else ["", ""])])
+    show_table(["row", "seeds", "set", "accuracy (95 %)", "p", "parameters", "s"], shown)
     for row in rows:
         for seed, reason in row.failures.items():
             Console(highlight=False).print(f"{row.name}, seed {seed}: failed: {reason}")
+
+
+def _measured(row: StudyRow, of_set: str) -> list[str]:
+    """Set, mean accuracy with its interval, and p against the study's first row."""
+    if of_set not in row.mean:
+        return ["", "failed", ""]
+    told = f"{100 * row.mean[of_set]:.2f}"
+    if interval := row.interval.get(of_set):
+        told += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    p = row.p.get(of_set)
+    return [of_set, told, "" if p is None else f"{p:.3f}"]
 
 
 def headline(name: str, metrics: Mapping[str, Any], parameters: Mapping[str, int] | None) -> str:
