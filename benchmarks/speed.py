@@ -152,8 +152,8 @@ def training(bench: Bench, model: str, **settings: Any) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak over one pass of 1,024 rows in batches of 16: everybody meets the longest texts."""
-    shared = {"model": "roberta", "batch": 16, "rows": 1024}
+    """Peak over one pass of 512 rows in batches of 16: everybody meets the longest texts."""
+    shared = {"model": "roberta", "batch": 16, "rows": 512}
     bench.results["memory of a pass"] = {
         name: {"settings": shared, "peak_bytes": found["peak_bytes"], "seconds": found["seconds"]}
         for name, system in (("ours", "ours"), ("P1", "p1"))
@@ -207,7 +207,7 @@ def growth(bench: Bench) -> None:
         ("copies", (1, 2, 4)),
     ):
         for value in values:
-            shared: dict[str, Any] = {"batch": 32, "warm_up": 20, "seconds": 8, key: value}
+            shared: dict[str, Any] = {"batch": 32, "warm_up": 10, "seconds": 8, key: value}
             peers = () if key in ("copies", "rank") else {"p2"}.difference(settled)
             for system in ("ours", *peers):
                 try:
