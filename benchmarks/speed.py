@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,6 @@ class Bench:
 
     def best(self, system: str, choices: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
         """The settings with which a system is fastest, of several by a measurement each."""
-        if len(choices) == 1:
-            return choices[0]
         if system in self.options.settled:
             before = self.results[f"training {settings['model']}"][system.upper()]["settings"]
             return {key: before[key] for key in choices[0]}
@@ -154,11 +153,10 @@ def training(bench: Bench, model: str, **settings: Any) -> None:
 def memory(bench: Bench) -> None:
     """Peak over one pass of 512 rows in batches of 16: everybody meets the longest texts."""
     shared = {"model": "roberta", "batch": 16, "rows": 512}
-    bench.results["memory of a pass"] = {
-        name: {"settings": shared, "peak_bytes": found["peak_bytes"], "seconds": found["seconds"]}
-        for name, system in (("ours", "ours"), ("P1", "p1"))
-        for found in (bench.measure("pass", system=system, **shared),)
-    }
+    found = bench.results["memory of a pass"] = {}
+    for name, system in (("ours", "ours"), ("P1", "p1")):
+        one = bench.measure("pass", system=system, **shared)
+        found[name] = {"settings": shared, **{k: one[k] for k in ("peak_bytes", "seconds")}}
     bench.save()
 
 
@@ -240,6 +238,17 @@ def until(bench: Bench) -> None:
     bench.save()
 
 
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "roberta": lambda bench: training(bench, "roberta"),
+    "embedded": lambda bench: training(bench, "embedded", all_linear=True, rank=16),
+    "memory": memory,
+    "prefix": prefix,
+    "inference": inference,
+    "growth": growth,
+    "until": until,
+}
+
+
 def main() -> None:
     """Run all comparisons, or those named."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -249,31 +258,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--accuracy", type=float, default=0.92, help="that `until` trains to")
     parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
-    parser.add_argument("--only", nargs="*", help="roberta embedded memory prefix inference ...")
+    parser.add_argument("--only", nargs="*", help="some parts alone: " + " ".join(PARTS))
     parser.add_argument(
         "--settled",
         nargs="*",
+        choices=("p2",),
         default=[],
         help="systems that keep the results file's settings and growth: p2",
     )
     options = parser.parse_args()
     options.tuning = [(64, "sdpa"), (256, "sdpa"), (512, "sdpa")] if options.gpu else TUNING
     bench = Bench(options)
-    parts = {
-        "roberta": lambda: training(bench, "roberta"),
-        "embedded": lambda: training(bench, "embedded", all_linear=True, rank=16),
-        "memory": lambda: memory(bench),
-        "prefix": lambda: prefix(bench),
-        "inference": lambda: inference(bench),
-        "growth": lambda: growth(bench),
-        "until": lambda: until(bench),
-    }
     earlier = HERE / "results" / ("speed-gpu.json" if options.gpu else "speed.json")
     if options.only and earlier.is_file():
         bench.results = {k: v for k, v in json.loads(earlier.read_text()).items() if k != "machine"}
-    for name, part in parts.items():
+    for name, part in PARTS.items():
         if not options.only or name in options.only:
-            part()
+            part(bench)
     bench.save()
     if not options.gpu:
         subprocess.run([sys.executable, str(HERE / "plot.py")], check=True)

@@ -64,9 +64,9 @@ def study_table(rows: Sequence[StudyRow]) -> None:
         said = [word for word in ("leaks", "transductive") if getattr(row, word)]
         name = f"{row.name} ({', '.join(said)})" if said else row.name
         cost = [f"{row.parameters:,}", f"{row.seconds:.0f}"]
-        for at, of_set in enumerate(row.mean or ("",)):
-            first = [name, str(len(row.seeds))] if at == 0 else ["", ""]
-            shown.append([*first, *_measured(row, of_set), *(cost if at == 0 else ["", ""])])
+        first, *more = [_measured(row, of_set) for of_set in row.mean] or [["", "failed", ""]]
+        shown.append([name, str(len(row.seeds)), *first, *cost])
+        shown += [["", "", *measured, "", ""] for measured in more]
     show_table(["row", "seeds", "set", "accuracy (95 %)", "p", "parameters", "s"], shown)
     for row in rows:
         for seed, reason in row.failures.items():
@@ -75,8 +75,6 @@ def study_table(rows: Sequence[StudyRow]) -> None:
 
 def _measured(row: StudyRow, of_set: str) -> list[str]:
     """Set, mean accuracy with its interval, and p against the study's first row."""
-    if of_set not in row.mean:
-        return ["", "failed", ""]
     told = f"{100 * row.mean[of_set]:.2f}"
     if interval := row.interval.get(of_set):
         told += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"

@@ -71,7 +71,7 @@ def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     """The product x W^T + b without a gradient, `[rows, in]` to `[rows, out]`.
 
     In bfloat16 on CPU, oneDNN adds the bias while it has the product at hand; torch's own way is to
-    fill the output with the bias first, a quarter of the time of a product of RoBERTa-base's size.
+    fill the output with the bias first, which takes a pass over it.
     """
     if bias is not None and _has_fused_bias(x):
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

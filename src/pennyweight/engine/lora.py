@@ -114,7 +114,7 @@ class _FusedLora(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> torch.Tensor:
         y = affine(x, weight, None if bias is None else bias.to(weight.dtype))
-        kept: list[torch.Tensor] = []
+        kept: list[torch.Tensor | None] = []
         for at, part in enumerate(parts):
             down = factors[2 * at].to(weight.dtype)
             # The scaling goes into the smallest factor.
@@ -122,7 +122,9 @@ class _FusedLora(torch.autograd.Function):
             dropped = _dropped(x, part)
             inner = functional.linear(dropped, down)
             y[part.rows].addmm_(inner, up.t())
-            kept += [dropped, down, up, inner]
+            # A frozen A (LoRA-FA) needs its input no more.
+            needs_a = ctx.needs_input_grad[4 + 2 * at]
+            kept += [dropped if needs_a else None, down, up, inner]
         ctx.save_for_backward(weight, *kept)
         ctx.parts = parts
         ctx.factor_dtypes = [factor.dtype for factor in factors]

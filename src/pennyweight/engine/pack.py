@@ -81,14 +81,16 @@ def _final_norm(encoder: Any) -> nn.Module:
     return encoder.final_norm
 
 
+def _bert_like(first_position: Callable[[Any], int]) -> Family:
+    return Family(first_position, _bert_layers, _last_attention_output, _last_attention)
+
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "bert": Family(_from_zero, _bert_layers, _last_attention_output, _last_attention),
-        "electra": Family(_from_zero, _bert_layers, _last_attention_output, _last_attention),
-        "roberta": Family(_after_padding, _bert_layers, _last_attention_output, _last_attention),
-        "xlm-roberta": Family(
-            _after_padding, _bert_layers, _last_attention_output, _last_attention
-        ),
+        "bert": _bert_like(_from_zero),
+        "electra": _bert_like(_from_zero),
+        "roberta": _bert_like(_after_padding),
+        "xlm-roberta": _bert_like(_after_padding),
         "modernbert": Family(_from_zero, _modernbert_layers, _final_norm),
     }
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,11 @@ def count_overlaps(recipe: Recipe, *, say: Say) -> list[Overlap]:
     # What the split has looked up is told as it was before overlapping rows were removed.
     known = {frozenset((found.one, found.other)): found for found in splits.overlaps}
     similarity = recipe.data.near_duplicate_similarity
-    for one, other in combinations(sets, 2):
-        if frozenset((one, other)) not in known:
-            found = find_overlap(one, sets[one], {other: sets[other]}, similarity=similarity)
-            known[frozenset((one, other))] = found[0]
+    pairs = [pair for pair in combinations(sets, 2) if frozenset(pair) not in known]
+    for one, new in groupby(pairs, key=itemgetter(0)):
+        others = {other: sets[other] for _, other in new}
+        for found in find_overlap(one, sets[one], others, similarity=similarity):
+            known[frozenset((found.one, found.other))] = found
     return [known[frozenset(pair)] for pair in combinations(sets, 2)]
 
 

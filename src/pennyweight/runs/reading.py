@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,12 @@ def tokens_of(
     )
 
 
-def labelled_rows(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset:
+def labelled_rows(texts: list[str], labels: np.ndarray) -> datasets.Dataset:
     """Texts and the indices of their classes, -1 where there is none, as rows to train on."""
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.Value("int64")}
     )
-    values = {"text": list(texts), "label": labels.tolist()}
+    values = {"text": texts, "label": labels.tolist()}
     return datasets.Dataset.from_dict(values, features=features)
 
 

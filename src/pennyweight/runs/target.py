@@ -70,7 +70,7 @@ def self_training_rows(
             "the rows added tilt the classes; lower transduction.self_training.by_class for them"
         )
     facts.append({"step": "self-training", "added": len(taken), "by_class": counts})
-    return labelled_rows(target.select(taken)["text"], answers[taken])
+    return labelled_rows(target.select(taken)["text"][:], answers[taken])
 
 
 def consistency_rows(recipe: Recipe, target: datasets.Dataset) -> datasets.Dataset:
@@ -78,7 +78,7 @@ def consistency_rows(recipe: Recipe, target: datasets.Dataset) -> datasets.Datas
     assert recipe.transduction is not None  # noqa: S101 - asked for only then
     most = recipe.transduction.consistency_rows or len(target)
     drawn = np.random.default_rng((recipe.seed, 4)).permutation(len(target))[:most]
-    return labelled_rows(target.select(np.sort(drawn))["text"], np.full(len(drawn), -1))
+    return labelled_rows(target.select(np.sort(drawn))["text"][:], np.full(len(drawn), -1))
 
 
 def density_weights(
