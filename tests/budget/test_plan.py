@@ -220,7 +220,7 @@ def test_alpha_pattern_may_name_the_low_rank_head() -> None:
 _ENDS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["bert", "roberta"]),
     targets=st.lists(st.sampled_from([*_ENDS, "*"]), min_size=1, max_size=4, unique=True),

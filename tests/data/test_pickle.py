@@ -298,7 +298,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(base=st.sampled_from(MUTATED), changes=CHANGES)
 def test_a_mutated_pickle_gives_rows_or_one_of_our_errors(
     base: bytes, changes: list[tuple[float, int, bytes]]
@@ -316,7 +316,7 @@ def test_a_mutated_pickle_gives_rows_or_one_of_our_errors(
     assert "\n" not in problem
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=200))
 def test_random_bytes_give_one_of_our_errors(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(PennyweightError):

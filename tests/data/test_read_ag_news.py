@@ -28,7 +28,7 @@ def read_text(content: str) -> list[Record]:
         return list(records(path, format="ag_news_csv"))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows=st.lists(st.tuples(st.integers(0, 3), TEXTS, TEXTS), min_size=1, max_size=8))
 def test_what_is_written_in_its_format_reads_back(rows: list[tuple[int, str, str]]) -> None:
     content = "".join(ag_news_line(*row) for row in rows)

@@ -23,7 +23,7 @@ ROWS = st.lists(
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=ROWS, group=st.integers(1, 5))
 def test_any_parquet_that_pyarrow_writes_reads_back(
     rows: list[dict[str, object]], group: int
@@ -38,7 +38,7 @@ def test_any_parquet_that_pyarrow_writes_reads_back(
     assert {record.line for record in read} <= {None}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=200), framed=st.booleans())
 def test_random_bytes_give_one_of_our_errors(content: bytes, framed: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ def fields(record: Record) -> list[object]:
     return list(record.values.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=8),
     separator=st.sampled_from([("csv", ","), ("tsv", "\t")]),
@@ -63,7 +63,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pieces=st.lists(PIECES, max_size=40))
 def test_every_line_of_a_broken_file_is_in_exactly_one_record(pieces: list[str]) -> None:
     body = "".join(pieces).encode(errors="surrogateescape")
@@ -83,7 +83,7 @@ def escaped(content: bytes) -> str:
     return content.decode(errors="backslashreplace")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.binary(max_size=300), name=st.sampled_from(["csv", "tsv"]))
 def test_random_bytes_give_rows_or_one_of_our_errors(content: bytes, name: str) -> None:
     problem = ""

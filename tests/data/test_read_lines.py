@@ -25,7 +25,7 @@ def read_bytes(content: bytes, *, name: str) -> list[Record]:
         return list(records(path, format=name))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(objects=st.lists(OBJECTS, min_size=1, max_size=8), ascii_only=st.booleans())
 def test_any_objects_written_one_a_line_read_back(
     objects: list[dict[str, object]], ascii_only: bool
@@ -38,7 +38,7 @@ def test_any_objects_written_one_a_line_read_back(
     assert "".join(record.raw for record in read) == content
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=300), name=st.sampled_from(["jsonl", "lines"]))
 def test_random_bytes_give_rows_or_one_of_our_errors(content: bytes, name: str) -> None:
     problem = ""

@@ -22,7 +22,7 @@ def _padding(batches: list[np.ndarray]) -> int:
 
 
 @pytest.mark.parametrize("order", ["grouped", "random"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 3))
 def test_every_row_is_in_exactly_one_batch_of_an_epoch(
     order: str, rows: int, batch_rows: int, epoch: int
@@ -44,6 +44,19 @@ def test_seed_and_epoch_settle_the_batches(order: str) -> None:
     assert drawn(1, 0) != drawn(2, 0)
 
 
+@pytest.mark.parametrize("order", ["grouped", "random"])
+def test_training_begins_with_the_largest_batch(order: str) -> None:
+    first, second = (
+        [
+            int(LENGTHS[batch].sum())
+            for batch in epoch_batches(LENGTHS, batch_rows=16, order=order, seed=1, epoch=epoch)
+        ]
+        for epoch in (0, 1)
+    )
+    assert first[0] == max(first)
+    assert second[0] < max(second)
+
+
 def test_grouped_batches_are_padded_far_less_than_random_ones() -> None:
     grouped, plain = (
         _padding(epoch_batches(LENGTHS, batch_rows=16, order=order, seed=1, epoch=0))
@@ -52,7 +65,7 @@ def test_grouped_batches_are_padded_far_less_than_random_ones() -> None:
     assert grouped < plain / 5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))
 def test_the_shares_of_all_processes_are_the_batch_and_equally_many(
     rows: int, parts: int, processes: int

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from engine.families import CONFIGS, adapted, rows_of
-from pennyweight.engine import compiled
+from pennyweight.engine import compiled, frozen
 from pennyweight.engine.attention import PACKED
 from pennyweight.engine.compiled import choose_compile, compile_blocks
 from pennyweight.engine.device import Compute, Precision
 from pennyweight.engine.feed import make_ready
-from pennyweight.engine.frozen import use_fused_bias
+from pennyweight.engine.frozen import affine, through, use_fused_bias
 from pennyweight.errors import TrainingError
 
 
@@ -57,6 +57,25 @@ def test_a_fused_bias_is_a_linear_layer_s(dtype: torch.dtype, has_bias: bool) ->
         out.square().sum().backward()
         found.append((out.detach(), given.grad))
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_product_in_parts_is_the_whole_product(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    x, dy, sum_so_far = torch.randn(3, 900, 768).bfloat16().unbind()
+    weight = torch.randn(768, 768).bfloat16() / 28
+    bias = torch.randn(768).bfloat16() if has_bias else None
+    assert len(frozen._parts_for_all_cores(x, columns=768)) == 2
+    for left, columns in ((x[:640], 768), (x, 384), (x.float(), 768)):
+        assert frozen._parts_for_all_cores(left, columns=columns) == []
+    wide = None if bias is None else bias.float()
+    expected = nn.functional.linear(x.float(), weight.float(), wide)
+    torch.testing.assert_close(affine(x, weight, bias).float(), expected, rtol=0.02, atol=0.02)
+    expected = dy.float() @ weight.float()
+    torch.testing.assert_close(through(dy, weight).float(), expected, rtol=0.02, atol=0.02)
+    expected += sum_so_far.float()
+    found = through(dy, weight, onto=sum_so_far.clone())
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.03)
 
 
 def test_a_trained_bias_keeps_its_gradient() -> None:

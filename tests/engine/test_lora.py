@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pennyweight.engine.lora import is_plain_lora, lora_linear, use_fused_lora
+from pennyweight.engine.lora import is_plain_lora, lora_linear, share_inputs, use_fused_lora
 from pennyweight.engine.masks import MaskPool, PooledDropout
 
 
@@ -95,3 +95,76 @@ def test_a_switched_off_or_merged_adapter_goes_through_peft() -> None:
 def test_variants_are_left_to_peft() -> None:
     assert use_fused_lora(_adapted(use_dora=True)) == 0
     assert not is_plain_lora(nn.Linear(2, 2))
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(6, 8) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed: torch.Tensor = torch.tanh(self.query(x)) * self.key(x) + self.value(x)
+        return mixed
+
+
+def _attention(targets: list[str], **config: Any) -> Any:
+    torch.manual_seed(0)
+    settings = {"r": 3, "lora_alpha": 5, "init_lora_weights": False} | config
+    lora = peft.LoraConfig(target_modules=targets, **settings)
+    return peft.get_peft_model(_Attention(), lora).to(torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("targets", "config"),
+    [(["query", "value"], {}), (["query", "key", "value"], {}), (["key"], {"bias": "lora_only"})],
+)
+def test_layers_that_share_an_input_have_peft_s_values_and_gradients(
+    targets: list[str], config: dict[str, Any]
+) -> None:
+    x = torch.randn(4, 7, 6, dtype=torch.float64)
+    found = []
+    for shared in (False, True):
+        model = _attention(targets, **config)
+        if shared:
+            use_fused_lora(model)
+            assert share_inputs(model) == 1
+        inputs = x.clone().requires_grad_()
+        # Twice, because what was kept for one call must not be there for the next.
+        y = model(inputs) + model(inputs * 2)
+        y.pow(2).sum().backward()
+        found.append([y, inputs.grad, *(p.grad for p in model.parameters() if p.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_layer_called_on_its_own_computes_its_own() -> None:
+    model = _attention(["query", "value"])
+    use_fused_lora(model)
+    share_inputs(model)
+    attention = model.get_base_model()
+    x, other = torch.randn(2, 5, 6, dtype=torch.float64).unbind()
+    attention.query(x)
+    torch.testing.assert_close(attention.key(other), nn.Linear.forward(attention.key, other))
+    # Only one of the three outputs is used.
+    given = x.clone().requires_grad_()
+    attention.query(given)
+    attention.key(given).sum().backward()
+    torch.testing.assert_close(given.grad, attention.key.weight.sum(0).expand_as(x))
+
+
+def test_layers_with_a_variant_or_a_trained_weight_do_not_share() -> None:
+    assert share_inputs(_attention(["query"], use_dora=True)) == 0
+    assert share_inputs(_Attention()) == 0
+
+
+def test_shared_layers_go_through_peft_while_an_adapter_is_off() -> None:
+    model = _attention(["query", "value"])
+    use_fused_lora(model)
+    share_inputs(model)
+    x = torch.randn(3, 6, dtype=torch.float64)
+    on = model(x)
+    with model.disable_adapter():
+        torch.manual_seed(0)
+        torch.testing.assert_close(model(x), _Attention().to(torch.float64)(x))
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), on)

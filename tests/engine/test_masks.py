@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pennyweight.engine.masks import MaskPool, PooledDropout, use_pooled_dropout
+from pennyweight.engine.masks import (
+    MaskPool,
+    PooledDropout,
+    drop_and_add_at_once,
+    use_pooled_dropout,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -72,3 +77,32 @@ def test_pooled_dropout_stands_in_for_torch_s() -> None:
     assert torch.equal(x.grad, y.detach())
     model.eval()
     assert dropout(x) is x
+
+
+class _Output(nn.Module):
+    def __init__(self, pool: MaskPool) -> None:
+        super().__init__()
+        self.dense, self.LayerNorm = nn.Linear(6, 8), nn.LayerNorm(8)
+        self.dropout = PooledDropout(0.5, pool)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.LayerNorm(self.dropout(self.dense(x)) + residual)
+        return normed
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropping_and_adding_at_once_changes_nothing(training: bool) -> None:
+    pool = MaskPool()
+    block = _Output(pool).train(training)
+    x, residual = torch.randn(300, 6), torch.randn(300, 8)
+    found = []
+    for at_once in (False, True):
+        if at_once:
+            drop_and_add_at_once(block)
+        given = [tensor.clone().requires_grad_() for tensor in (x, residual)]
+        pool.begin_step(seed=0, step=0)
+        y = block(*given)
+        y.pow(3).sum().backward()
+        found.append([y, *(tensor.grad for tensor in given)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -94,7 +94,7 @@ def test_another_architecture_falls_back_to_padded_batches_and_says_so() -> None
     torch.testing.assert_close(model(**inputs).logits[2:], alone, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=50))
 def test_every_token_has_its_own_place_in_a_tile(lengths: list[int]) -> None:
     tokens = rows_of(1)
@@ -114,7 +114,7 @@ def test_every_token_has_its_own_place_in_a_tile(lengths: list[int]) -> None:
         assert inputs["input_ids"][0, begin:end].tolist() == [row] * lengths[row]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=90), heads=st.integers(1, 3))
 def test_what_goes_into_tiles_comes_back_to_its_token(lengths: list[int], heads: int) -> None:
     tokens = Tokens(_Counting(lengths), np.array(lengths), np.zeros(len(lengths)), 1)  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_the_interval_of_none_or_all_right_touches_the_end_and_is_not_empty(
     assert interval[1] - interval[0] > 0.2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_interval_contains_the_accuracy_and_stays_within_0_and_1(case: tuple[int, int]) -> None:
     hits, rows = case

@@ -47,7 +47,7 @@ def test_a_planted_near_duplicate_is_found_and_others_are_not() -> None:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=30))
 def test_exact_copies_are_near_duplicates_and_one_of_each_stays(texts: list[str]) -> None:
     near = near_duplicates(texts, similarity=0.99)

@@ -102,7 +102,7 @@ CASES = [
 ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.text("abcdefgh ", min_size=1, max_size=40), min_size=1, max_size=5),
     st.sampled_from(CASES),

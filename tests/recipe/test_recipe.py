@@ -231,7 +231,7 @@ _RANKS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**63 - 1),
     summary=_TEXT,
@@ -264,7 +264,7 @@ _KEYS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.one_of(st.text(), st.builds("{}={}".format, st.one_of(_KEYS, st.text()), st.text())))
 def test_any_override_gives_a_recipe_or_a_recipe_error(text: str) -> None:
     try:

@@ -223,7 +223,21 @@ def _identity(tokenizer: Any) -> str:
 def epoch_batches(
     lengths: np.ndarray, *, batch_rows: int, order: Order, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """Row indices of one epoch's batches; every row once; the same for the same seed and epoch."""
+    """Row indices of one epoch's batches; every row once; the same for the same seed and epoch.
+
+    The first epoch begins with the batch of most tokens: should memory not suffice for it, that
+    shows in the first step, and what it takes is there for all others.
+    """
+    batches = _drawn_batches(lengths, batch_rows=batch_rows, order=order, seed=seed, epoch=epoch)
+    if epoch == 0 and batches:
+        largest = int(np.argmax([lengths[batch].sum() for batch in batches]))
+        batches[0], batches[largest] = batches[largest], batches[0]
+    return batches
+
+
+def _drawn_batches(
+    lengths: np.ndarray, *, batch_rows: int, order: Order, seed: int, epoch: int
+) -> list[np.ndarray]:
     draw = np.random.default_rng((seed, epoch))
     rows = draw.permutation(len(lengths))
     if order == "random":

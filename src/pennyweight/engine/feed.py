@@ -20,9 +20,9 @@ from pennyweight.engine.batch import Tokens, collate, send
 from pennyweight.engine.compiled import compile_blocks
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.frozen import hold_encoder_in, use_fused_bias
-from pennyweight.engine.lora import use_fused_lora
-from pennyweight.engine.masks import MaskPool, use_pooled_dropout
-from pennyweight.engine.pack import FAMILIES, pack, read_packed
+from pennyweight.engine.lora import share_inputs, use_fused_lora
+from pennyweight.engine.masks import MaskPool, drop_and_add_at_once, use_pooled_dropout
+from pennyweight.engine.pack import FAMILIES, can_pack, pack, read_packed
 
 __all__ = ["Feed", "make_ready"]
 
@@ -101,7 +101,12 @@ def make_ready(model: Any, compute: Compute, *, most_tokens: int, compiled: bool
         masks = MaskPool()
         use_pooled_dropout(inner, masks)
         use_fused_bias(inner)
+        if can_pack(inner.config):
+            for block in FAMILIES[inner.config.model_type].residuals(inner.base_model):
+                drop_and_add_at_once(block)
     use_fused_lora(model)
+    if compute.attention == PACKED:
+        share_inputs(inner)
     if compiled:
         compile_blocks(inner)
     first_position = None
@@ -126,4 +131,4 @@ def _keep_freed_memory() -> None:
         return
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(trim_threshold, -1)  # never

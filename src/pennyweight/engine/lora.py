@@ -8,8 +8,9 @@ with A^T is kept. The modules, their parameters (float32) and what is saved stay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -18,10 +19,10 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.nn import functional
 
-from pennyweight.engine.frozen import affine
+from pennyweight.engine.frozen import affine, through
 from pennyweight.engine.masks import PooledDropout
 
-__all__ = ["is_plain_lora", "lora_linear", "use_fused_lora"]
+__all__ = ["is_plain_lora", "lora_linear", "share_inputs", "use_fused_lora"]
 
 
 def use_fused_lora(model: nn.Module) -> int:
@@ -47,10 +48,67 @@ def is_plain_lora(module: Any) -> bool:
 
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.disable_adapters or layer.merged or len(active) != 1 or args or kwargs:
+    described = _described(layer)
+    if described is None or args or kwargs:
         return LoraLinear.forward(layer, x, *args, **kwargs)
-    return lora_linear(layer.base_layer, x, [(slice(None), layer)])
+    (y,) = _run(x, [described])
+    return y
+
+
+def share_inputs(model: nn.Module) -> int:
+    """Let queries, keys and values be computed together; how many trios of layers there were.
+
+    The layers then hand one gradient on to their common input, where autograd would add three.
+    """
+    every = [_trio(module) for module in model.modules()]
+    trios = [trio for trio in every if all(_can_share(layer) for layer in trio)]
+    for trio in trios:
+        _Shared(trio)
+    return len(trios)
+
+
+def _trio(module: nn.Module) -> list[Any]:
+    # Its own children: PEFT's wrappers hand on their inner model's attributes.
+    children = dict(module.named_children())
+    return [children.get(name) for name in ("query", "key", "value")]
+
+
+def _can_share(layer: Any) -> bool:
+    if type(layer) is nn.Linear:
+        return not any(p.requires_grad for p in layer.parameters())
+    return is_plain_lora(layer)
+
+
+class _Shared:
+    """Layers that are called one after another with the same input."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._x: torch.Tensor | None = None
+        self._waiting: dict[Any, torch.Tensor] = {}
+        for layer in layers:
+            layer.forward = partial(self._forward, layer, layer.forward)
+        self._layers = layers
+
+    def _forward(
+        self,
+        layer: Any,
+        alone: Callable[..., torch.Tensor],
+        x: torch.Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        if layer is self._layers[0]:
+            described = [_described(other) for other in self._layers]
+            if any(d is None for d in described) or args or kwargs:
+                return alone(x, *args, **kwargs)
+            ys = _run(x, [d for d in described if d is not None])
+            self._x, self._waiting = x, dict(zip(self._layers, ys, strict=True))
+        elif x is not self._x:
+            return alone(x, *args, **kwargs)
+        y = self._waiting.pop(layer)
+        if not self._waiting:
+            self._x = None
+        return y
 
 
 def lora_linear(
@@ -67,21 +125,48 @@ def lora_linear(
     Returns:
         `[..., out]` in the weight's dtype.
     """
-    flat = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
-    factors: list[torch.Tensor] = []
-    described: list[_Part] = []
-    for rows, layer in parts:
-        (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
-        mask = None
-        dropout = layer.lora_dropout[name]
-        if layer.training and getattr(dropout, "p", 0.0) > 0.0:
-            mask = _mask(dropout, flat[rows])
-        described.append(_Part(rows, layer.scaling[name], mask))
-        factors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
+    (y,) = _run(x, [(base, parts)])
+    return y
+
+
+# A frozen layer, and the LoRA layers on parts of its rows.
+_Described = tuple[nn.Linear, Sequence[tuple[slice, Any]]]
+
+
+def _described(layer: Any) -> _Described | None:
+    """A linear layer as it is now; None if this module does not know how to run it."""
+    if type(layer) is nn.Linear:
+        return layer, []
+    if layer.disable_adapters or layer.merged:
+        return None
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    return (layer.base_layer, [(slice(None), layer)]) if len(active) == 1 else None
+
+
+def _run(x: torch.Tensor, layers: Sequence[_Described]) -> list[torch.Tensor]:
+    """Every layer's output for the same `x`."""
+    flat = x.reshape(-1, x.shape[-1]).to(layers[0][0].weight.dtype)
+    tensors: list[torch.Tensor | None] = []
+    parts: list[tuple[_Part, ...]] = []
+    for base, loras in layers:
+        tensors += [base.weight, base.bias]
+        parts.append(tuple(_part(flat, rows, layer) for rows, layer in loras))
+        for _, layer in loras:
+            (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
+            tensors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
     fused: Any = _FusedLora.apply
     with torch.autocast(x.device.type, enabled=False):
-        y: torch.Tensor = fused(flat, base.weight, base.bias, tuple(described), *factors)
-    return y.view(*x.shape[:-1], base.weight.shape[0])
+        ys: tuple[torch.Tensor, ...] = fused(flat, tuple(parts), *tensors)
+    return [y.view(*x.shape[:-1], -1) for y in ys]
+
+
+def _part(flat: torch.Tensor, rows: slice, layer: Any) -> _Part:
+    (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
+    mask = None
+    dropout = layer.lora_dropout[name]
+    if layer.training and getattr(dropout, "p", 0.0) > 0.0:
+        mask = _mask(dropout, flat[rows])
+    return _Part(rows, layer.scaling[name], mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,62 +185,79 @@ def _mask(dropout: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
 class _FusedLora(torch.autograd.Function):
     """y = x W^T + b + scaling (mask x) A^T B^T (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
-    `x` `[rows, in]`, `weight` `[out, in]` (frozen); for each part of the rows A `[rank, in]` and
-    B `[out, rank]`, which are float32 and cast to the weight's dtype; their gradients are float32.
+    For one layer or several with the same `x` `[rows, in]`. Each has `weight` `[out, in]` (frozen),
+    a bias or None and, for each part of the rows, A `[rank, in]` and B `[out, rank]`, which are
+    float32 and cast to the weight's dtype; their gradients are float32.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        parts: tuple[_Part, ...],
-        *factors: torch.Tensor,
-    ) -> torch.Tensor:
-        y = affine(x, weight, None if bias is None else bias.to(weight.dtype))
+        layers: tuple[tuple[_Part, ...], ...],
+        *tensors: Any,
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.layers = layers
+        ctx.dtypes = [None if t is None else t.dtype for t in tensors]
+        needed = ctx.needs_input_grad[2:]
         kept: list[torch.Tensor | None] = []
-        for at, part in enumerate(parts):
-            down = factors[2 * at].to(weight.dtype)
-            # The scaling goes into the smallest factor.
-            up = (factors[2 * at + 1] * part.scaling).to(weight.dtype)
-            dropped = _dropped(x, part)
-            inner = functional.linear(dropped, down)
-            y[part.rows].addmm_(inner, up.t())
-            # A frozen A (LoRA-FA) needs its input no more.
-            needs_a = ctx.needs_input_grad[4 + 2 * at]
-            kept += [dropped if needs_a else None, down, up, inner]
-        ctx.save_for_backward(weight, *kept)
-        ctx.parts = parts
-        ctx.factor_dtypes = [factor.dtype for factor in factors]
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        return y
+        ys = []
+        at = 0
+        for parts in layers:
+            weight, bias = tensors[at : at + 2]
+            y = affine(x, weight, None if bias is None else bias.to(weight.dtype))
+            kept.append(weight)
+            at += 2
+            for part in parts:
+                a, b = tensors[at : at + 2]
+                down = a.to(weight.dtype)
+                # The scaling goes into the smallest factor.
+                up = (b * part.scaling).to(weight.dtype)
+                dropped = _dropped(x, part)
+                inner = functional.linear(dropped, down)
+                y[part.rows].addmm_(inner, up.t())
+                # A frozen A (LoRA-FA) needs its input no more.
+                kept += [dropped if needed[at] else None, down, up, inner]
+                at += 2
+            ys.append(y)
+        ctx.save_for_backward(*kept)
+        return tuple(ys)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weight, *kept = ctx.saved_tensors
-        needs_x, _, needs_bias, _, *needs_factors = ctx.needs_input_grad
-        dy = gradients[0]
-        dx = dy @ weight if needs_x else None
+    def backward(ctx: Any, *dys: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        needs_x, _, *needed = ctx.needs_input_grad
         found: list[torch.Tensor | None] = []
-        for at, part in enumerate(ctx.parts):
-            dropped, down, up, inner = kept[4 * at : 4 * at + 4]
-            mine = dy[part.rows]
-            dinner = mine @ up
-            da = db = None
-            if needs_factors[2 * at]:
-                da = (dinner.t() @ dropped).to(ctx.factor_dtypes[2 * at])
-            if needs_factors[2 * at + 1]:
-                db = (mine.t() @ inner).to(ctx.factor_dtypes[2 * at + 1]).mul_(part.scaling)
-            found += [da, db]
-            if dx is None:
-                continue
-            if part.mask is None:
-                dx[part.rows].addmm_(dinner, down)
-            else:
-                dx[part.rows].addcmul_(dinner @ down, part.mask)
-        dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if needs_bias else None
-        return dx, None, dbias, None, *found
+        dx = None
+        for parts, dy in zip(ctx.layers, dys, strict=True):
+            weight = next(saved)
+            at = len(found)
+            found += [None] * (2 + 2 * len(parts))
+            if needs_x and dy is not None:
+                dx = through(dy, weight, onto=dx)
+            if needed[at + 1] and dy is not None:
+                exact = torch.promote_types(dy.dtype, torch.float32)
+                found[at + 1] = dy.sum(0, dtype=exact).to(ctx.dtypes[at + 1])
+            for part in parts:
+                at += 2
+                dropped, down, up, inner = (next(saved) for _ in range(4))
+                if dy is None:
+                    continue
+                mine = dy[part.rows]
+                dinner = mine @ up
+                if needed[at]:
+                    found[at] = (dinner.t() @ dropped).to(ctx.dtypes[at])
+                if needed[at + 1]:
+                    db = (mine.t() @ inner).to(ctx.dtypes[at + 1])
+                    found[at + 1] = db.mul_(part.scaling)
+                if dx is None:
+                    continue
+                if part.mask is None:
+                    dx[part.rows].addmm_(dinner, down)
+                else:
+                    dx[part.rows].addcmul_(dinner @ down, part.mask)
+        return dx, None, *found
 
 
 def _dropped(x: torch.Tensor, part: _Part) -> torch.Tensor:

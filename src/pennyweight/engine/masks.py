@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["MaskPool", "PooledDropout", "use_pooled_dropout"]
+__all__ = ["MaskPool", "PooledDropout", "drop_and_add_at_once", "use_pooled_dropout"]
 
 _POOL = 1 << 20
 # Rows of a mask begin this many elements apart in the pool: a multiple of a cache line.
@@ -121,3 +122,26 @@ def use_pooled_dropout(model: nn.Module, pool: MaskPool) -> None:
                 replacement = PooledDropout(child.p, pool)
                 replacement.train(child.training)
                 module._modules[name] = replacement
+
+
+def drop_and_add_at_once(module: nn.Module) -> None:
+    """Save a pass over the tokens where dropout is followed by a residual connection.
+
+    Args:
+        module: computes LayerNorm(dropout(dense(x)) + residual) of `(x, residual)`, with
+            submodules of these names, as the outputs of BERT's blocks do; its dropout is pooled.
+    """
+    block: Any = module
+    alone = block.forward
+
+    def forward(x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        dropout = block.dropout
+        if not dropout.training or dropout.p == 0.0:
+            out: torch.Tensor = alone(x, residual)
+            return out
+        x = block.dense(x)
+        mask = dropout.pool.mask(tuple(x.shape), probability=dropout.p, dtype=x.dtype)
+        normed: torch.Tensor = block.LayerNorm(torch.addcmul(residual, x, mask))
+        return normed
+
+    block.forward = forward

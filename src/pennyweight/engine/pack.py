@@ -41,12 +41,14 @@ class Family:
             tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
         last_attention: finds the attention just before it, of whose output only the first tokens'
             is read then; None where there is more in between.
+        residuals: finds the modules that `masks.drop_and_add_at_once` describes.
     """
 
     first_position: Callable[[Any], int]
     layers: Callable[[Any], nn.ModuleList]
     narrows: Callable[[Any], nn.Module]
     last_attention: Callable[[Any], nn.Module] | None = None
+    residuals: Callable[[Any], list[nn.Module]] = lambda encoder: []
 
 
 def _from_zero(config: Any) -> int:
@@ -77,12 +79,20 @@ def _last_attention(encoder: Any) -> nn.Module:
     return attention
 
 
+def _bert_residuals(encoder: Any) -> list[nn.Module]:
+    return [
+        block for layer in encoder.encoder.layer for block in (layer.attention.output, layer.output)
+    ]
+
+
 def _final_norm(encoder: Any) -> nn.Module:
     return encoder.final_norm
 
 
 def _bert_like(first_position: Callable[[Any], int]) -> Family:
-    return Family(first_position, _bert_layers, _last_attention_output, _last_attention)
+    return Family(
+        first_position, _bert_layers, _last_attention_output, _last_attention, _bert_residuals
+    )
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
