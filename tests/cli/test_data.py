@@ -51,12 +51,14 @@ def test_overlap_counts_every_pair_of_sets() -> None:
     assert len(found) == 6
 
 
-def test_overlap_tells_of_rows_that_training_would_remove(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["remove", "refuse"])
+def test_overlap_tells_of_rows_that_training_would_not_take(tmp_path: Path, rule: str) -> None:
     rows = [(f"{word} number {n} of the news", n % 4) for n, word in enumerate("abcdefgh" * 6)]
     for name, part in (("train", rows), ("test", [rows[3], ("quite another text here", 1)])):
         lines = "".join(f"{text},{label}\n" for text, label in part)
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{lines}")
-    settings = [f"data.train={tmp_path}/train.csv", f"evaluate.test={tmp_path}/test.csv"]
+    settings = [f"data.train={tmp_path}/train.csv", f"evaluate.test={tmp_path}/test.csv",
+                f"data.overlap={rule}"]  # fmt: skip
     flags = [part for setting in settings for part in ("--set", setting)]
     found = json.loads(_run("overlap", "demo", *flags, "--json"))
     exact = {(pair["rows_of"], pair["found_in"]): pair["exact"] for pair in found}

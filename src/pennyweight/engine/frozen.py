@@ -112,8 +112,8 @@ def through(
 def _parts_for_all_cores(x: torch.Tensor, *, columns: int) -> list[slice]:
     """Parts of the rows to multiply one after another; none where all together are as fast.
 
-    oneDNN leaves a bfloat16 product of 704 to 1,472 rows with 768 columns to a single core, and
-    shares fewer rows and more rows out among all.
+    Of two cores oneDNN leaves a bfloat16 product of 704 to 1,472 rows with 768 columns to one, and
+    shares fewer rows and more rows out between both.
     """
     is_left = 640 < len(x) < 1536 and 512 < columns < 1024
     if not (is_left and x.device.type == "cpu" and x.dtype == torch.bfloat16):

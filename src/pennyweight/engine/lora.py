@@ -80,7 +80,7 @@ def _can_share(layer: Any) -> bool:
 
 
 class _Shared:
-    """Layers that are called one after another with the same input."""
+    """Layers that are called one after another with the same input, in training."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._x: torch.Tensor | None = None
@@ -97,14 +97,16 @@ class _Shared:
         *args: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
+        if args or kwargs or not torch.is_grad_enabled():
+            return alone(x, *args, **kwargs)
         if layer is self._layers[0]:
             described = [_described(other) for other in self._layers]
-            if any(d is None for d in described) or args or kwargs:
-                return alone(x, *args, **kwargs)
+            if any(d is None for d in described):
+                return alone(x)
             ys = _run(x, [d for d in described if d is not None])
             self._x, self._waiting = x, dict(zip(self._layers, ys, strict=True))
         elif x is not self._x:
-            return alone(x, *args, **kwargs)
+            return alone(x)
         y = self._waiting.pop(layer)
         if not self._waiting:
             self._x = None

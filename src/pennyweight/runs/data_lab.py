@@ -97,13 +97,15 @@ def write_generated(recipe: Recipe, *, out: Path, say: Say) -> dict[str, Any]:
 
 def count_overlaps(recipe: Recipe, *, say: Say) -> list[Overlap]:
     """What every two sets of a recipe share, extra rows and the target among them."""
+    # Counting takes nothing out and refuses nothing.
+    data = recipe.data.model_copy(update={"overlap": "keep"})
+    recipe = recipe.model_copy(update={"data": data})
     splits = read_splits(recipe, bad_rows=cache_directory() / "bad_rows", say=say)
     sets = {"train": splits.train, **splits.labelled}
     if splits.target is not None:
         sets["target"] = splits.target
     for name in recipe.data.extra:
         sets[name] = datasets.Dataset.from_parquet(name)
-    # What the split has looked up is told as it was before overlapping rows were removed.
     known = {frozenset((found.one, found.other)): found for found in splits.overlaps}
     similarity = recipe.data.near_duplicate_similarity
     pairs = [pair for pair in combinations(sets, 2) if frozenset(pair) not in known]
