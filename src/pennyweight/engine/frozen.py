@@ -97,9 +97,7 @@ def through(
         weight: `[out, in]`.
         onto: what it is added to, in place; left out, nothing.
     """
-    parts = _parts_for_all_cores(dy, columns=weight.shape[1])
-    if not parts:
-        return torch.mm(dy, weight) if onto is None else onto.addmm_(dy, weight)
+    parts = _parts_for_all_cores(dy, columns=weight.shape[1]) or [slice(None)]
     dx = dy.new_empty((len(dy), weight.shape[1])) if onto is None else onto
     for rows in parts:
         if onto is None:

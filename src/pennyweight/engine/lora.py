@@ -141,8 +141,12 @@ def _described(layer: Any) -> _Described | None:
         return layer, []
     if layer.disable_adapters or layer.merged:
         return None
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    active = _active(layer)
     return (layer.base_layer, [(slice(None), layer)]) if len(active) == 1 else None
+
+
+def _active(layer: Any) -> list[str]:
+    return [name for name in layer.active_adapters if name in layer.lora_A]
 
 
 def _run(x: torch.Tensor, layers: Sequence[_Described]) -> list[torch.Tensor]:
@@ -154,16 +158,16 @@ def _run(x: torch.Tensor, layers: Sequence[_Described]) -> list[torch.Tensor]:
         tensors += [base.weight, base.bias]
         parts.append(tuple(_part(flat, rows, layer) for rows, layer in loras))
         for _, layer in loras:
-            (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
+            (name,) = _active(layer)
             tensors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
     fused: Any = _FusedLora.apply
     with torch.autocast(x.device.type, enabled=False):
         ys: tuple[torch.Tensor, ...] = fused(flat, tuple(parts), *tensors)
-    return [y.view(*x.shape[:-1], -1) for y in ys]
+    return [y.view(*x.shape[:-1], y.shape[-1]) for y in ys]
 
 
 def _part(flat: torch.Tensor, rows: slice, layer: Any) -> _Part:
-    (name,) = (n for n in layer.active_adapters if n in layer.lora_A)
+    (name,) = _active(layer)
     mask = None
     dropout = layer.lora_dropout[name]
     if layer.training and getattr(dropout, "p", 0.0) > 0.0:
