@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui clean
 
 setup: $(READY)
 
@@ -18,16 +18,28 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	rm -rf runs/demo
-	$(BIN)/pennyweight train demo --out runs/demo
+	$(BIN)/pennyweight demo
 
 # The demo's report: figures, a paper of at most four pages, and an executed notebook.
 report: setup
 	test -f runs/demo/record.json || $(MAKE) demo
 	$(BIN)/pennyweight report runs/demo --out report/demo
 
+# The executed notebook of the demo that is committed.
 notebook: setup
 	test -f runs/demo/record.json || $(MAKE) demo
-	$(BIN)/pennyweight report runs/demo --out report/demo --only notebook
+	$(BIN)/pennyweight report runs/demo --out notebooks --only notebook
+	mv notebooks/notebook.ipynb notebooks/demo.ipynb
+
+# The documentation as a site, in site/; the reference pages are generated from the code.
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+
+reference: setup
+	$(BIN)/python docs/generate_reference.py
+
+wheel: setup
+	$(BIN)/python -m build --wheel
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -63,4 +75,4 @@ bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache

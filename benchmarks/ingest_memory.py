@@ -1,8 +1,8 @@
-"""How much memory and time a large CSV takes on its way in.
+"""Measure the memory and time of reading a large CSV.
 
-Writes a CSV of made-up rows (a load test: words drawn from a small list by a seeded generator),
-ingests it in a fresh process, and prints one JSON object: seconds, rows per second, and the peak
-resident memory above what the imports alone take. The files are deleted afterwards.
+This load test writes a CSV of synthetic rows, whose words a seeded generator draws from a small
+list, and reads it in a new process. It prints one JSON object: seconds, rows per second, and peak
+resident memory above that of the imports alone. The files are deleted afterwards.
 
     python benchmarks/ingest_memory.py --rows 5000000
 """
@@ -27,15 +27,15 @@ _VOCABULARY = (
 )
 _WORDS = tuple(_VOCABULARY.split())
 _WORDS_PER_ROW = 40
-# Rows are put together from this many ready sentences, so that writing is quick.
-_SENTENCES = 2000
+# Rows are combinations of this many half sentences, because drawing every word is slow.
+_HALVES = 2000
 _MEBIBYTE = 2**20
 
 
 def write_rows(path: Path, *, rows: int, seed: int) -> None:
-    """Writes `rows` rows of label and text; some texts hold quotes, commas and line breaks."""
+    """Write `rows` rows of label and text, some with quotes, commas and line breaks."""
     generator = random.Random(seed)  # noqa: S311 - a load test, no secret
-    halves = [" ".join(generator.choices(_WORDS, k=_WORDS_PER_ROW // 2)) for _ in range(_SENTENCES)]
+    halves = [" ".join(generator.choices(_WORDS, k=_WORDS_PER_ROW // 2)) for _ in range(_HALVES)]
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("label,text\n")
         for number in range(rows):
@@ -46,19 +46,21 @@ def write_rows(path: Path, *, rows: int, seed: int) -> None:
 
 
 def resident_bytes() -> int:
-    """Peak resident memory of this process so far."""
-    # Linux counts in kibibytes, macOS in bytes.
+    """Return the peak resident memory of this process so far."""
+    # The unit is a kibibyte on Linux, and a byte on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def ingest_and_measure(path: Path, cache: Path) -> dict[str, float]:
-    """Ingests in this process, which should be a fresh one."""
-    from pennyweight.data.ingest import Source, ingest
+def read_and_measure(path: Path, cache: Path) -> dict[str, float]:
+    """Read the rows in this process, which should be a new one, and return the measurements."""
+    from pennyweight.data.ingest import ReadOptions, read_rows
+    from pennyweight.data.source import Source
 
     baseline = resident_bytes()
     started = time.perf_counter()
-    rows = ingest(Source(str(path)), labels=_LABELS, cache=cache)
+    options = ReadOptions(labels=_LABELS, clean=(), on_bad_row="stop", cache=cache)
+    rows = read_rows("rows", Source(str(path)), options)
     seconds = time.perf_counter() - started
     peak = resident_bytes()
     return {
@@ -74,7 +76,7 @@ def ingest_and_measure(path: Path, cache: Path) -> dict[str, float]:
 def run(
     write: Callable[..., None], measure: Callable[[Path, Path], dict[str, float]], *, title: str
 ) -> None:
-    """Write a CSV, measure it in a fresh process of the calling script, print JSON."""
+    """Write a CSV, measure it in a new process of the calling script, and print the result."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -97,4 +99,4 @@ def run(
 
 
 if __name__ == "__main__":
-    run(write_rows, ingest_and_measure, title=__doc__.splitlines()[0])
+    run(write_rows, read_and_measure, title=__doc__.splitlines()[0])

@@ -1,4 +1,4 @@
-"""Pennyweight's own engine on the same workload."""
+"""Pennyweight's own engine on the workload of the benchmark."""
 
 from __future__ import annotations
 
@@ -9,61 +9,69 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import torch
 from accelerate import Accelerator
 
-from pennyweight.engine.batch import Tokens, tokenize
-from pennyweight.engine.compiled import choose_compile
+from pennyweight.engine.adapter_bank import AdapterBank, Member, train_together
+from pennyweight.engine.batches.batcher import Batcher
+from pennyweight.engine.batches.prefix import PrefixCache, cache_prefix
+from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.device import Compute, choose_compute
-from pennyweight.engine.feed import Feed, make_ready
-from pennyweight.engine.loop import Progress, Settings, batches_of
-from pennyweight.engine.loop import train as train_steps
-from pennyweight.engine.objective import Objective
-from pennyweight.engine.optim import make_optimizer, schedule
-from pennyweight.engine.predict import predict_logits
-from pennyweight.engine.prefix import with_states
-from pennyweight.engine.together import Member, Together, train_together
-from pennyweight.recipe.optimizers import AdamW
-from workload import LABELS, MAX_TOKENS, Workload
+from pennyweight.engine.kernels.compiled import choose_compile
+from pennyweight.engine.kernels.families import unwrap
+from pennyweight.engine.kernels.prepare import prepare_model
+from pennyweight.engine.predictor import Predictor, TorchBackend
+from pennyweight.engine.train.loop import batches_of
+from pennyweight.engine.train.loop import train as train_steps
+from pennyweight.engine.train.optimizer import (
+    OptimizerOptions,
+    ScheduleOptions,
+    make_optimizer,
+    make_scheduler,
+)
+from pennyweight.engine.train.progress import Progress, TrainOptions
+from pennyweight.engine.train.step import Learner, TrainContext
+from workload import MAX_TOKENS, Workload
+
+# Called with a function that returns the accuracy on some rows (or None), and the rows and tokens
+# of a step; returns whether to stop.
+OnStep = Callable[[Any, int, int], bool]
 
 
-def prepare(model: Any) -> tuple[Feed, Compute]:
-    """What `pennyweight train` does to a model before its first step."""
-    # On a GPU whole batches go through at once (train.batch_tokens).
-    most_tokens = 131_072 if torch.cuda.is_available() else 8192
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    compute = choose_compute(precision="auto", attention="auto", config=inner.config)
+def prepare(model: Any) -> tuple[Batcher, Compute]:
+    """Prepare a model as `pennyweight train` does before its first step."""
+    # On a GPU, whole batches go through at once (train.batch_tokens).
+    max_tokens = 131_072 if torch.cuda.is_available() else 8192
+    compute = choose_compute(precision="auto", attention="auto", config=unwrap(model).config)
     model.to(compute.device)
     compiled, _ = choose_compile("auto", device=compute.device)
-    return make_ready(model, compute, most_tokens=most_tokens, compiled=compiled), compute
+    return prepare_model(model, compute, max_tokens=max_tokens, compiled=compiled), compute
 
 
 @contextmanager
-def _states(model: Any, tokens: Tokens, feed: Feed, *, prefix: bool) -> Iterator[Tokens]:
+def _prefix_states(
+    model: Any, rows: TokenizedRows, batcher: Batcher, *, prefix: bool
+) -> Iterator[TokenizedRows]:
+    """Yield the rows, with cached hidden states if `prefix` is true."""
     with tempfile.TemporaryDirectory() as folder:
         if not prefix:
-            yield tokens
+            yield rows
         else:
-            yield with_states(
-                model, tokens, feed=feed, where="disk", cache=Path(folder), say=lambda _: None
-            )
+            cache = PrefixCache("disk", Path(folder), log=lambda _: None)
+            yield cache_prefix(model, rows, batcher=batcher, cache=cache)
 
 
-def _optimizer(model: Any, learning_rate: float = 5e-4) -> torch.optim.Optimizer:
-    options = AdamW(learning_rate=learning_rate, weight_decay=0.0).model_dump()
-    return make_optimizer(model, options)
+def _learner(model: Any, learning_rate: float = 5e-4) -> Learner:
+    """Return the model with AdamW, without weight decay, at a constant learning rate."""
+    adamw = {"betas": (0.9, 0.999), "epsilon": 1e-8}
+    options = OptimizerOptions("adamw", learning_rate, weight_decay=0.0, extra=adamw)
+    optimizer = make_optimizer(model, options)
+    schedule = ScheduleOptions("constant")
+    return Learner(model, optimizer, make_scheduler(optimizer, schedule, total_steps=100_000))
 
 
-def _schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    return schedule(
-        optimizer, method="constant", warmup_steps=0, warmup_ratio=0.0, total_steps=100_000
-    )
-
-
-def _settings(batch: int) -> Settings:
-    return Settings(
+def _options(batch: int) -> TrainOptions:
+    return TrainOptions(
         epochs=1_000,
         max_steps=None,
         batch_rows=batch,
@@ -78,108 +86,72 @@ def _settings(batch: int) -> Settings:
     )
 
 
-def _sizes(tokens: Tokens, settings: Settings, *, times: int = 1) -> Iterator[tuple[int, int]]:
-    """Rows and tokens of every step, each that many times."""
-    for batch in batches_of(tokens, settings, start=0, end=10**9):
-        yield from [(len(batch), int(tokens.lengths[batch].sum()))] * times
+def _sizes(
+    rows: TokenizedRows, options: TrainOptions, *, times: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Yield the rows and tokens of every step, each `times` times."""
+    for batch in batches_of(rows, options, start=0, end=10**9):
+        yield from [(len(batch), int(rows.lengths[batch].sum()))] * times
 
 
 def train(
     workload: Workload,
-    tokens: Tokens,
+    rows: TokenizedRows,
     *,
     batch: int,
     prefix: bool,
-    on_step: Callable[[Any, int, int], bool],
+    on_step: OnStep,
     learning_rate: float = 5e-4,
 ) -> None:
-    """Train until `on_step(evaluate, rows, tokens)` says so."""
+    """Train until `on_step` returns true."""
     model = workload.adapted(attention="pennyweight_packed")
-    feed, compute = prepare(model)
-    optimizer = _optimizer(model, learning_rate)
-    scheduler = _schedule(optimizer)
-    settings = _settings(batch)
-    accelerator = Accelerator(cpu=compute.device == "cpu")
+    batcher, compute = prepare(model)
+    learner, options = _learner(model, learning_rate), _options(batch)
+    context = TrainContext(batcher, options, Accelerator(cpu=compute.device == "cpu"))
+    backend = TorchBackend(model, batcher, compute, batch_rows=128, output_layer="classifier")
 
-    def accuracy(rows: Tokens) -> float:
-        logits = predict_logits(
-            model, rows, feed=feed, compute=compute, batch_rows=128, classes=len(LABELS)
-        )
-        model.train()
-        return float((logits.argmax(1) == rows.labels).mean())
+    def accuracy(held_out: TokenizedRows) -> float:
+        logits = backend.predict(held_out).logits
+        return float((logits.argmax(1) == held_out.labels).mean())
 
-    with _states(model, tokens, feed, prefix=prefix) as rows:
-        steps = train_steps(
-            model,
-            rows,
-            feed=feed,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            accelerator=accelerator,
-            settings=settings,
-            evaluate=dict,
-            progress=Progress(),
-        )
-        for _, (taken, count) in zip(steps, _sizes(tokens, settings), strict=False):
-            if on_step(accuracy, taken, count):
+    with _prefix_states(model, rows, batcher, prefix=prefix) as states:
+        steps = train_steps(learner, states, context=context, evaluate=dict, progress=Progress())
+        for _, (count, tokens) in zip(steps, _sizes(rows, options), strict=False):
+            if on_step(accuracy, count, tokens):
                 break
 
 
 def train_copies(
-    workload: Workload,
-    tokens: Tokens,
-    *,
-    batch: int,
-    copies: int,
-    on_step: Callable[[Any, int, int], bool],
+    workload: Workload, rows: TokenizedRows, *, batch: int, copies: int, on_step: OnStep
 ) -> None:
-    """Train that many adapters at once; rows count once for each."""
+    """Train several adapters at once; rows count once for each."""
     models = [workload.adapted(attention="pennyweight_packed") for _ in range(copies)]
-    feeds = [prepare(model)[0] for model in models]
-    members = []
-    for model in models:
-        optimizer = _optimizer(model)
-        members.append(
-            Member(model, optimizer, _schedule(optimizer), Objective(), Progress(), dict)
-        )
-    settings = _settings(batch)
-    steps = train_together(Together(models, feeds[0]), members, tokens, settings=settings)
-    for _, (rows, count) in zip(steps, _sizes(tokens, settings, times=copies), strict=False):
-        if on_step(None, rows, count):
+    batchers = [prepare(model)[0] for model in models]
+    members = [Member(_learner(model), dict, Progress()) for model in models]
+    options = _options(batch)
+    bank = AdapterBank(models, batchers[0])
+    steps = train_together(bank, members, rows, options=options)
+    for _, (count, tokens) in zip(steps, _sizes(rows, options, times=copies), strict=False):
+        if on_step(None, count, tokens):
             break
 
 
 def classify(
     workload: Workload, texts: list[str], tokenizer: Any, *, seconds: float
 ) -> tuple[int, float]:
-    """Rows and seconds of `pennyweight predict`'s path, tokenization included."""
+    """Return rows and seconds of what `pennyweight predict` does, tokenization included."""
     model = workload.base(attention="pennyweight_packed").requires_grad_(False).eval()
-    feed, compute = prepare(model)
-    done = 0
-
-    def some(texts: list[str], folder: str) -> np.ndarray:
-        table = datasets.Dataset.from_dict({"text": texts, "label": [-1] * len(texts)})
-        tokens = tokenize(
-            table,
-            fingerprint=str(done),
-            tokenizer=tokenizer,
-            max_tokens=MAX_TOKENS,
-            cache=Path(folder),
-        )
-        return predict_logits(
-            model, tokens, feed=feed, compute=compute, batch_rows=128, classes=len(LABELS)
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
-        some(texts[-1024:], folder)
-        began = time.perf_counter()
-        while time.perf_counter() - began < seconds and done < len(texts):
-            done += 1024
-            some(texts[done - 1024 : done], folder)
-        return done, time.perf_counter() - began
+    batcher, compute = prepare(model)
+    backend = TorchBackend(model, batcher, compute, batch_rows=128, output_layer="classifier")
+    predictor = Predictor(backend, tokenizer=tokenizer, max_tokens=MAX_TOKENS)
+    predictor.texts(texts[-1024:])
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds and done < len(texts):
+        done += len(predictor.texts(texts[done : done + 1024]))
+    return done, time.perf_counter() - started
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

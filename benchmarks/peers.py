@@ -1,4 +1,4 @@
-"""The peers: transformers' `Trainer` with `peft`, and `pipeline`, as their users run them."""
+"""The peers: transformers' `Trainer` with `peft`, and `pipeline`, as they are commonly used."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, pipeline
 
-from pennyweight.engine.batch import Tokens, collate
+from pennyweight.engine.batches.rows import TokenizedRows, collate
 from workload import LABELS, Workload
 
 
 def train(
     workload: Workload,
-    tokens: Tokens,
+    tokens: TokenizedRows,
     *,
     batch: int,
     tuned: bool,
@@ -26,10 +26,10 @@ def train(
     on_step: Callable[[Any, int, int], bool],
     learning_rate: float = 5e-4,
 ) -> None:
-    """Train until `on_step(model, rows, tokens)` says so.
+    """Train until `on_step(model, rows, tokens)` returns true.
 
-    Untuned: fp32 and dynamic padding of randomly drawn batches. Tuned: bf16 autocast and batches
-    grouped by length.
+    Without `tuned`: fp32, and dynamic padding of random batches. With it: bf16 autocast, and
+    batches grouped by length.
     """
     ids = [tokens.ids(row).tolist() for row in range(len(tokens))]
     table = datasets.Dataset.from_dict(
@@ -40,12 +40,12 @@ def train(
     def collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(row["input_ids"]) for row in rows)
         counted.append(sum(len(row["input_ids"]) for row in rows))
-        filled = [
+        padded = [
             row["input_ids"] + [tokens.padding] * (width - len(row["input_ids"])) for row in rows
         ]
         mask = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
         return {
-            "input_ids": torch.tensor(filled),
+            "input_ids": torch.tensor(padded),
             "attention_mask": torch.tensor(mask),
             "labels": torch.tensor([row["labels"] for row in rows]),
         }
@@ -76,8 +76,8 @@ def train(
 
 
 @torch.inference_mode()
-def accuracy(model: Any, tokens: Tokens, *, dtype: torch.dtype) -> float:
-    """Of a padded model, on rows sorted by length."""
+def accuracy(model: Any, tokens: TokenizedRows, *, dtype: torch.dtype) -> float:
+    """Return the accuracy of a model on padded batches of rows sorted by length."""
     was_training = model.training
     model.eval()
     hits = 0
@@ -87,8 +87,8 @@ def accuracy(model: Any, tokens: Tokens, *, dtype: torch.dtype) -> float:
         rows = order[start : start + 64]
         inputs = {name: value.to(device) for name, value in collate(tokens, rows).items()}
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            found = model(**inputs).logits.argmax(-1)
-        hits += int((found.cpu().numpy() == tokens.labels[rows]).sum())
+            predicted = model(**inputs).logits.argmax(-1)
+        hits += int((predicted.cpu().numpy() == tokens.labels[rows]).sum())
     model.train(was_training)
     return hits / len(tokens)
 
@@ -96,7 +96,7 @@ def accuracy(model: Any, tokens: Tokens, *, dtype: torch.dtype) -> float:
 def classify(
     workload: Workload, texts: list[str], tokenizer: Any, *, seconds: float, dtype: torch.dtype
 ) -> tuple[int, float]:
-    """Rows and seconds of `pipeline("text-classification", batch_size=32)`."""
+    """Return the rows and seconds of `pipeline("text-classification", batch_size=32)`."""
     model = workload.base(attention="sdpa").to(dtype).eval()
     model.config.id2label = dict(enumerate(LABELS))
     run = pipeline(

@@ -1,12 +1,14 @@
-"""Speed and memory of Pennyweight, its peers and the machine's floor, in interleaved runs.
+"""Compare the speed and memory of Pennyweight with its peers and with the floor of the machine.
 
     python benchmarks/speed.py --data train.csv --validation test.csv --tokenizer ROBERTA_DIR
 
-Every measurement is a process of its own (`worker.py`); the systems of a comparison take turns,
-round after round, and medians are reported. Writes `results/speed.json` and `results/speed.svg`;
-with `--gpu`, `results/speed-gpu.json`. P1 is `Trainer` with `peft` as the published systems ran it
-(fp32, batches of 16 at random, padded); P2 the same with bf16, batches grouped by length, and the
-best batch size and attention of a few that are tried first.
+Each measurement runs in a process of its own (`worker.py`). The systems of a comparison take turns,
+round after round, and the medians are reported. This writes `results/speed.json` and
+`results/speed.svg`, or with `--gpu` `results/speed-gpu.json`.
+
+P1 is `Trainer` with `peft` as the published systems used it: fp32, random batches of 16, padded. P2
+is the same with bf16, batches grouped by length, and the fastest of several batch sizes and
+attention implementations, which are tried first.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-# Peers of the second kind choose their best batch size and attention among these.
+# Batch sizes and attention implementations that are tried for P2.
 TUNING = [(32, "sdpa"), (32, "eager"), (64, "eager")]
 
 
 class Bench:
-    """Runs workers and keeps what they print."""
+    """Runs measurements and collects their results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.results: dict[str, Any] = {}
 
     def measure(self, what: str, **settings: Any) -> dict[str, Any]:
-        """One worker's answer."""
+        """Run one measurement in a worker process and return its result."""
         options = self.options
         command = [sys.executable, str(HERE / "worker.py"), what, "--data", options.data]
         command += ["--validation", options.validation]
@@ -47,12 +49,12 @@ class Bench:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        say(f"{what} {settings}: {_short(found)}")
-        return found
+        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        log(f"{what} {settings}: {_short(result)}")
+        return result
 
     def compare(self, name: str, contenders: dict[str, tuple[str, dict[str, Any]]]) -> None:
-        """Medians of all contenders over interleaved rounds."""
+        """Measure all contenders in interleaved rounds, and save their medians."""
         runs: dict[str, list[dict[str, Any]]] = {key: [] for key in contenders}
         for _ in range(self.options.rounds):
             for key, (what, settings) in contenders.items():
@@ -60,49 +62,50 @@ class Bench:
         self.results[name] = {
             key: {
                 "settings": contenders[key][1],
-                "rows_per_second": statistics.median(r["rows_per_second"] for r in found),
-                "all": [round(r["rows_per_second"], 2) for r in found],
-                "peak_bytes": statistics.median(r["peak_bytes"] for r in found),
+                "rows_per_second": statistics.median(r["rows_per_second"] for r in results),
+                "all": [round(r["rows_per_second"], 2) for r in results],
+                "peak_bytes": statistics.median(r["peak_bytes"] for r in results),
             }
-            for key, found in runs.items()
+            for key, results in runs.items()
         }
         self.save()
 
     def best(self, system: str, choices: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
-        """The settings with which a system is fastest, of several by a measurement each."""
+        """Return the settings with which a system is fastest; each is measured once."""
         if system in self.options.settled:
             before = self.results[f"training {settings['model']}"][system.upper()]["settings"]
             return {key: before[key] for key in choices[0]}
-        found = [(self.measure("train", system=system, **settings, **c), c) for c in choices]
+        results = [(self.measure("train", system=system, **settings, **c), c) for c in choices]
         tried = self.results.setdefault("tuning", [])
-        mine = {"system": system, "model": settings["model"]}
-        tried[:] = [entry for entry in tried if not mine.items() <= entry.items()]
+        key = {"system": system, "model": settings["model"]}
+        tried[:] = [entry for entry in tried if not key.items() <= entry.items()]
         tried += [
             {"system": system, **settings, **c, "rows_per_second": r["rows_per_second"]}
-            for r, c in found
+            for r, c in results
         ]
-        return max(found, key=lambda pair: pair[0]["rows_per_second"])[1]
+        return max(results, key=lambda pair: pair[0]["rows_per_second"])[1]
 
     def save(self) -> None:
-        """Write what there is so far."""
+        """Write all results so far."""
         name = "speed-gpu.json" if self.options.gpu else "speed.json"
         text = json.dumps({"machine": machine(), **self.results}, indent=1) + "\n"
         (HERE / "results" / name).write_text(text, encoding="utf-8")
 
 
-def _short(found: dict[str, Any]) -> str:
-    speed = found.get("rows_per_second")
-    told = f"{speed:.1f} rows/s" if speed else f"{found.get('seconds'):.1f} s"
-    return f"{told}, {found['peak_bytes'] / 1e9:.2f} GB"
+def _short(result: dict[str, Any]) -> str:
+    """Return the speed, or the duration, and the peak memory of a result in one line."""
+    speed = result.get("rows_per_second")
+    speed_text = f"{speed:.1f} rows/s" if speed else f"{result.get('seconds'):.1f} s"
+    return f"{speed_text}, {result['peak_bytes'] / 1e9:.2f} GB"
 
 
-def say(line: str) -> None:
-    """Progress, on the error stream."""
+def log(line: str) -> None:
+    """Print a line of progress, with the time, to standard error."""
     print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the machine and the library versions that the figures belong to."""
     import peft
     import torch
     import transformers
@@ -131,8 +134,8 @@ def _processor() -> str:
 
 
 def training(bench: Bench, model: str, **settings: Any) -> None:
-    """Ours, both peers and the floor."""
-    # Until memory has been taken and a kernel compiled for most shapes, nobody is at his speed.
+    """Compare the training speed of Pennyweight, both peers and the floor."""
+    # A system reaches its full speed only once memory is allocated and most kernels are compiled.
     shared = {"model": model, "warm_up": 30 if model == "roberta" else 15, **settings}
     tuned = [{"batch": b, "attention": a} for b, a in bench.options.tuning]
     p2 = bench.best("p2", tuned, **shared)
@@ -151,17 +154,17 @@ def training(bench: Bench, model: str, **settings: Any) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak over one pass of 512 rows in batches of 16: everybody meets the longest texts."""
+    """Measure the peak memory of one pass over 512 rows, so that every system meets the longest."""
     shared = {"model": "roberta", "batch": 16, "rows": 512}
-    found = bench.results["memory of a pass"] = {}
+    results = bench.results["memory of a pass"] = {}
     for name, system in (("ours", "ours"), ("P1", "p1")):
-        one = bench.measure("pass", system=system, **shared)
-        found[name] = {"settings": shared, **{k: one[k] for k in ("peak_bytes", "seconds")}}
+        result = bench.measure("pass", system=system, **shared)
+        results[name] = {"settings": shared, **{k: result[k] for k in ("peak_bytes", "seconds")}}
     bench.save()
 
 
 def prefix(bench: Bench) -> None:
-    """Adapters in the top 4 of 12 layers, with and without the prefix cache."""
+    """Measure training with and without the prefix cache; adapters in the top 4 of 12 layers."""
     shared = {
         "model": "roberta",
         "layers": "8-11",
@@ -180,7 +183,7 @@ def prefix(bench: Bench) -> None:
 
 
 def inference(bench: Bench) -> None:
-    """Raw texts to labels, tokenization included."""
+    """Measure inference from raw texts to labels, tokenization included."""
     contenders = {}
     for model in ("roberta", "embedded"):
         contenders |= {
@@ -195,9 +198,9 @@ def inference(bench: Bench) -> None:
 
 
 def growth(bench: Bench) -> None:
-    """How cost grows with batch, length, rank, and the number of adapters trained at once."""
+    """Measure how cost grows with batch, length, rank and number of adapters trained at once."""
     settled = bench.options.settled
-    found = [entry for entry in bench.results.get("growth", []) if entry["system"] in settled]
+    entries = [entry for entry in bench.results.get("growth", []) if entry["system"] in settled]
     for key, values in (
         ("batch", (8, 32, 64)),
         ("length", (16, 64, 128)),
@@ -209,19 +212,19 @@ def growth(bench: Bench) -> None:
             peers = () if key in ("copies", "rank") else {"p2"}.difference(settled)
             for system in ("ours", *peers):
                 try:
-                    one = bench.measure("train", system=system, model="roberta", **shared)
+                    result = bench.measure("train", system=system, model="roberta", **shared)
                 except SystemExit as error:
-                    # A peer that needs more memory than there is ends without a word.
-                    say(f"{system} {key}={value}: no figure: {str(error).splitlines()[-1:]}")
+                    # A system that needs more memory than there is is killed without a message.
+                    log(f"{system} {key}={value}: no result: {str(error).splitlines()[-1:]}")
                     continue
-                kept = {k: one[k] for k in ("rows_per_second", "peak_bytes", "mean_tokens")}
-                found.append({"system": system, "grows": key, "value": value, **kept})
-    bench.results["growth"] = found
+                figures = {k: result[k] for k in ("rows_per_second", "peak_bytes", "mean_tokens")}
+                entries.append({"system": system, "grows": key, "value": value, **figures})
+    bench.results["growth"] = entries
     bench.save()
 
 
 def until(bench: Bench) -> None:
-    """Seconds of training until an accuracy on validation, rank 16 on every linear layer."""
+    """Measure the seconds of training to a validation accuracy, rank 16 on every linear layer."""
     shared = {
         "accuracy": bench.options.accuracy,
         "model": "embedded",
@@ -250,21 +253,23 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
-    """Run all comparisons, or those named."""
+    """Run all comparisons, or those that `--only` names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="sample:train")
     parser.add_argument("--validation", default="sample:validation")
-    parser.add_argument("--tokenizer", help="directory of RoBERTa's tokenizer")
+    parser.add_argument("--tokenizer", help="a directory with RoBERTa's tokenizer")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--accuracy", type=float, default=0.92, help="that `until` trains to")
+    parser.add_argument(
+        "--accuracy", type=float, default=0.92, help="the accuracy that `until` trains to"
+    )
     parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
-    parser.add_argument("--only", nargs="*", help="some parts alone: " + " ".join(PARTS))
+    parser.add_argument("--only", nargs="*", help="only these parts: " + " ".join(PARTS))
     parser.add_argument(
         "--settled",
         nargs="*",
         choices=("p2",),
         default=[],
-        help="systems that keep the results file's settings and growth: p2",
+        help="systems whose settings and growth are kept from the results file: p2",
     )
     options = parser.parse_args()
     options.tuning = [(64, "sdpa"), (256, "sdpa"), (512, "sdpa")] if options.gpu else TUNING

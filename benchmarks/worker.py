@@ -1,9 +1,9 @@
-"""One measurement in a process of its own; prints one JSON object.
+"""Run one measurement in a process of its own, and print one JSON object.
 
     python benchmarks/worker.py train --system ours --model roberta --data train.csv
 
-`rows_per_second` is real tokens per second over the mean tokens of a text, so that a part of a
-pass counts the same whichever lengths it happened to hold.
+`rows_per_second` is tokens per second, without padding, divided by the mean length of a text. A
+part of a pass over the rows therefore counts the same whatever lengths it has.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pennyweight.engine.batch import Tokens, TokenStore
+from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("train", "pass", "until", "classify", "floor"))
     parser.add_argument("--system", choices=("p1", "p2", "ours", "prefix"), default="ours")
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--tokenizer")
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--copies", type=int, default=1, help="adapters trained at once")
+    parser.add_argument("--copies", type=int, default=1, help="number of adapters trained at once")
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--all-linear", action="store_true")
     parser.add_argument("--layers", help="first and last adapted layer, as in 8-11")
@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--attention", default="sdpa")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--warm-up", type=float, default=6.0, help="seconds before the clock runs")
+    parser.add_argument(
+        "--warm-up", type=float, default=6.0, help="seconds before the clock starts"
+    )
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--accuracy", type=float, default=0.92)
     options = parser.parse_args()
@@ -52,13 +54,13 @@ def main() -> None:
         "classify": _classify,
         "floor": _floor,
     }
-    found = measures[options.what](options)
+    result = measures[options.what](options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
-    print(json.dumps({**vars(options), **found, "peak_bytes": peak}))
+    print(json.dumps({**vars(options), **result, "peak_bytes": peak}))
 
 
 def _workload(options: argparse.Namespace) -> Any:
@@ -72,7 +74,7 @@ def _workload(options: argparse.Namespace) -> Any:
     return Workload(options.model, targets, options.rank, options.dropout, layers)
 
 
-def _tokens(options: argparse.Namespace, location: str, rows: int) -> Tokens:
+def _tokens(options: argparse.Namespace, location: str, rows: int) -> TokenizedRows:
     from workload import ids_of, texts_of, tokenizer_of
 
     tokenizer = tokenizer_of(_workload(options), options.tokenizer)
@@ -80,11 +82,13 @@ def _tokens(options: argparse.Namespace, location: str, rows: int) -> Tokens:
     ids = ids_of(texts, tokenizer, longest=options.length)
     store = TokenStore(pa.chunked_array([pa.array(ids, pa.list_(pa.int32()))]))
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
-    return Tokens(store, lengths, labels, int(tokenizer.pad_token_id), fingerprint="benchmark")
+    return TokenizedRows(
+        store, lengths, labels, int(tokenizer.pad_token_id), fingerprint="benchmark"
+    )
 
 
 class _Clock:
-    """Counts tokens from the end of the warm-up on, and says when it is time to stop."""
+    """Counts tokens after the warm-up; calling it returns whether the time is up."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -116,7 +120,7 @@ class _Clock:
         return {"tokens_per_second": speed, "rows_per_second": speed / mean, "mean_tokens": mean}
 
 
-def _run(options: argparse.Namespace, tokens: Tokens, on_step: Any) -> None:
+def _run(options: argparse.Namespace, tokens: TokenizedRows, on_step: Any) -> None:
     workload = _workload(options)
     if options.copies > 1:
         import ours
@@ -155,7 +159,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pass(options: argparse.Namespace) -> dict[str, Any]:
-    """One pass over the rows; its seconds."""
+    """Return the seconds of one pass over the rows."""
     seen = [0]
 
     def on_step(_: Any, rows: int, __: int) -> bool:
@@ -169,7 +173,7 @@ def _pass(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _until(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of training (evaluation left out) until an accuracy on validation rows."""
+    """Return the seconds of training, without evaluation, until an accuracy on validation rows."""
     tokens = _tokens(options, options.data, options.rows)
     held_out = _tokens(options, options.validation, 2000)
     curve: list[dict[str, float]] = []
@@ -218,10 +222,10 @@ def _classify(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _floor(options: argparse.Namespace) -> dict[str, Any]:
-    """The frozen encoder's matrix products alone, forward and to the input, in bf16.
+    """Measure only the frozen encoder's matrix products, forward and for the input's gradient.
 
-    The products of a batch of `batch` texts of the mean length: no attention, no adapters, no
-    biases, nothing kept.
+    They are the bf16 products of a batch of `batch` texts of mean length, without attention,
+    adapters and biases, and without saving anything for the backward pass.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokens = _tokens(options, options.data, options.rows)

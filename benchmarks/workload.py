@@ -1,4 +1,4 @@
-"""What is measured: real texts, two models, adapters; the same for every system."""
+"""The workload of the benchmark, the same for every system: texts, two models, adapters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig
 
 from pennyweight.base.locate import locate
-from pennyweight.data.ingest import Source
-from pennyweight.data.splits import Reading, read_rows
+from pennyweight.data.source import Source
+from pennyweight.data.splits import ReadOptions, read_rows
 from pennyweight.environment import cache_directory
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -22,7 +22,7 @@ MAX_TOKENS = 256
 
 @dataclass(frozen=True)
 class Workload:
-    """One job: a model's shape, where its adapters sit, and the dropout in it."""
+    """A model, the matrices and layers with adapters, their rank, and the dropout."""
 
     model: str
     targets: tuple[str, ...]
@@ -31,7 +31,7 @@ class Workload:
     layers: tuple[int, ...] | None = None
 
     def adapted(self, *, attention: str) -> peft.PeftModel:
-        """The model with fresh adapters; the same weights each time."""
+        """Return the model with untrained adapters; the weights are the same in every call."""
         config = peft.LoraConfig(
             task_type="SEQ_CLS",
             r=self.rank,
@@ -43,7 +43,7 @@ class Workload:
         return peft.get_peft_model(self.base(attention=attention), config)
 
     def base(self, *, attention: str) -> Any:
-        """RoBERTa-base's shapes with random weights, or the embedded encoder's own."""
+        """Return RoBERTa-base with random weights, or the embedded encoder with its own."""
         torch.manual_seed(0)
         if self.model == "roberta":
             config = RobertaConfig(
@@ -65,25 +65,25 @@ class Workload:
 
 
 def tokenizer_of(workload: Workload, directory: str | None) -> Any:
-    """RoBERTa's tokenizer where a directory is given, else the embedded encoder's."""
+    """Return RoBERTa's tokenizer if its directory is given, or the embedded encoder's."""
     if workload.model == "roberta" and directory:
         return AutoTokenizer.from_pretrained(directory)
     return AutoTokenizer.from_pretrained(locate("embedded", labels=LABELS).location)
 
 
 def texts_of(location: str, *, rows: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
-    """`rows` texts and labels, drawn by the seed (with repetition where there are fewer)."""
-    reading = Reading(LABELS, (), "stop", cache_directory() / "rows")
-    table = read_rows("rows", Source(location), reading).table
-    draw = np.random.default_rng(seed)
-    chosen = draw.permutation(len(table))
-    while len(chosen) < rows:
-        chosen = np.concatenate([chosen, draw.permutation(len(table))])
-    picked = table.select(chosen[:rows])
-    return list(picked["text"]), np.asarray(picked["label"], dtype=np.int64)
+    """Return `rows` random texts and their labels; rows repeat if the source has fewer."""
+    options = ReadOptions(LABELS, (), "stop", cache_directory() / "rows")
+    table = read_rows("rows", Source(location), options).table
+    generator = np.random.default_rng(seed)
+    indices = generator.permutation(len(table))
+    while len(indices) < rows:
+        indices = np.concatenate([indices, generator.permutation(len(table))])
+    selected = table.select(indices[:rows])
+    return list(selected["text"]), np.asarray(selected["label"], dtype=np.int64)
 
 
 def ids_of(texts: list[str], tokenizer: Any, *, longest: int = MAX_TOKENS) -> list[list[int]]:
-    """Token ids of every text."""
+    """Return the token ids of every text."""
     ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
     return ids

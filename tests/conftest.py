@@ -16,9 +16,10 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(scope="session", autouse=True)
 def share_of_the_cores() -> None:
-    """Workers that run side by side share the cores: waiting threads slow each other down."""
+    """Let workers that run side by side share the cores: waiting threads slow each other down."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    torch.set_num_threads(max(1, cores // workers))
 
 
 @pytest.fixture(scope="session")

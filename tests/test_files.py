@@ -1,20 +1,63 @@
-"""Files that are whole or not there."""
+"""Atomic and durable writes of files and directories."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 
-from pennyweight.files import replacing
+import pytest
+
+from pennyweight.files import hash_file, recover_directory, replace_directory, replacing
 
 
-def test_the_new_file_takes_the_old_ones_place(tmp_path: Path) -> None:
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which every sync and every rename is appended, in order."""
+    log: list[str] = []
+    names: dict[int, str] = {}
+    opened, fsync, replace, rename = os.open, os.fsync, Path.replace, Path.rename
+
+    def remembered_open(path: Path, flags: int) -> int:
+        descriptor = opened(path, flags)
+        names[descriptor] = path.name
+        return descriptor
+
+    def logged_fsync(descriptor: int) -> None:
+        log.append(f"sync {names[descriptor]}")
+        fsync(descriptor)
+
+    def logged_replace(self: Path, target: Path) -> Path:
+        log.append(f"rename {self.name}")
+        return replace(self, target)
+
+    def logged_rename(self: Path, target: Path) -> Path:
+        log.append(f"rename {self.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "open", remembered_open)
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    monkeypatch.setattr(Path, "rename", logged_rename)
+    return log
+
+
+def test_the_new_file_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with replacing(path) as part:
         part.write_text("new")
         assert path.read_text() == "old"
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "new")]
+    assert _contents(tmp_path) == {"a.txt": "new"}
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -23,4 +66,109 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     with suppress(OSError), replacing(path) as part:
         part.write_text("half")
         raise OSError
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
+    assert _contents(tmp_path) == {"a.txt": "old"}
+
+
+def test_a_file_is_synced_before_it_is_renamed_and_its_folder_afterwards(
+    tmp_path: Path, operations: list[str]
+) -> None:
+    with replacing(tmp_path / "a.txt") as part:
+        part.write_text("new")
+    assert operations == [f"sync {part.name}", f"rename {part.name}", f"sync {tmp_path.name}"]
+
+
+def _write(files: dict[str, str], directory: Path) -> None:
+    for name, text in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text)
+
+
+def test_the_new_directory_replaces_the_old_one_and_its_parents_are_created(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "deep" / "last"
+    replace_directory(directory, lambda new: _write({"a": "1", "b": "1"}, new))
+    replace_directory(directory, lambda new: _write({"a": "2"}, new))
+    assert _contents(tmp_path) == {"deep/last/a": "2"}
+    assert [path.name for path in directory.parent.iterdir()] == ["last"]
+
+
+def test_every_file_of_a_directory_is_synced_before_the_directory_is_renamed(
+    tmp_path: Path, operations: list[str]
+) -> None:
+    directory = tmp_path / "last"
+    for _ in range(2):
+        operations.clear()
+        replace_directory(directory, lambda new: _write({"a": "1", "sub/b": "1"}, new))
+    renamed = operations.index("rename .last.new")
+    assert {"sync a", "sync b", "sync sub", "sync .last.new"} <= set(operations[:renamed])
+    assert operations.index("rename last") < renamed
+    assert operations[renamed + 1 :] == [f"sync {tmp_path.name}"]
+
+
+def test_an_error_while_a_directory_is_filled_leaves_the_old_one(tmp_path: Path) -> None:
+    directory = tmp_path / "last"
+    replace_directory(directory, lambda new: _write({"a": "1"}, new))
+
+    def fail(new: Path) -> None:
+        (new / "a").write_text("half")
+        raise OSError
+
+    with suppress(OSError):
+        replace_directory(directory, fail)
+    assert _contents(directory) == {"a": "1"}
+    replace_directory(directory, lambda new: _write({"a": "2"}, new))
+    assert _contents(tmp_path) == {"last/a": "2"}
+
+
+def test_a_crash_between_the_two_renames_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "last"
+    replace_directory(directory, lambda new: _write({"a": "1"}, new))
+    rename = Path.rename
+
+    def crash_at_the_second(self: Path, target: Path) -> Path:
+        if self.name == ".last.new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            replace_directory(directory, lambda new: _write({"a": "2"}, new))
+    assert not directory.exists()
+    assert recover_directory(directory)
+    assert _contents(directory) == {"a": "1"}
+    replace_directory(directory, lambda new: _write({"a": "3"}, new))
+    assert _contents(tmp_path) == {"last/a": "3"}
+
+
+def test_replacing_a_directory_again_after_a_crash_recovers_the_old_one_first(
+    tmp_path: Path,
+) -> None:
+    # What a crash between the two renames leaves behind.
+    (tmp_path / ".last.old").mkdir()
+    (tmp_path / ".last.old" / "a").write_text("1")
+    directory = tmp_path / "last"
+
+    def fail(new: Path) -> None:
+        raise OSError
+
+    with suppress(OSError):
+        replace_directory(directory, fail)
+    assert _contents(directory) == {"a": "1"}
+
+
+def test_recovering_leaves_a_complete_directory_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "last"
+    assert not recover_directory(directory)
+    replace_directory(directory, lambda new: _write({"a": "2"}, new))
+    (tmp_path / ".last.old").mkdir()
+    assert recover_directory(directory)
+    assert _contents(directory) == {"a": "2"}
+
+
+def test_a_files_hash_is_its_sha_256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()

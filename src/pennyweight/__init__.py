@@ -8,7 +8,7 @@
     classifier = pennyweight.Classifier.load("runs/demo")
     classifier.predict(["Central bank lifts rates again"])
 
-Names are loaded when they are first used, so importing the package costs nothing.
+Names are loaded on first use, so importing the package takes no time.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pennyweight.budget import Plan
     from pennyweight.budget.inspect import inspect_adapter
-    from pennyweight.data.ingest import Source
+    from pennyweight.data.source import Source
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics
+    from pennyweight.inference.classifier import Classifier
+    from pennyweight.inference.evaluate import evaluate
+    from pennyweight.inference.merge import merge
+    from pennyweight.inference.predict import predict
+    from pennyweight.inference.submit import submit
+    from pennyweight.machine import doctor
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
     from pennyweight.recipe.study import Study, load_study, shipped_studies
-    from pennyweight.runs.classifier import Classifier
-    from pennyweight.runs.doctor import doctor
-    from pennyweight.runs.planning import plan
     from pennyweight.runs.record import RunRecord, load_record
-    from pennyweight.runs.setup import Watcher
-    from pennyweight.runs.studies import StudyRow, run_study
-    from pennyweight.runs.training import train, train_together
-    from pennyweight.runs.using import evaluate, merge, predict, submit
+    from pennyweight.search.studies import StudyRow, run_study
+    from pennyweight.settings import plan
+    from pennyweight.training.train import train, train_together
+    from pennyweight.training.watcher import Watcher
 
 __all__ = [
     "Classifier",
@@ -62,35 +65,39 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Classifier": "runs.classifier",
+    "Classifier": "inference.classifier",
     "Metrics": "evaluation",
     "PennyweightError": "errors",
     "Plan": "budget",
     "Recipe": "recipe",
     "RunRecord": "runs.record",
-    "Source": "data.ingest",
+    "Source": "data.source",
     "Study": "recipe.study",
-    "StudyRow": "runs.studies",
-    "Watcher": "runs.setup",
-    "doctor": "runs.doctor",
-    "evaluate": "runs.using",
+    "StudyRow": "search.studies",
+    "Watcher": "training.watcher",
+    "doctor": "machine",
+    "evaluate": "inference.evaluate",
     "inspect_adapter": "budget.inspect",
     "load_recipe": "recipe",
     "load_record": "runs.record",
     "load_study": "recipe.study",
-    "merge": "runs.using",
-    "plan": "runs.planning",
-    "predict": "runs.using",
-    "run_study": "runs.studies",
+    "merge": "inference.merge",
+    "plan": "settings",
+    "predict": "inference.predict",
+    "run_study": "search.studies",
     "shipped_recipes": "recipe",
     "shipped_studies": "recipe.study",
-    "submit": "runs.using",
-    "train": "runs.training",
-    "train_together": "runs.training",
+    "submit": "inference.submit",
+    "train": "training.train",
+    "train_together": "training.train",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pennyweight")
     if name not in _HOMES:
         raise AttributeError(f"module 'pennyweight' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"pennyweight.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m pennyweight`, which is also how torchrun starts a training."""
+"""Run the command line with `python -m pennyweight`, as torchrun does."""
 
 from pennyweight.cli import main
 

@@ -1,4 +1,4 @@
-"""What a run depends on besides its recipe: versions, machine, git revision."""
+"""The environment of a run: versions, machine, git revision, cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, object]:
-    """Versions, platform and processor, as plain values for the run record."""
+    """Return versions, platform and processor as plain values for the run record."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -46,7 +46,10 @@ def describe_environment() -> dict[str, object]:
 
 
 def git_state(directory: Path) -> dict[str, object]:
-    """Revision and dirtiness of the git checkout that holds `directory`; nulls outside one."""
+    """Return the revision of the checkout that holds `directory`, and whether it is dirty.
+
+    Both are None outside a checkout.
+    """
     revision = _git(directory, "rev-parse", "HEAD")
     if revision is None:
         return {"revision": None, "dirty": None}
@@ -54,14 +57,14 @@ def git_state(directory: Path) -> dict[str, object]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
+    """Return the largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
+        process = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", "-C", str(directory), *arguments],  # noqa: S607 - the user's own git
             capture_output=True,
             text=True,
@@ -70,7 +73,7 @@ def _git(directory: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def _processor() -> str:
@@ -83,9 +86,12 @@ def _processor() -> str:
 
 
 def cache_directory() -> Path:
-    """Where tables and tokens are kept between runs: PENNYWEIGHT_CACHE, or the user's cache."""
-    given = os.environ.get("PENNYWEIGHT_CACHE")
-    if given:
-        return Path(given)
+    """Return the directory that keeps tables and tokens between runs.
+
+    The variable PENNYWEIGHT_CACHE names it; without it, it is in the user's cache directory.
+    """
+    override = os.environ.get("PENNYWEIGHT_CACHE")
+    if override:
+        return Path(override)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "pennyweight"

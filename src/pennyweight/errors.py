@@ -1,4 +1,4 @@
-"""Every exception that Pennyweight raises on purpose, on one screen.
+"""All exceptions that Pennyweight raises on purpose.
 
 PennyweightError                the message is for the user: one line, no traceback, exit code 2
 ├── RecipeError                 a recipe that cannot be read, or says something that is not allowed
@@ -8,6 +8,7 @@ PennyweightError                the message is for the user: one line, no traceb
 ├── BudgetError                 a plan over its budget, or a count that does not add up
 ├── TrainingError               training that cannot start or go on
 │   └── NonFiniteLossError      a loss that is NaN or infinite
+├── NonFiniteLogitsError        a model whose logits are NaN or infinite
 ├── RunError                    a run directory or adapter that cannot be read or written
 └── ReportError                 a report that cannot be made
 """
@@ -18,6 +19,7 @@ __all__ = [
     "BaseModelError",
     "BudgetError",
     "DataError",
+    "NonFiniteLogitsError",
     "NonFiniteLossError",
     "PennyweightError",
     "RecipeError",
@@ -58,6 +60,10 @@ class TrainingError(PennyweightError):
 
 class NonFiniteLossError(TrainingError):
     """A loss that is NaN or infinite."""
+
+
+class NonFiniteLogitsError(PennyweightError):
+    """A model whose logits are NaN or infinite."""
 
 
 class RunError(PennyweightError):

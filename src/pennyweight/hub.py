@@ -1,7 +1,7 @@
-"""Whether the hub answers, found out quickly: nothing here hangs, and nothing is downloaded.
+"""Find out within seconds whether the hub can be reached; nothing is downloaded.
 
-The libraries that download retry and wait; a user without network should not. So every download
-of ours is preceded by one short question to the same endpoint, unless a cached copy will do.
+The libraries that download retry and wait, which helps nobody without a network. So one short
+request to the same endpoint precedes every download, unless a cached copy is there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["unreachable"]
 
 
 def unreachable(*, timeout_seconds: float = 5.0) -> str | None:
-    """Why the hub cannot be used now, in a few words; None if it answers.
+    """Return why the hub cannot be used now, in a few words; None if it answers.
 
-    Any HTTP answer counts as an answer, an error status too. The whole question, name
-    resolution included, takes no longer than `timeout_seconds`.
+    Any HTTP response counts, an error status too. The request, name resolution included, takes no
+    longer than `timeout_seconds`.
     """
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     answer: list[str | None] = []
-    # A thread, because no timeout of the standard library covers the look-up of the host's name.
+    # A thread, because no timeout of the standard library covers resolving the host's name.
     thread = threading.Thread(
         target=lambda: answer.append(_ask(constants.ENDPOINT, timeout_seconds)), daemon=True
     )

@@ -1,4 +1,4 @@
-"""Base models are found where they are, or refused with a way on; nothing hangs."""
+"""Base models are located, or refused with a suggested fix; nothing hangs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _tiny() -> BertConfig:
     )
 
 
-def test_embedded_base_is_found_with_the_labels_in_its_config() -> None:
+def test_embedded_base_is_located_with_the_labels_in_its_config() -> None:
     base = locate("embedded", labels=LABELS)
     assert (base.origin, base.revision) == ("embedded", None)
     assert base.reference == "sentence-transformers/all-MiniLM-L6-v2"
@@ -46,7 +46,7 @@ def test_embedded_base_is_found_with_the_labels_in_its_config() -> None:
     assert base.config.label2id == {"ham": 0, "spam": 1, "eggs": 2}
 
 
-def test_local_directory_is_found_and_its_dropout_replaced(tmp_path: Path) -> None:
+def test_local_directory_is_located_and_its_dropout_replaced(tmp_path: Path) -> None:
     _tiny().save_pretrained(tmp_path)
     base = locate(str(tmp_path), labels=LABELS, dropout=0.25)
     assert (base.origin, base.location, base.revision) == ("directory", str(tmp_path), None)
@@ -54,7 +54,7 @@ def test_local_directory_is_found_and_its_dropout_replaced(tmp_path: Path) -> No
     assert base.config.attention_probs_dropout_prob == 0.25
 
 
-def test_known_config_asks_nothing_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_config_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError
 
@@ -72,7 +72,7 @@ def test_missing_directory_is_refused(name: str) -> None:
 
 
 def test_directory_without_a_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"expected config\.json"):
+    with pytest.raises(BaseModelError, match=r"it must hold config\.json"):
         locate(str(tmp_path), labels=LABELS)
 
 
@@ -89,7 +89,9 @@ def test_model_without_a_classification_head_is_refused(tmp_path: Path) -> None:
     config = {"model_type": "gpt_neox_japanese"}
     (tmp_path / "gpt" / "config.json").write_text(json.dumps(config))
     for name in ("clip", "gpt"):
-        with pytest.raises(BaseModelError, match=f"a {name}.* has no sequence-classification head"):
+        with pytest.raises(
+            BaseModelError, match=f'type "{name}.*" has no sequence-classification head'
+        ):
             locate(str(tmp_path / name), labels=LABELS)
 
 
@@ -100,7 +102,7 @@ def test_revision_of_a_local_base_is_refused(tmp_path: Path) -> None:
             locate(name, labels=LABELS, revision="main")
 
 
-def test_skeleton_has_shapes_and_no_weights() -> None:
+def test_skeleton_has_shapes_but_no_weights() -> None:
     model = skeleton(locate("roberta-base", labels=LABELS, config_only=True))
     tensors = [*model.parameters(), *model.buffers()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
@@ -117,15 +119,15 @@ start = time.monotonic()
 try:
     base = locate(sys.argv[1], labels=("a", "b"), revision=sys.argv[2] or None)
     path = fetch(sys.argv[1], revision=base.revision)
-    found = {"origin": base.origin, "revision": base.revision, "path": str(path)}
+    result = {"origin": base.origin, "revision": base.revision, "path": str(path)}
 except BaseModelError as error:
-    found = {"error": str(error)}
-print(json.dumps({**found, "seconds": time.monotonic() - start}))
+    result = {"error": str(error)}
+print(json.dumps({**result, "seconds": time.monotonic() - start}))
 """
 
 
 def _located(name: str, *, endpoint: str, cache: Path, revision: str = "") -> dict[str, str]:
-    """What a process of its own finds, because the endpoint is read at import."""
+    """Locate a base in a process of its own, because the endpoint is read at import."""
     source = Path(__file__).resolve().parents[2] / "src"
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     environment.pop("HF_HUB_OFFLINE", None)
@@ -139,13 +141,13 @@ def _located(name: str, *, endpoint: str, cache: Path, revision: str = "") -> di
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 @contextmanager
 def _blackhole(answer: bytes = b"") -> Iterator[str]:
-    """A server that accepts every connection, says `answer`, and then nothing more."""
+    """Serve a port that accepts every connection, sends `answer`, and then nothing more."""
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -170,18 +172,18 @@ def _blackhole(answer: bytes = b"") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answer", [b"", b"this is no HTTP\r\n\r\n"])
-def test_hub_that_never_answers_is_given_up_within_ten_seconds(
+def test_hub_that_never_answers_is_an_error_within_ten_seconds(
     tmp_path: Path, answer: bytes
 ) -> None:
     with _blackhole(answer) as endpoint:
-        found = _located("somebody/model", endpoint=endpoint, cache=tmp_path)
-    assert "the hub cannot be reached" in found["error"]
-    assert "base.name=embedded" in found["error"]
-    assert float(found["seconds"]) < 10
+        result = _located("somebody/model", endpoint=endpoint, cache=tmp_path)
+    assert "the hub cannot be reached" in result["error"]
+    assert "base.name=embedded" in result["error"]
+    assert float(result["seconds"]) < 10
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """The few answers of the hub that a download needs, for one model in `folder`."""
+    """The parts of the hub's API that a download needs, for one model in `folder`."""
 
     folder: Path
 

@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification, RobertaConfig
 
 from pennyweight.budget import read_adapter
 from pennyweight.budget.count import trainable_sizes
+from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
+from pennyweight.budget.inspect import inspect_adapter
 from pennyweight.errors import RunError
 
 
@@ -42,14 +44,16 @@ def _saved(folder: Path, *, bias: str, seq_cls: bool = True) -> int:
 
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
 @pytest.mark.parametrize("seq_cls", [True, False])
-def test_file_holds_what_is_trained(tmp_path: Path, bias: str, seq_cls: bool) -> None:
+def test_file_holds_exactly_the_trained_parameters(
+    tmp_path: Path, bias: str, seq_cls: bool
+) -> None:
     trained = _saved(tmp_path, bias=bias, seq_cls=seq_cls)
-    found = read_adapter(tmp_path)
-    assert found.parameters == trained
-    assert found.path == tmp_path / "adapter_model.safetensors"
-    assert found.bytes == found.path.stat().st_size
-    assert found.config["r"] == 2
-    assert bool(found.aliases) == (bias == "all" and seq_cls)
+    file = read_adapter(tmp_path)
+    assert file.parameters == trained
+    assert file.path == tmp_path / "adapter_model.safetensors"
+    assert file.bytes == file.path.stat().st_size
+    assert file.config["r"] == 2
+    assert bool(file.aliases) == (bias == "all" and seq_cls)
 
 
 def test_pickled_adapter_is_read_as_tensors_only(tmp_path: Path) -> None:
@@ -57,9 +61,9 @@ def test_pickled_adapter_is_read_as_tensors_only(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_model.safetensors").unlink()
     torch.save(tensors, tmp_path / "adapter_model.bin")
-    found = read_adapter(tmp_path)
-    assert found.parameters == trained
-    assert found.path.name == "adapter_model.bin"
+    file = read_adapter(tmp_path)
+    assert file.parameters == trained
+    assert file.path.name == "adapter_model.bin"
 
 
 def test_foreign_adapter_is_counted_too(tmp_path: Path) -> None:
@@ -68,8 +72,8 @@ def test_foreign_adapter_is_counted_too(tmp_path: Path) -> None:
     save_file(
         {"base_model.model.h.0.ia3_l": torch.zeros(7, 1)}, tmp_path / "adapter_model.safetensors"
     )
-    found = read_adapter(tmp_path)
-    assert (found.parameters, found.aliases) == (7, ())
+    file = read_adapter(tmp_path)
+    assert (file.parameters, file.aliases) == (7, ())
 
 
 class _Malicious:
@@ -78,7 +82,7 @@ class _Malicious:
 
 
 @pytest.mark.parametrize("content", [_Malicious(), [1, 2], {"a": "text"}, torch.zeros(3)])
-def test_pickle_that_is_no_table_of_tensors_is_refused(tmp_path: Path, content: object) -> None:
+def test_pickle_other_than_a_table_of_tensors_is_refused(tmp_path: Path, content: object) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     torch.save(content, tmp_path / "adapter_model.bin")
     with pytest.raises(RunError, match=r"adapter_model\.bin: cannot be read as tensors"):
@@ -94,7 +98,7 @@ def test_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"adapter_config\.json"):
             read_adapter(tmp_path)
     config.write_text('{"peft_type": "LORA"}')
-    with pytest.raises(RunError, match="neither"):
+    with pytest.raises(RunError, match=r"has neither adapter_model\.safetensors nor"):
         read_adapter(tmp_path)
 
 
@@ -110,3 +114,46 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.bin").write_bytes(b"not a pickle")
     with pytest.raises(RunError, match="cannot be read as tensors"):
         read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("with_facts", [True, False])
+def test_inspect_counts_frozen_tensors_apart_from_trained_ones(
+    tmp_path: Path, with_facts: bool
+) -> None:
+    trained = _saved(tmp_path, bias="none")
+    a = 4 * 2 * 32  # of four matrices with 32 columns at rank 2
+    if with_facts:
+        facts = ArtifactFacts(("a", "b", "c", "d"), "lora-fa", (".lora_A.",))
+        write_artifact_facts(tmp_path, facts)
+        assert read_artifact_facts(tmp_path) == facts
+    frozen = a if with_facts else 0
+    report = inspect_adapter(tmp_path)
+    assert report["trainable_parameters"] == trained - frozen
+    assert report["frozen_parameters"] == frozen
+    assert sum(matrix["parameters"] for matrix in report["matrices"]) == trained - frozen
+    adapters = [matrix for matrix in report["matrices"] if matrix["rank"] == 2]
+    assert {matrix["kind"] for matrix in adapters} == {"lora-fa" if with_facts else "lora"}
+    assert {matrix["parameters"] for matrix in adapters} == {2 * 32 if with_facts else 2 * 64}
+
+
+def test_veras_random_matrices_are_not_counted_in_a_foreign_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
+    tensors = {
+        "base_model.vera_A": torch.zeros(4, 8),
+        "base_model.vera_B": torch.zeros(8, 4),
+        "base_model.model.x.vera_lambda_b": torch.zeros(8),
+        "base_model.model.x.vera_lambda_d": torch.zeros(4),
+    }
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    report = inspect_adapter(tmp_path)
+    assert (report["trainable_parameters"], report["frozen_parameters"]) == (12, 64)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"labels": ["a"]}', '{"labels": 3, "method": "x"}'])
+def test_broken_facts_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    _saved(tmp_path, bias="none")
+    assert read_artifact_facts(tmp_path) is None
+    (tmp_path / "pennyweight.json").write_text(text)
+    with pytest.raises(RunError, match=r"pennyweight\.json: cannot be read: ") as caught:
+        read_adapter(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1

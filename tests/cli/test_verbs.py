@@ -1,41 +1,171 @@
-"""What a user types, and what comes back."""
+"""Every command of the command line, invoked for real on tiny data."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-VERBS = ("plan", "train", "evaluate", "predict", "submit", "merge", "inspect", "recipes", "doctor")
 OUTPUT_DENSE = 'adapter.targets=["query", "output.dense"]'
 ALL_THREE = 'adapter.targets=["query", "value", "output.dense"]'
 
 
-def pennyweight(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _commands(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+VERBS = tuple(_commands(typer.main.get_command(app)))
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line for the workspace.
+
+    Attributes:
+        arguments: what follows the verb, as typed into a shell.
+        output: a part of what it prints.
+        file: a file that it writes.
+    """
+
+    arguments: str
+    output: str
+    file: str | None = None
+
+
+SHORT_DEMO = (
+    "--set train.max_steps=1 --set data.train_rows=48 --set data.max_tokens=16 "
+    "--set evaluate.also={}"
+)
+LENGTH_FILTER = "--set 'data.filters=[{method=\"length\", shortest=6}]'"
+SWAP = "--set 'data.augmentations=[{method=\"swap\"}]'"
+GENERATE = (
+    "--set generate.model={lm} --set generate.per_class=2 --set generate.longest=12 "
+    "--set generate.epochs=0 --set data.target=test.csv"
+)
+EXAMPLES = {
+    "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),
+    "plan": Example("tiny.toml", " of 1,000,000 allowed"),
+    "train": Example("tiny.toml --out runs/two", "proved from runs/two/adapter"),
+    "evaluate": Example("runs/one --data test.csv", "test.csv accuracy "),
+    "predict": Example(
+        "runs/one --data test.csv --out predictions.csv",
+        "12 rows in predictions.csv",
+        "predictions.csv",
+    ),
+    "submit": Example(
+        "runs/one --data test.csv --out submission.csv",
+        "12 rows in submission.csv",
+        "submission.csv",
+    ),
+    "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
+    "inspect": Example("runs/one/adapter", "trainable parameters in adapter_model.safetensors"),
+    "study": Example("study.toml --out studies/tiny", "accuracy (95%)", "studies/tiny/study.json"),
+    "report": Example("runs/one --out report --only figures", "", "report/figures/curves.svg"),
+    "ui": Example("runs --port 0", "shows runs"),
+    "recipes": Example("", "spar-lora"),
+    "methods": Example("", "arXiv:2106.09685"),
+    "doctor": Example("", "embedded base"),
+    "data preview": Example("tiny.toml --set 'data.clean=[\"stop-words\"]'", "before"),
+    "data clean": Example("tiny.toml --out clean.parquet", "48 rows", "clean.parquet"),
+    "data filter": Example(
+        f"tiny.toml --out kept.parquet {LENGTH_FILTER}", " rows in kept.parquet", "kept.parquet"
+    ),
+    "data augment": Example(
+        f"tiny.toml --out made.parquet {SWAP}", " rows in made.parquet", "made.parquet"
+    ),
+    "data generate": Example(
+        f"tiny.toml --out texts.parquet {GENERATE}", " rows in texts.parquet", "texts.parquet"
+    ),
+    "data overlap": Example("tiny.toml", "found in"),
+    "data language-model": Example(
+        "train.csv --out lm --layers 1 --width 32 --vocabulary 300 --epochs 0.1",
+        "language model in lm",
+        "lm/config.json",
+    ),
+}
+
+
+def _run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pennyweight", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Asks a server that `ui` starts for its page, and then stops it."""
+    pages: list[bytes] = []
+    serve_forever = ThreadingHTTPServer.serve_forever
+
+    def ask(server: ThreadingHTTPServer) -> None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=10) as page:
+            pages.append(page.read())
+        server.shutdown()
+
+    def serve(server: ThreadingHTTPServer) -> None:
+        threading.Thread(target=ask, args=(server,)).start()
+        serve_forever(server)
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", serve)
+    return pages
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str) -> None:
-    result = CliRunner().invoke(app, [verb, "--help"])
+def test_every_verb_does_its_work(
+    verb: str,
+    pennyweight: Callable[..., str],
+    in_workspace: Path,
+    language_model: Path,
+    served: list[bytes],
+) -> None:
+    example = EXAMPLES[verb]
+    arguments = shlex.split(example.arguments.replace("{lm}", str(language_model)))
+    assert example.output in pennyweight(*verb.split(), *arguments)
+    if example.file is not None:
+        assert (in_workspace / example.file).stat().st_size > 0
+    assert [b"<html" in page for page in served] == ([True] if verb == "ui" else [])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_its_options(verb: str) -> None:
+    result = CliRunner().invoke(app, [*verb.split(), "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+    command: Any = typer.main.get_command(app)
+    for name in verb.split():
+        command = command.commands[name]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{verb} {parameter.name}"
+
+
+def test_the_summaries_in_the_list_of_verbs_are_not_cut_off() -> None:
+    for group in ((), ("data",)):
+        output = CliRunner().invoke(app, [*group, "--help"]).output
+        assert "..." not in output.partition("Commands:")[2]
 
 
 def test_help_does_not_load_torch() -> None:
     code = (
         "import sys\nfrom pennyweight.cli.main import app\n"
-        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'datasets')))"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'datasets', 'pydantic')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -60,11 +190,22 @@ def test_plan_gives_the_published_counts(
     assert (plan["trainable_parameters"], plan["total_parameters"]) == (trainable, total)
     assert plan["within_budget"]
     assert sum(matrix["parameters"] for matrix in plan["matrices"]) == trainable
-    assert set(plan["matrices"][0]) == {"name", "kind", "rank", "alpha", "parameters"}
+    assert set(plan["matrices"][0]) == {
+        *("name", "kind", "rank", "alpha", "parameters"),
+        *("layer", "role"),
+    }
+
+
+def test_plan_groups_the_matrices_of_all_layers_by_their_role(
+    pennyweight: Callable[..., str],
+) -> None:
+    lines = [line.split() for line in pennyweight("plan", "spar-lora").splitlines()]
+    assert ["attention.self.query", "lora", "4", "16", "12", "73,728"] in lines
+    assert ["classifier.out_proj.bias", "head", "1", "4"] in lines
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("plan", "spar-lroa"), 'did you mean "spar-lora"?'),
         (("plan", "spar-lora", "--set", "adapter.rnak=4"), 'did you mean "rank"?'),
@@ -81,17 +222,65 @@ def test_plan_gives_the_published_counts(
         (("inspect", "nowhere"), "adapter_config.json is missing"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:
-    result = pennyweight(*arguments)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
+    result = _run_module(*arguments)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_an_unknown_base_is_an_error_that_names_the_embedded_one(tmp_path: Path) -> None:
     arguments = ("train", "demo", "--out", str(tmp_path / "run"), "--set", "base.name=no/such")
-    result = pennyweight(*arguments)
+    result = _run_module(*arguments)
     assert result.returncode == 2
     assert "--set base.name=embedded" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("adapters", "lora"),
+        ("optimizers", "adamw"),
+        ("cleaning", "whitespace"),
+        ("filters", "length"),
+        ("augmentations", "swap"),
+        ("formats", "csv"),
+    ],
+)
+def test_every_kind_of_method_is_listed(
+    kind: str, name: str, pennyweight: Callable[..., str]
+) -> None:
+    rows = json.loads(pennyweight("methods", kind, "--json"))
+    assert name in [next(iter(row.values())) for row in rows]
+    assert all(text for row in rows for key, text in row.items() if key not in ("paper", "endings"))
+    assert name in pennyweight("methods", kind)
+
+
+def test_the_parts_of_a_report_are_those_that_can_be_chosen() -> None:
+    from pennyweight.cli.report import PartName
+    from pennyweight.report.write import PARTS
+
+    assert [part.value for part in PartName] == list(PARTS)
+
+
+def test_full_fine_tuning_names_the_directory_that_holds_its_model(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "full"
+    output = pennyweight("train", "tiny.toml", "--out", str(out), "--set", "adapter.method=full")
+    assert output.endswith(f"proved from {out / 'model'}\n")
+    assert (out / "model" / "config.json").is_file()
+
+
+def test_rows_of_other_columns_and_bad_rows_are_read_as_the_options_say(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.txt"
+    data.write_text("title,body,queue\nlate goal,the coach,1\nshares,a merger,9\n")
+    options = ["--format", "csv", "--text-column", "title", "--text-column", "body"]
+    arguments = ["evaluate", "runs/one", "--data", str(data), *options, "--label-column", "queue"]
+    metrics = json.loads(pennyweight(*arguments, "--skip-bad-rows", "--json"))
+    assert metrics["rows"] == 1
+    assert metrics["leaks"] == []

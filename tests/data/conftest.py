@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pennyweight.data.ingest import Rows, Source, ingest
+from pennyweight.data.ingest import ReadOptions, Rows, read_rows
+from pennyweight.data.source import Source
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,22 +24,26 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(tmp_path: Path, cache: Path) -> Callable[..., Rows]:
-    """Writes content to a file of a name, and ingests it with any options."""
+    """Write content to a file, and read it with any fields of `ReadOptions` and `Source`."""
 
-    def written(content: str | bytes, name: str = "rows.csv", **options: Any) -> Rows:
+    def write_and_read(
+        content: str | bytes, name: str = "rows.csv", *, labelled: bool = True, **fields: Any
+    ) -> Rows:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         columns = {
-            key: options.pop(key) for key in ("text_columns", "label_column") if key in options
+            key: fields.pop(key) for key in ("text_columns", "label_column") if key in fields
         }
-        return ingest(Source(str(path), **columns), cache=cache, **({"labels": LABELS} | options))
+        defaults = {"labels": LABELS, "clean": (), "on_bad_row": "stop", "cache": cache}
+        options = ReadOptions(**(defaults | fields))
+        return read_rows("rows", Source(str(path), **columns), options, labelled=labelled)
 
-    return written
+    return write_and_read
 
 
 @pytest.fixture
 def message() -> Callable[[Callable[[], object]], str]:
-    """Calls something that must raise a DataError of one line; gives that line."""
+    """Call something that must raise a DataError of one line, and return that line."""
 
     def caught(call: Callable[[], object]) -> str:
         with pytest.raises(DataError) as raised:

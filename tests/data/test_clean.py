@@ -1,4 +1,4 @@
-"""Cleaning steps: what each does to real forms, and what none may do."""
+"""Cleaning steps: each on real text, and properties of all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pennyweight.data.clean import STEPS, cleaner
 from pennyweight.errors import DataError
 
-# Steps that need nothing but this package.
+# Steps that need no extra dependency.
 PLAIN = [name for name in STEPS if name not in ("stemming", "lemmatization")]
 
 
@@ -34,8 +34,8 @@ PLAIN = [name for name in STEPS if name not in ("stemming", "lemmatization")]
     ],
 )
 def test_a_step_does_what_it_says(step: str, before: str, after: str) -> None:
-    found = cleaner([step])(before)
-    assert found.startswith(after) if step == "html-entities" else found == after
+    cleaned = cleaner([step])(before)
+    assert cleaned.startswith(after) if step == "html-entities" else cleaned == after
 
 
 def test_stemming_gives_stems() -> None:
@@ -43,28 +43,31 @@ def test_stemming_gives_stems() -> None:
     assert cleaner(["stemming"])("Running, connections") == "Run, connect"
 
 
-def test_lemmatization_needs_wordnet_and_says_how_to_get_it(
+def test_lemmatization_without_wordnet_is_an_error_that_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     pytest.importorskip("nltk")
     from pennyweight.data import clean, wordnet
 
     monkeypatch.setenv("PENNYWEIGHT_WORDNET", str(tmp_path))
-    for cached in (clean.lemmatizer, wordnet.open_wordnet):
+    for cached in (clean._lemmatizer, wordnet.open_wordnet):
         cached.cache_clear()
-    with pytest.raises(DataError, match=r"no WordNet there; install Debian's wordnet-base"):
+    with pytest.raises(
+        DataError, match=r"WordNet is not in this directory; install Debian's wordnet-base"
+    ):
         cleaner(["lemmatization"])("geese")
 
 
 @given(st.text(max_size=80), st.lists(st.sampled_from(PLAIN), max_size=4))
-def test_any_text_goes_through_any_steps_and_cleaning_is_steady(
+def test_any_text_passes_any_steps_and_whitespace_is_idempotent(
     text: str, names: list[str]
 ) -> None:
-    found = cleaner(names)(text)
-    assert cleaner(["whitespace"])(cleaner(["whitespace"])(found)) == cleaner(["whitespace"])(found)
+    collapse = cleaner(["whitespace"])
+    once = collapse(cleaner(names)(text))
+    assert collapse(once) == once
 
 
-def test_steps_run_in_their_order() -> None:
+def test_steps_run_in_the_given_order() -> None:
     assert cleaner(["html-entities", "html-tags", "whitespace"])("&lt;b&gt;a&lt;/b&gt;") == "a"
     assert (
         cleaner(["html-tags", "html-entities", "whitespace"])("&lt;b&gt;a&lt;/b&gt;") == "<b>a</b>"

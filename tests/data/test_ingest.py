@@ -1,4 +1,4 @@
-"""Ingest: columns, labels, texts and bad rows."""
+"""Reading rows: columns, labels, texts and bad rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pennyweight.data.ingest import Rows, Source, ingest
+from pennyweight.data.fingerprint import fingerprint_of
+from pennyweight.data.ingest import ReadOptions, Rows, read_rows
+from pennyweight.data.source import Source
 from pennyweight.errors import PennyweightError
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
-Ingest = Callable[..., Rows]
+Read = Callable[..., Rows]
 Message = Callable[[Callable[[], object]], str]
 
 
-def test_rows_become_a_memory_mapped_table_of_three_columns(read: Ingest, cache: Path) -> None:
+def test_rows_become_a_memory_mapped_table_of_three_columns(read: Read, cache: Path) -> None:
     rows = read("label,text\n1,a b\n\nWorld,c\n")
 
     assert rows.table.to_list() == [
@@ -47,12 +49,12 @@ def test_rows_become_a_memory_mapped_table_of_three_columns(read: Ingest, cache:
     [("0", 0), ("3", 3), ("World", 0), ("sci/tech", 3), ("SPORTS", 1), (" Business ", 2)],
 )
 def test_a_label_is_an_index_or_a_name_in_any_case(
-    read: Ingest, given_label: str, index: int
+    read: Read, given_label: str, index: int
 ) -> None:
     assert read(f"label,text\n{given_label},a\n").table["label"][:] == [index]
 
 
-def test_an_exact_name_goes_before_a_digit_and_another_case(read: Ingest) -> None:
+def test_an_exact_name_goes_before_a_digit_and_another_case(read: Read) -> None:
     rows = read("label,text\n1,a\na,b\nA,c\n", labels=("A", "a", "1"))
 
     assert rows.table["label"][:] == [2, 1, 0]
@@ -72,13 +74,13 @@ def test_an_exact_name_goes_before_a_digit_and_another_case(read: Ingest) -> Non
         ({"label": "a\nb", "text": "a"}, 'label "a\\nb" is not one of'),
         ({"label": 1, "text": " \t"}, "empty text"),
         ({"label": 1, "text": None}, 'column "text" is null'),
-        ({"label": 1, "text": 5}, 'column "text" is no text but int'),
+        ({"label": 1, "text": 5}, 'column "text" is not text but int'),
         ({"label": 1}, 'no column "text"'),
-        ({"label": 1, "text": "\ud83d"}, "text with half a character"),
+        ({"label": 1, "text": "\ud83d"}, "the text contains half a character"),
     ],
 )
 def test_a_row_that_cannot_be_used_stops_with_one_line(
-    read: Ingest, row: dict[str, object], problem: str, message: Message
+    read: Read, row: dict[str, object], problem: str, message: Message
 ) -> None:
     content = '{"label": 1, "text": "fine"}\n\n' + json.dumps(row)
 
@@ -89,16 +91,17 @@ def test_a_row_that_cannot_be_used_stops_with_one_line(
     assert text.endswith("; fix the row, or set bad rows aside with --skip-bad-rows")
 
 
-def test_bad_rows_are_set_aside_whole_and_counted(read: Ingest, tmp_path: Path) -> None:
-    bad_rows = tmp_path / "out" / "bad.jsonl"
+def test_bad_rows_are_set_aside_whole_and_counted(read: Read, tmp_path: Path) -> None:
+    bad_rows = tmp_path / "out"
     content = b'label,text\n0,a\n9,b\n1,"c\n2,caf\xe9\n3,\n1,d\n'
 
-    rows = read(content, on_bad_row="set-aside", bad_rows_file=bad_rows)
+    rows = read(content, on_bad_row="set-aside", bad_rows=bad_rows)
 
     assert rows.table["text"][:] == ["a", "d"]
     assert rows.table["row"][:] == [1, 6]
-    assert (rows.read, rows.bad) == (6, 4)
-    written = [json.loads(line) for line in bad_rows.read_text(encoding="utf-8").splitlines()]
+    assert (rows.read, rows.bad, rows.bad_rows_file) == (6, 4, bad_rows / "rows.jsonl")
+    lines = (bad_rows / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line) for line in lines]
     assert [(row["row"], row["line"], row["raw"]) for row in written] == [
         (2, 3, "9,b\n"),
         (3, 4, '1,"c\n'),
@@ -108,7 +111,7 @@ def test_bad_rows_are_set_aside_whole_and_counted(read: Ingest, tmp_path: Path) 
     assert [list(row) for row in written] == [["file", "row", "line", "problem", "raw"]] * 4
 
 
-def test_a_half_character_is_set_aside_too(read: Ingest) -> None:
+def test_a_half_character_is_set_aside_too(read: Read) -> None:
     content = '{"label": 1, "text": "\\ud83d"}\n{"label": 1, "text": "a"}\n'
 
     rows = read(content, "rows.jsonl", on_bad_row="set-aside")
@@ -118,37 +121,37 @@ def test_a_half_character_is_set_aside_too(read: Ingest) -> None:
 
 
 def test_rows_that_are_all_bad_are_an_error_and_still_kept(
-    read: Ingest, tmp_path: Path, message: Message
+    read: Read, tmp_path: Path, message: Message
 ) -> None:
-    bad_rows = tmp_path / "bad.jsonl"
+    bad_rows = tmp_path / "bad"
 
     text = message(
-        lambda: read("label,text\n7,a\n8,b\n", on_bad_row="set-aside", bad_rows_file=bad_rows)
+        lambda: read("label,text\n7,a\n8,b\n", on_bad_row="set-aside", bad_rows=bad_rows)
     )
 
-    assert "none of its 2 rows can be used; the first:" in text
-    assert len(bad_rows.read_text(encoding="utf-8").splitlines()) == 2
+    assert "none of its 2 rows can be used; the first problem:" in text
+    assert len((bad_rows / "rows.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_file_without_rows_is_an_error(read: Ingest, message: Message) -> None:
-    assert message(lambda: read("label,text\n")).endswith("rows.csv: no rows")
+def test_a_file_without_rows_is_an_error(read: Read, message: Message) -> None:
+    assert message(lambda: read("label,text\n")).endswith("rows.csv: the source has no rows")
 
 
-def test_unlabelled_rows_have_the_label_minus_one(read: Ingest) -> None:
+def test_unlabelled_rows_have_the_label_minus_one(read: Read) -> None:
     assert read("id,text\n1,a\n", labelled=False).table["label"][:] == [-1]
-    # A label that stands there all the same is not looked at, right or wrong.
+    # A label that is there all the same is not read, right or wrong.
     rows = read("label,text\n,a\nx,b\n2,c\n", "other.csv", labelled=False)
     assert rows.table["label"][:] == [-1, -1, -1]
 
 
-def test_usual_columns_are_found_and_joined_by_a_space(read: Ingest) -> None:
+def test_usual_columns_are_found_and_joined_by_a_space(read: Read) -> None:
     rows = read("label,title,description\n1,A title,and text\n1,,no title\n")
     assert rows.table["text"][:] == ["A title and text", "no title"]
     assert read("class,sentence\n1,a\n", "b.csv").table["text"][:] == ["a"]
     assert read("category,content\n1,a\n", "c.csv").table["text"][:] == ["a"]
 
 
-def test_named_columns_go_before_usual_ones(read: Ingest) -> None:
+def test_named_columns_go_before_usual_ones(read: Read) -> None:
     rows = read(
         "text,label,body,head,topic\nx,0,b,h,2\n",
         text_columns=("head", "body"),
@@ -157,36 +160,24 @@ def test_named_columns_go_before_usual_ones(read: Ingest) -> None:
     assert rows.table.to_list() == [{"text": "h b", "label": 2, "row": 1}]
 
 
-def test_missing_columns_are_named_with_what_to_do(read: Ingest, message: Message) -> None:
+def test_missing_columns_are_named_with_what_to_do(read: Read, message: Message) -> None:
     text = message(lambda: read("label,body\n1,a\n"))
-    assert 'no column for the text: found "label", "body"; wanted "text" or "title"' in text
-    assert "data.text_columns in the recipe, or with --text-column" in text
+    assert 'no text column: the file has "label", "body"; expected "text" or "title"' in text
+    assert "data.text_columns in the recipe or with --text-column" in text
 
     text = message(lambda: read("topic,text\n1,a\n"))
-    assert 'no column for the label: found "topic", "text"; wanted "label" or' in text
-    assert "data.label_column in the recipe, or with --label-column" in text
+    assert 'no label column: the file has "topic", "text"; expected "label" or' in text
+    assert "data.label_column in the recipe or with --label-column" in text
 
     text = message(lambda: read("label,text\n1,a\n", text_columns=("head",)))
-    assert 'wanted "head";' in text
+    assert 'expected "head";' in text
 
 
-def test_cleaning_is_applied_and_may_empty_a_row(read: Ingest, message: Message) -> None:
-    def clean(text: str) -> str:
-        return text.replace("x", "")
-
-    rows = read("label,text\n1,axb\n", clean=clean, clean_key="no x")
-    assert rows.table["text"][:] == ["ab"]
-    text = message(lambda: read("label,text\n1,xx\n", clean=clean, clean_key="no x"))
+def test_cleaning_is_applied_and_may_empty_a_row(read: Read, message: Message) -> None:
+    rows = read("label,text\n1,a<b>b\n", clean=("html-tags", "whitespace"))
+    assert rows.table["text"][:] == ["a b"]
+    text = message(lambda: read("label,text\n1,<b>\n", clean=("html-tags",)))
     assert "row 1 (line 2): empty text after cleaning" in text
-    with pytest.raises(ValueError, match="clean_key"):
-        read("label,text\n1,a\n", clean=clean)
-
-
-def test_a_limit_takes_the_first_rows(read: Ingest) -> None:
-    rows = read("label,text\n1,a\n2,b\n3,c\n", limit=2)
-
-    assert rows.table["text"][:] == ["a", "b"]
-    assert rows.read == 2
 
 
 ROWS = st.lists(
@@ -220,8 +211,10 @@ def test_the_fingerprint_is_of_the_rows_and_not_of_their_format(
     ).hexdigest()
 
     for name in ("rows.parquet", "rows.jsonl"):
-        read = ingest(Source(str(tmp_path / name)), labels=LABELS, cache=tmp_path / "cache")
+        options = ReadOptions(LABELS, (), "stop", tmp_path / "cache")
+        read = read_rows("rows", Source(str(tmp_path / name)), options)
         assert read.fingerprint == expected
+        assert fingerprint_of(read.table) == expected
 
 
 @settings(
@@ -231,20 +224,15 @@ def test_the_fingerprint_is_of_the_rows_and_not_of_their_format(
     content=st.binary(max_size=120),
     ending=st.sampled_from([".csv", ".tsv", ".jsonl", ".txt", ".parquet", ".pkl", ""]),
 )
-def test_random_bytes_give_rows_or_one_of_our_errors(
+def test_random_bytes_give_rows_or_a_pennyweight_error(
     content: bytes, ending: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"rows{ending}"
     path.write_bytes(content)
     problem = ""
     try:
-        rows = ingest(
-            Source(str(path)),
-            labels=LABELS,
-            cache=tmp_path / "cache",
-            labelled=False,
-            on_bad_row="set-aside",
-        )
+        options = ReadOptions(LABELS, (), "set-aside", tmp_path / "cache")
+        rows = read_rows("rows", Source(str(path)), options, labelled=False)
     except PennyweightError as error:
         problem = str(error)
     else:

@@ -1,4 +1,4 @@
-"""Ingest: where rows come from, and the cache they are kept in."""
+"""Reading rows: where they come from, and the cache of their tables."""
 
 from __future__ import annotations
 
@@ -11,77 +11,78 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pennyweight.data.ingest import Rows, Source, ingest
+from pennyweight.data.ingest import ReadOptions, Rows, read_rows
+from pennyweight.data.source import Source
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
-Ingest = Callable[..., Rows]
+Read = Callable[..., Rows]
 Message = Callable[[Callable[[], object]], str]
 
 
+def read_with(location: str, cache: Path, *, labelled: bool = True) -> Rows:
+    options = ReadOptions(LABELS, (), "stop", cache)
+    return read_rows("rows", Source(location), options, labelled=labelled)
+
+
 def test_the_same_source_read_the_same_way_comes_from_the_cache(
-    read: Ingest, cache: Path, tmp_path: Path
+    read: Read, cache: Path, tmp_path: Path
 ) -> None:
-    content, bad_rows = "label,text\n1,a\n9,b\n", tmp_path / "bad.jsonl"
-    first = read(content, on_bad_row="set-aside", bad_rows_file=bad_rows)
+    content, bad_rows = "label,text\n1,a\n9,b\n", tmp_path / "bad"
+    first = read(content, on_bad_row="set-aside", bad_rows=bad_rows)
     path = tmp_path / "rows.csv"
     table = Path(first.table.cache_files[0]["filename"])
-    made = table.stat().st_mtime_ns
-    bad_rows.unlink()
+    written_at = table.stat().st_mtime_ns
+    (bad_rows / "rows.jsonl").unlink()
 
-    again = ingest(
-        Source(str(path)),
-        labels=LABELS,
-        cache=cache,
-        on_bad_row="set-aside",
-        bad_rows_file=bad_rows,
-    )
+    options = ReadOptions(LABELS, (), "set-aside", cache, bad_rows)
+    again = read_rows("rows", Source(str(path)), options)
 
     assert again.table.cache_files == first.table.cache_files
-    assert table.stat().st_mtime_ns == made
+    assert table.stat().st_mtime_ns == written_at
     assert (again.fingerprint, again.read, again.bad) == (first.fingerprint, 2, 1)
-    assert len(bad_rows.read_text(encoding="utf-8").splitlines()) == 1
+    assert again.bad_rows_file == bad_rows / "rows.jsonl"
+    assert len(again.bad_rows_file.read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_a_change_of_content_or_of_options_is_read_anew(read: Ingest, tmp_path: Path) -> None:
+def test_a_change_of_content_or_of_options_is_read_anew(read: Read, tmp_path: Path) -> None:
     content = "label,text\n1,a\n2,b\n"
     first = read(content)
     os.utime(tmp_path / "rows.csv", ns=(1, 1))
     others = [
-        ingest(Source(str(tmp_path / "rows.csv")), labels=LABELS, cache=tmp_path / "cache"),
+        read_with(str(tmp_path / "rows.csv"), tmp_path / "cache"),
         read("label,text\n1,a\n2,c\n"),
-        read(content, limit=1),
+        read(content, labelled=False),
         read(content, labels=("a", "b", "c")),
-        read(content, clean=str.upper, clean_key="upper"),
+        read(content, clean=("punctuation",)),
     ]
 
     files = {str(rows.table.cache_files[0]["filename"]) for rows in [first, *others]}
     assert len(files) == 6
 
 
-def test_a_cache_entry_that_is_not_whole_is_made_again(read: Ingest, cache: Path) -> None:
+def test_a_cache_entry_that_is_not_whole_is_made_again(read: Read, cache: Path) -> None:
     first = read("label,text\n1,a\n")
     (entry,) = cache.iterdir()
     os.utime(entry.parent / entry.name / "rows.arrow", ns=(1, 1))
-    source = Source(first.source)
 
     for damage in (
-        lambda: (entry / "about.json").write_text("{", encoding="utf-8"),
+        lambda: (entry / "summary.json").write_text("{", encoding="utf-8"),
         lambda: (entry / "rows.arrow").unlink(),
     ):
         damage()
-        assert ingest(source, labels=LABELS, cache=cache).table["text"][:] == ["a"]
+        assert read_with(first.source, cache).table["text"][:] == ["a"]
     assert list(cache.iterdir()) == [entry]
 
 
 def test_a_damaged_table_in_the_cache_is_an_error_that_says_what_to_do(
-    read: Ingest, cache: Path, message: Message
+    read: Read, cache: Path, message: Message
 ) -> None:
-    source = Source(read("label,text\n1,a\n").source)
+    location = read("label,text\n1,a\n").source
     (entry,) = cache.iterdir()
     (entry / "rows.arrow").write_bytes(b"\xff" * 40)
 
-    assert f"{entry}/rows.arrow: damaged; delete" in message(
-        lambda: ingest(source, labels=LABELS, cache=cache)
+    assert f"{entry}/rows.arrow: the cached table is damaged; delete its folder" in message(
+        lambda: read_with(location, cache)
     )
 
 
@@ -90,9 +91,7 @@ def test_many_may_read_the_same_source_at_once(tmp_path: Path, cache: Path) -> N
     path.write_text("label,text\n" + "1,a\n" * 2000, encoding="utf-8")
 
     with ThreadPoolExecutor(4) as pool:
-        calls = [
-            pool.submit(ingest, Source(str(path)), labels=LABELS, cache=cache) for _ in range(4)
-        ]
+        calls = [pool.submit(read_with, str(path), cache) for _ in range(4)]
         read = {call.result().fingerprint for call in calls}
 
     assert len(read) == 1
@@ -100,7 +99,7 @@ def test_many_may_read_the_same_source_at_once(tmp_path: Path, cache: Path) -> N
 
 
 def test_a_failed_read_leaves_nothing_in_the_cache(
-    read: Ingest, cache: Path, message: Message
+    read: Read, cache: Path, message: Message
 ) -> None:
     message(lambda: read("label,text\n1,a\n9,b\n"))
 
@@ -108,7 +107,7 @@ def test_a_failed_read_leaves_nothing_in_the_cache(
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(
-    read: Ingest, cache: Path, message: Message
+    read: Read, cache: Path, message: Message
 ) -> None:
     cache.write_text("a file where a folder should be", encoding="utf-8")
 
@@ -137,7 +136,7 @@ def test_named_classes_keep_their_meaning(
 ) -> None:
     with_classes(*classes).to_parquet(tmp_path / "rows.parquet")
 
-    rows = ingest(Source(str(tmp_path / "rows.parquet")), labels=LABELS, cache=tmp_path / "cache")
+    rows = read_with(str(tmp_path / "rows.parquet"), tmp_path / "cache")
 
     assert rows.table["label"][:] == expected
 
@@ -146,29 +145,28 @@ def test_classes_in_another_order_that_are_not_all_labels_are_an_error(
     tmp_path: Path, message: Message
 ) -> None:
     with_classes("Sports", "Economy").to_parquet(tmp_path / "rows.parquet")
-    source = Source(str(tmp_path / "rows.parquet"))
 
-    text = message(lambda: ingest(source, labels=LABELS, cache=tmp_path / "cache"))
+    text = message(lambda: read_with(str(tmp_path / "rows.parquet"), tmp_path / "cache"))
 
-    assert "its classes are Sports, Economy, in another order than the labels World" in text
+    assert "the file's classes are Sports, Economy, in another order than the labels World" in text
 
 
 def test_a_split_of_a_saved_dict_is_named_after_a_colon(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["a"], "label": [1]})
     datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "saved")
 
-    read = ingest(Source(f"{tmp_path}/saved:train"), labels=LABELS, cache=tmp_path / "cache")
+    read = read_with(f"{tmp_path}/saved:train", tmp_path / "cache")
 
     assert read.format == "datasets"
     assert read.table["label"][:] == [1]
 
 
-def test_a_missing_file_says_which_is_near(tmp_path: Path, read: Ingest, message: Message) -> None:
+def test_a_missing_file_is_an_error_that_suggests_a_similar_name(
+    tmp_path: Path, read: Read, message: Message
+) -> None:
     read("label,text\n1,a\n", "train.csv")
 
-    text = message(
-        lambda: ingest(Source(f"{tmp_path}/tain.csv"), labels=LABELS, cache=tmp_path / "cache")
-    )
+    text = message(lambda: read_with(f"{tmp_path}/tain.csv", tmp_path / "cache"))
 
     assert text == f'{tmp_path}/tain.csv: no such file; did you mean "{tmp_path}/train.csv"?'
 
@@ -178,27 +176,24 @@ def test_the_shipped_sample_is_read_by_name(split: str, tmp_path: Path) -> None:
     if not (resources.files("pennyweight.data") / "sample" / f"{split}.jsonl").is_file():
         pytest.skip(f"the package ships no sample {split}")
 
-    rows = ingest(Source(f"sample:{split}"), labels=LABELS, cache=tmp_path / "cache")
+    rows = read_with(f"sample:{split}", tmp_path / "cache")
 
     assert rows.source == f"sample:{split}"
     assert rows.bad == 0
 
 
 def test_a_sample_that_does_not_exist_is_an_error(tmp_path: Path, message: Message) -> None:
-    text = message(lambda: ingest(Source("sample:dev"), labels=LABELS, cache=tmp_path / "cache"))
+    text = message(lambda: read_with("sample:dev", tmp_path / "cache"))
 
-    assert text.startswith("sample:dev: no such sample; there are ")
+    assert text.startswith("sample:dev: no such sample; available: sample:")
 
 
 def test_the_competition_rows_are_the_same_from_pickle_and_csv(
     shared_data: Path, tmp_path: Path
 ) -> None:
     pickled, written = (
-        ingest(
-            Source(str(shared_data / "competition" / f"test_unlabelled{ending}")),
-            labels=LABELS,
-            cache=tmp_path,
-            labelled=False,
+        read_with(
+            str(shared_data / "competition" / f"test_unlabelled{ending}"), tmp_path, labelled=False
         )
         for ending in (".pkl", ".csv")
     )

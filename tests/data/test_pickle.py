@@ -1,4 +1,4 @@
-"""The pickle reader: sound pickles read back, and no other one executes or breaks anything."""
+"""The pickle reader: good pickles read back, and hostile ones do no harm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pennyweight.data.read import open_file, records
+from pennyweight.data.read import open_file
 from pennyweight.errors import DataError, PennyweightError, UnsafePickleError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def saved(folder: Path, content: bytes) -> Path:
 
 
 def read_values(path: Path) -> list[dict[str, object]]:
-    return [dict(record.values or {}) for record in records(path, format="pickle")]
+    return [dict(record.values or {}) for record in open_file(path, format="pickle").records(None)]
 
 
 def shuffled() -> Dataset:
@@ -67,7 +67,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_what_datasets_pickles_reads_back(tmp_path: Path, name: str, protocol: int) -> None:
+def test_a_pickled_dataset_reads_back(tmp_path: Path, name: str, protocol: int) -> None:
     dataset = DATASETS[name]()
     path = saved(tmp_path, pickle.dumps(dataset, protocol=protocol))
 
@@ -75,7 +75,7 @@ def test_what_datasets_pickles_reads_back(tmp_path: Path, name: str, protocol: i
     assert open_file(path, format="pickle").columns == tuple(dataset.column_names)
 
 
-def test_the_names_of_classes_come_with_the_pickle(tmp_path: Path) -> None:
+def test_class_names_are_read_from_the_pickle(tmp_path: Path) -> None:
     path = saved(tmp_path, pickle.dumps(TYPED))
 
     assert open_file(path).class_names == {"label": ("a", "b", "c")}
@@ -85,13 +85,16 @@ def test_the_competition_pickle_equals_its_csv(shared_data: Path) -> None:
     folder = shared_data / "competition"
 
     pickled = [values["text"] for values in read_values(folder / "test_unlabelled.pkl")]
-    written = [(record.values or {})["text"] for record in records(folder / "test_unlabelled.csv")]
+    written = [
+        (record.values or {})["text"]
+        for record in open_file(folder / "test_unlabelled.csv").records(None)
+    ]
 
     assert len(pickled) == 8000
     assert pickled == written
 
 
-# What must be refused. Each writes the file `sentinel` if anything of it is executed.
+# Pickles that must be refused. Each writes the file `sentinel` if its code is executed.
 
 
 class Calls:
@@ -105,7 +108,7 @@ class Calls:
 
 
 def named_call(module: str, name: str, argument: str) -> bytes:
-    """Protocol 4: the name looked up by STACK_GLOBAL, dots in it walking through attributes."""
+    """A call in protocol 4, where STACK_GLOBAL resolves dots in the name as attributes."""
     return b"\x80\x04" + text(module) + text(name) + b"\x93" + text(argument) + b"\x85R."
 
 
@@ -114,7 +117,7 @@ def text(value: str) -> bytes:
 
 
 def hostile(sentinel: Path) -> dict[str, tuple[bytes, str]]:
-    """Name -> a pickle, and what its refusal must name."""
+    """Return hostile pickles by name, each with a text that its error must contain."""
     touch = f"touch {sentinel}"
     code = f"open({str(sentinel)!r}, 'w').close()"
     inside = pickle.dumps(Calls(os.system, touch))[2:-1]
@@ -155,31 +158,31 @@ def hostile(sentinel: Path) -> dict[str, tuple[bytes, str]]:
         ),
         "a dict of datasets": (
             pickle.dumps(datasets.DatasetDict({"train": PLAIN})),
-            "datasets.dataset_dict.DatasetDict: it holds several splits",
+            "datasets.dataset_dict.DatasetDict: it has several splits",
         ),
         "a nested column": (
             pickle.dumps(Dataset.from_dict({"text": ["a"], "tokens": [[1]]})),
             "datasets.features.features.List",
         ),
-        "gigabytes of zeros": (b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.", "makes bytes"),
-        "a key that takes for ever to hash": (
+        "gigabytes of zeros": (b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.", "creates bytes"),
+        "a key that takes forever to hash": (
             b"}" + b")" + b"q\x00h\x00\x86" * 64 + b"Ns.",
-            "dict key that is no string",
+            "dict key that is not a string",
         ),
-        "an append to a class": (b"cdatasets.arrow_dataset\nDataset\nNa.", "no list"),
-        "an item of a class": (b"cdatasets.arrow_dataset\nDataset\nNNs.", "no dict"),
-        "the state of a class": (b"cdatasets.arrow_dataset\nDataset\n}b.", "did not make"),
-        "a call of a text": (text("x") + b")R.", "calls something that is no name"),
-        "a plain value": (pickle.dumps({"text": ["a"]}), "holds dict"),
+        "an append to a class": (b"cdatasets.arrow_dataset\nDataset\nNa.", "not a list"),
+        "an item of a class": (b"cdatasets.arrow_dataset\nDataset\nNNs.", "not a dict"),
+        "the state of a class": (b"cdatasets.arrow_dataset\nDataset\n}b.", "did not create"),
+        "a call of a text": (text("x") + b")R.", "calls something that is not a global name"),
+        "a plain value": (pickle.dumps({"text": ["a"]}), "has dict"),
     }
 
 
 @pytest.mark.parametrize("name", hostile(Path("sentinel")))
-def test_a_hostile_pickle_is_refused_by_name_and_nothing_of_it_runs(
+def test_a_hostile_pickle_is_refused_by_name_and_none_of_its_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     sentinel = tmp_path / "sentinel"
-    # An extension code would be looked up here by an unpickler, past every check of names.
+    # An unpickler would look an extension code up here, bypassing every check of names.
     monkeypatch.setitem(copyreg._inverted_registry, 0xF0, ("os", "getcwd"))  # type: ignore[attr-defined]
     content, expected = hostile(sentinel)[name]
     path = saved(tmp_path, content)
@@ -188,7 +191,7 @@ def test_a_hostile_pickle_is_refused_by_name_and_nothing_of_it_runs(
         read_values(path)
 
     assert expected in str(caught.value)
-    assert str(caught.value).endswith("nothing of it was executed")
+    assert str(caught.value).endswith("no code in it was executed")
     assert "\n" not in str(caught.value)
     assert not sentinel.exists()
 
@@ -218,28 +221,28 @@ def test_a_damaged_pickle_is_a_data_error(tmp_path: Path, content: bytes) -> Non
         read_values(saved(tmp_path, content))
 
 
-def test_a_broken_escape_in_a_name_is_refused_without_a_warning(tmp_path: Path) -> None:
+def test_an_invalid_escape_in_a_name_is_refused_without_a_warning(tmp_path: Path) -> None:
     with pytest.raises(PennyweightError):
         read_values(saved(tmp_path, b"\x80\x02c\\where\nDataset\n."))
 
 
 def test_a_memo_index_allocates_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UnsafePickleError, match="holds NoneType"):
+    with pytest.raises(UnsafePickleError, match="has NoneType"):
         read_values(saved(tmp_path, b"Nr\xff\xff\xff\x7f."))
 
 
-def test_nesting_of_any_depth_is_refused_quietly(tmp_path: Path) -> None:
-    with pytest.raises(UnsafePickleError, match="holds tuple"):
+def test_nesting_of_any_depth_is_refused_without_a_crash(tmp_path: Path) -> None:
+    with pytest.raises(UnsafePickleError, match="has tuple"):
         read_values(saved(tmp_path, b")" + b"\x85" * 200_000 + b"."))
 
 
-def test_endless_opcodes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_opcodes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pennyweight.data.read.opcodes._MAX_OPCODES", 1000)
     with pytest.raises(UnsafePickleError, match="more than 1,000 opcodes"):
         read_values(saved(tmp_path, b"N0" * 600 + b"N."))
 
 
-# Buffers that do not fit: the pickle of a dataset, with one of its numbers or buffers changed.
+# Buffers that do not match: pickled datasets with one of their numbers or buffers changed.
 
 
 def offsets(*values: int) -> bytes:
@@ -248,39 +251,39 @@ def offsets(*values: int) -> bytes:
 
 def test_offsets_beyond_the_text_are_refused(tmp_path: Path) -> None:
     content = pickle.dumps(Dataset.from_dict({"text": ["aa", "bbb", "cccc"]}))
-    sound = offsets(0, 2, 5, 9)
-    assert content.count(sound) == 1
+    original = offsets(0, 2, 5, 9)
+    assert content.count(original) == 1
 
     for wrong in (offsets(0, 2, 5, 2**30), offsets(0, -9, 5, 9), offsets(0, 7, 5, 9)):
         with pytest.raises(DataError):
-            read_values(saved(tmp_path, content.replace(sound, wrong)))
+            read_values(saved(tmp_path, content.replace(original, wrong)))
 
 
 def test_a_row_index_out_of_bounds_is_refused(tmp_path: Path) -> None:
     content = pickle.dumps(Dataset.from_dict({"text": list("abc")}).select([2, 0]))
-    sound = struct.pack("<2Q", 2, 0)
-    assert content.count(sound) == 1
+    original = struct.pack("<2Q", 2, 0)
+    assert content.count(original) == 1
 
     for wrong in (3, 2**63):
         with pytest.raises(DataError, match="points beyond the 3 rows"):
-            read_values(saved(tmp_path, content.replace(sound, struct.pack("<2Q", wrong, 0))))
+            read_values(saved(tmp_path, content.replace(original, struct.pack("<2Q", wrong, 0))))
 
 
-def test_rows_that_the_file_cannot_hold_are_refused(tmp_path: Path) -> None:
+def test_more_rows_than_the_file_can_contain_are_refused(tmp_path: Path) -> None:
     content = pickle.dumps(Dataset.from_dict({"none": [None] * 200}))
-    sound = b"K\xc8K\xc8"
-    assert content.count(sound) == 1
+    original = b"K\xc8K\xc8"
+    assert content.count(original) == 1
 
     wrong = b"\x8a\x07" + (2**50).to_bytes(7, "little")
-    with pytest.raises(DataError, match="longer than the file can hold"):
-        read_values(saved(tmp_path, content.replace(sound, wrong * 2)))
+    with pytest.raises(DataError, match="longer than the file can contain"):
+        read_values(saved(tmp_path, content.replace(original, wrong * 2)))
 
 
-def test_a_text_that_is_no_utf8_is_one_bad_row(tmp_path: Path) -> None:
+def test_a_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     content = pickle.dumps(Dataset.from_dict({"text": ["one", "cafe", "two"]}))
     path = saved(tmp_path, content.replace(b"cafe", b"caf\xe9"))
 
-    read = list(records(path))
+    read = list(open_file(path).records(None))
 
     assert [record.problem is None for record in read] == [True, False, True]
 
@@ -300,7 +303,7 @@ CHANGES = st.lists(
 
 @settings(max_examples=400)
 @given(base=st.sampled_from(MUTATED), changes=CHANGES)
-def test_a_mutated_pickle_gives_rows_or_one_of_our_errors(
+def test_a_mutated_pickle_gives_rows_or_a_pennyweight_error(
     base: bytes, changes: list[tuple[float, int, bytes]]
 ) -> None:
     content = base
@@ -318,6 +321,6 @@ def test_a_mutated_pickle_gives_rows_or_one_of_our_errors(
 
 @settings(max_examples=200)
 @given(content=st.binary(max_size=200))
-def test_random_bytes_give_one_of_our_errors(content: bytes) -> None:
+def test_random_bytes_raise_a_pennyweight_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(PennyweightError):
         read_values(saved(Path(folder), content))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pennyweight.data.read import detect, open_file, records
+from pennyweight.data.read import detect, open_file
 from pennyweight.errors import DataError, PennyweightError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -31,7 +31,7 @@ def test_any_parquet_that_pyarrow_writes_reads_back(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=group)
-        read = list(records(path))
+        read = list(open_file(path).records(None))
 
     assert [record.values for record in read] == rows
     assert [record.number for record in read] == list(range(1, len(rows) + 1))
@@ -40,16 +40,16 @@ def test_any_parquet_that_pyarrow_writes_reads_back(
 
 @settings(max_examples=60)
 @given(content=st.binary(max_size=200), framed=st.booleans())
-def test_random_bytes_give_one_of_our_errors(content: bytes, framed: bool) -> None:
+def test_random_bytes_raise_a_pennyweight_error(content: bytes, framed: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
         path.write_bytes(b"PAR1" + content + b"PAR1" if framed else content)
         with pytest.raises(PennyweightError) as caught:
-            list(records(path, format="parquet"))
+            list(open_file(path, format="parquet").records(None))
     assert "\n" not in str(caught.value)
 
 
-def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
+def test_only_requested_columns_are_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": ["a"], "label": [1], "title": ["t"]}), path)
 
@@ -66,18 +66,18 @@ def broken_utf8() -> pa.Table:
     return pa.table({"text": whole, "label": [0, 1, 2]})
 
 
-def test_a_text_in_parquet_that_is_no_utf8_is_one_bad_row(tmp_path: Path) -> None:
+def test_a_text_in_parquet_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(broken_utf8(), path)
 
-    read = list(records(path))
+    read = list(open_file(path).records(None))
 
     assert [record.problem is None for record in read] == [True, False, True]
     assert str(read[1].problem).startswith("invalid UTF-8")
     assert read[1].raw == '{"text": "caf\\\\xe9", "label": 1}'
 
 
-def test_the_names_of_classes_come_with_the_file(tmp_path: Path) -> None:
+def test_class_names_are_read_from_the_file(tmp_path: Path) -> None:
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
     )
@@ -94,26 +94,26 @@ def test_a_saved_dataset_is_read_in_its_own_order(tmp_path: Path) -> None:
     rows.select([2, 0]).save_to_disk(tmp_path / "saved")
 
     assert detect(tmp_path / "saved") == "datasets"
-    read = list(records(tmp_path / "saved", columns=("text",)))
+    read = list(open_file(tmp_path / "saved").records(("text",)))
 
     assert [record.values for record in read] == [{"text": "c"}, {"text": "a"}]
 
 
-def test_a_saved_dict_needs_a_split_that_it_has(tmp_path: Path) -> None:
+def test_a_saved_dict_needs_the_name_of_one_of_its_splits(tmp_path: Path) -> None:
     path = tmp_path / "saved"
     rows = datasets.Dataset.from_dict({"text": ["a"]})
     datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(path)
 
-    assert len(list(records(path, split="test"))) == 1
-    with pytest.raises(DataError, match="holds the splits train, test; name one as"):
+    assert len(list(open_file(path, split="test").records(None))) == 1
+    with pytest.raises(DataError, match="has the splits train, test; name one, as in"):
         open_file(path)
-    with pytest.raises(DataError, match='no split "dev"; there are train, test'):
+    with pytest.raises(DataError, match='no split "dev"; available: train, test'):
         open_file(path, split="dev")
-    with pytest.raises(DataError, match="holds one split only"):
+    with pytest.raises(DataError, match="has only one split"):
         open_file(path / "test", split="test")
 
 
-def test_a_damaged_saved_dataset_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_damaged_saved_dataset_is_a_data_error(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["some text"] * 50})
     rows.save_to_disk(tmp_path / "saved")
     (arrow,) = (tmp_path / "saved").glob("*.arrow")
@@ -122,13 +122,13 @@ def test_a_damaged_saved_dataset_is_an_error_of_ours(tmp_path: Path) -> None:
     for content in (b"", whole[: len(whole) // 2], b"\xff" * 400, whole[:300] + b"\xff" * 400):
         arrow.write_bytes(content)
         with pytest.raises(DataError):
-            list(records(tmp_path / "saved"))
+            list(open_file(tmp_path / "saved").records(None))
 
 
 def test_the_training_rows_are_67284(shared_data: Path) -> None:
     path = shared_data / "ag_news" / "train.parquet"
 
-    labels = [(record.values or {})["label"] for record in records(path, columns=("label",))]
+    labels = [(record.values or {})["label"] for record in open_file(path).records(("label",))]
 
     assert len(labels) == 67_284
     assert set(labels) == {0, 1, 2, 3}

@@ -1,4 +1,4 @@
-"""CSV and TSV: what is written reads back, and a broken row costs itself alone."""
+"""CSV and TSV: written rows read back, and a malformed row affects no other."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pennyweight.data.read import Record, open_file, records
+from pennyweight.data.read import Record, open_file
 from pennyweight.errors import DataError, PennyweightError
 
-# NUL is a bad row by intent, and surrogates are no UTF-8.
+# A NUL byte makes a row bad on purpose, and surrogates are not UTF-8.
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 
 
@@ -23,7 +23,7 @@ def read_bytes(content: bytes, *, name: str) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"rows.{name}"
         path.write_bytes(content)
-        return list(records(path, format=name))
+        return list(open_file(path, format=name).records(None))
 
 
 def fields(record: Record) -> list[object]:
@@ -41,7 +41,7 @@ def fields(record: Record) -> list[object]:
 def test_what_the_stdlib_writes_reads_back(
     rows: list[tuple[str, ...]], separator: tuple[str, str], ending: str, quoting: Literal[0, 1]
 ) -> None:
-    # With QUOTE_MINIMAL the writer leaves a lone carriage return bare, which nobody can read back.
+    # With QUOTE_MINIMAL the writer leaves a lone carriage return bare, which cannot be read back.
     assume(
         quoting == csv.QUOTE_ALL
         or ending == "\r\n"
@@ -85,7 +85,7 @@ def escaped(content: bytes) -> str:
 
 @settings(max_examples=150)
 @given(content=st.binary(max_size=300), name=st.sampled_from(["csv", "tsv"]))
-def test_random_bytes_give_rows_or_one_of_our_errors(content: bytes, name: str) -> None:
+def test_random_bytes_give_rows_or_a_pennyweight_error(content: bytes, name: str) -> None:
     problem = ""
     try:
         read_bytes(content, name=name)
@@ -112,7 +112,7 @@ def test_an_unclosed_quote_costs_one_row_however_long_the_file_is() -> None:
     assert [(record.number, record.line, record.raw) for record in bad] == [
         (11, 12, '10,"row 10\n')
     ]
-    assert bad[0].problem == "broken quoting: a quote is opened and not closed"
+    assert bad[0].problem == "broken quoting: a quote is opened but not closed"
 
 
 def test_text_after_a_closing_quote_costs_one_row() -> None:
@@ -133,7 +133,7 @@ def test_a_row_with_another_number_of_columns_is_bad() -> None:
     ]
 
 
-def test_bytes_that_are_no_utf8_make_one_bad_row_and_are_kept() -> None:
+def test_bytes_that_are_not_utf8_make_one_bad_row_and_are_kept() -> None:
     read = read_bytes(b"id,text\n1,caf\xe9 \\ x\n2,caf\xc3\xa9\n", name="csv")
 
     assert read[0].problem is not None
@@ -171,7 +171,7 @@ def test_a_line_longer_than_memory_should_hold_comes_in_bad_pieces(
     assert read[-1].line == 3
 
 
-def test_a_byte_order_mark_and_empty_lines_are_no_part_of_the_rows() -> None:
+def test_a_byte_order_mark_and_empty_lines_are_not_part_of_the_rows() -> None:
     read = read_bytes(b"\xef\xbb\xbfid,text\n1,a\n\n2,b\n\n\r\n", name="csv")
 
     assert [fields(record) for record in read] == [["1", "a"], ["2", "b"]]
@@ -184,21 +184,21 @@ def test_a_byte_order_mark_and_empty_lines_are_no_part_of_the_rows() -> None:
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
         (b"\n\n", "the file is empty"),
-        ("id,text\n1,a\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-        ("id,text\n1,a\n".encode("utf-32"), "UTF-32; save it as UTF-8"),
+        ("id,text\n1,a\n".encode("utf-16"), "encoded as UTF-16; save it as UTF-8"),
+        ("id,text\n1,a\n".encode("utf-32"), "encoded as UTF-32; save it as UTF-8"),
         (b'"id,text\n1,a\n', "the header (line 1) cannot be read"),
         (b"id,t\xe9xt\n1,a\n", "the header (line 1) cannot be read: invalid UTF-8"),
-        (b"text,text\n1,a\n", 'the header names the column "text" twice'),
+        (b"text,text\n1,a\n", 'the header has more than one column "text"'),
     ],
 )
-def test_a_file_that_is_no_csv_is_refused_as_a_whole(content: bytes, expected: str) -> None:
+def test_a_file_that_is_not_csv_is_refused_as_a_whole(content: bytes, expected: str) -> None:
     with pytest.raises(DataError) as caught:
         read_bytes(content, name="csv")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_header_alone_is_a_file_without_rows(tmp_path: Path) -> None:
+def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,text\n", encoding="utf-8")
 

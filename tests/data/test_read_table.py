@@ -1,9 +1,10 @@
-"""Every reader of the table, through one set of demands; and which reader a path gets."""
+"""Requirements that every reader in the table meets, and the reader that a path gets."""
 
 from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import datasets
@@ -11,50 +12,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pennyweight.data.ingest import Source, ingest
-from pennyweight.data.read import READERS, Record, detect, existing, open_file, records
+from pennyweight.data.ingest import ReadOptions, read_rows
+from pennyweight.data.read import READERS, Record, detect, existing_path, open_file
+from pennyweight.data.source import Source
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# One file per format: rows 1, 2 and 4 are sound, row 3 is as bad as the format allows.
-SOUND = ("first text", "zweiter Text, ß", "fourth, and last")
+# One file per format: rows 1, 2 and 4 are good, row 3 is as bad as the format allows.
+GOOD = ("first text", "zweiter Text, ß", "fourth, and last")
 
 
 def columns() -> dict[str, list[object]]:
-    return {"text": [*SOUND[:2], None, SOUND[2]], "label": [0, 1, 2, 3]}
+    return {"text": [*GOOD[:2], None, GOOD[2]], "label": [0, 1, 2, 3]}
 
 
 def write_ag_news(path: Path) -> None:
     path.write_text(
-        f'"1","","{SOUND[0]}"\n"2","","{SOUND[1]}"\n"3","","bad\n"4","","{SOUND[2]}"\n',
+        f'"1","","{GOOD[0]}"\n"2","","{GOOD[1]}"\n"3","","bad\n"4","","{GOOD[2]}"\n',
         encoding="utf-8",
     )
 
 
 def write_csv(path: Path) -> None:
     path.write_text(
-        f'text,label\n{SOUND[0]},0\n"{SOUND[1]}",1\n"bad,2\n"{SOUND[2]}",3\n', encoding="utf-8"
+        f'text,label\n{GOOD[0]},0\n"{GOOD[1]}",1\n"bad,2\n"{GOOD[2]}",3\n', encoding="utf-8"
     )
 
 
 def write_tsv(path: Path) -> None:
     path.write_text(
-        f"text\tlabel\n{SOUND[0]}\t0\n{SOUND[1]}\t1\nbad\n{SOUND[2]}\t3\n", encoding="utf-8"
+        f"text\tlabel\n{GOOD[0]}\t0\n{GOOD[1]}\t1\nbad\n{GOOD[2]}\t3\n", encoding="utf-8"
     )
 
 
 def write_jsonl(path: Path) -> None:
-    rows = [json.dumps({"text": text, "label": 0}) for text in SOUND]
+    rows = [json.dumps({"text": text, "label": 0}) for text in GOOD]
     path.write_text("\n".join([*rows[:2], '{"text": ', rows[2]]), encoding="utf-8")
 
 
 def write_lines(path: Path) -> None:
-    path.write_bytes(
-        "\n".join([*SOUND[:2], "bad \udcff", SOUND[2]]).encode(errors="surrogateescape")
-    )
+    path.write_bytes("\n".join([*GOOD[:2], "bad \udcff", GOOD[2]]).encode(errors="surrogateescape"))
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -69,7 +69,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_every_reader_is_held_to_the_demands() -> None:
+def test_every_reader_has_a_file_to_be_tested_with() -> None:
     assert set(WRITERS) == set(READERS)
 
 
@@ -89,7 +89,7 @@ def test_its_own_files_are_detected(written: tuple[str, Path]) -> None:
 def test_rows_are_numbered_from_one_without_a_gap(written: tuple[str, Path]) -> None:
     name, path = written
 
-    read = list(records(path, format=name))
+    read = list(open_file(path, format=name).records(None))
 
     assert [record.number for record in read] == [1, 2, 3, 4]
     assert all(isinstance(record, Record) and record.raw for record in read)
@@ -98,33 +98,28 @@ def test_rows_are_numbered_from_one_without_a_gap(written: tuple[str, Path]) -> 
     assert set(open_file(path).columns) >= set(read[0].values or ())
 
 
-def test_the_bad_row_is_named_and_nothing_is_lost(
+def test_the_bad_row_is_named_and_set_aside_in_full(
     written: tuple[str, Path], tmp_path: Path
 ) -> None:
     name, path = written
     labels = ("World", "Sports", "Business", "Sci/Tech")
-    bad_rows = tmp_path / "bad.jsonl"
+    bad_rows = tmp_path / "bad"
     source = Source(str(path), format=name)
+    options = ReadOptions(labels, (), "stop", tmp_path / "cache", bad_rows)
 
     with pytest.raises(DataError) as caught:
-        ingest(source, labels=labels, cache=tmp_path / "cache", labelled=False)
+        read_rows("rows", source, options, labelled=False)
     assert f"{path}: row 3" in str(caught.value)
     assert str(caught.value).endswith("; fix the row, or set bad rows aside with --skip-bad-rows")
     assert "\n" not in str(caught.value)
 
-    rows = ingest(
-        source,
-        labels=labels,
-        cache=tmp_path / "cache",
-        labelled=False,
-        on_bad_row="set-aside",
-        bad_rows_file=bad_rows,
-    )
+    rows = read_rows("rows", source, replace(options, on_bad_row="set-aside"), labelled=False)
 
-    assert rows.table["text"][:] == list(SOUND)
+    assert rows.table["text"][:] == list(GOOD)
     assert rows.table["row"][:] == [1, 2, 4]
-    assert (rows.read, rows.bad, rows.bad_rows_file) == (4, 1, bad_rows)
-    (bad,) = map(json.loads, bad_rows.read_text(encoding="utf-8").splitlines())
+    assert (rows.read, rows.bad, rows.bad_rows_file) == (4, 1, bad_rows / "rows.jsonl")
+    lines = (bad_rows / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    (bad,) = map(json.loads, lines)
     assert bad["file"] == str(path)
     assert bad["row"] == 3
     assert bad["problem"]
@@ -146,7 +141,7 @@ def test_the_bad_row_is_named_and_nothing_is_lost(
         ("rows.tsv", b"a\tb\n", "tsv"),
     ],
 )
-def test_content_tells_the_format_and_then_the_ending(
+def test_the_format_is_detected_by_the_content_and_then_by_the_ending(
     tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -156,12 +151,16 @@ def test_content_tells_the_format_and_then_the_ending(
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("rows.doc", b"text", "its format cannot be told; endings that say it: .csv, .tsv"),
-        ("rows.csv", b"\x1f\x8b\x08", "packed with gzip; unpack it first"),
-        ("rows.csv", b"PK\x03\x04", "packed with zip; unpack it first"),
+        (
+            "rows.doc",
+            b"text",
+            "the format cannot be detected; rename the file to one of the known endings, .csv, ",
+        ),
+        ("rows.csv", b"\x1f\x8b\x08", "compressed with gzip; decompress it first"),
+        ("rows.csv", b"PK\x03\x04", "compressed with zip; decompress it first"),
     ],
 )
-def test_a_format_that_cannot_be_told_is_an_error(
+def test_a_format_that_cannot_be_detected_is_an_error(
     tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -170,30 +169,30 @@ def test_a_format_that_cannot_be_told_is_an_error(
     assert expected in str(caught.value)
 
 
-def test_a_missing_file_is_named_with_the_nearest_that_exists(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_that_suggests_a_similar_name(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{}", encoding="utf-8")
 
     with pytest.raises(DataError) as caught:
-        existing(tmp_path / "trian.jsonl")
+        existing_path(tmp_path / "trian.jsonl")
     assert str(caught.value).endswith(f'no such file; did you mean "{tmp_path / "train.jsonl"}"?')
     with pytest.raises(DataError, match=r"no such file$"):
-        existing(tmp_path / "other.csv")
+        existing_path(tmp_path / "other.csv")
     with pytest.raises(DataError, match=r"folder .* does not exist either"):
-        existing(tmp_path / "no" / "train.jsonl")
+        existing_path(tmp_path / "no" / "train.jsonl")
 
 
-def test_a_folder_that_is_no_saved_dataset_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder, but not one of datasets' save_to_disk"):
+def test_a_folder_that_is_not_a_saved_dataset_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder that datasets' save_to_disk did not write"):
         detect(tmp_path)
 
 
-def test_an_unknown_format_and_a_needless_split_are_errors(tmp_path: Path) -> None:
+def test_an_unknown_format_and_a_split_of_a_plain_file_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text\na\n", encoding="utf-8")
 
-    with pytest.raises(DataError, match='no format "xml"; there are ag_news_csv, csv'):
+    with pytest.raises(DataError, match='unknown format "xml"; available: ag_news_csv, csv'):
         open_file(path, format="xml")
-    with pytest.raises(DataError, match='a csv file has no splits; leave ":train" out'):
+    with pytest.raises(DataError, match='a file of format csv has no splits; leave out ":train"'):
         open_file(path, split="train")
     with pytest.raises(DataError, match="Is a directory"):
         open_file(tmp_path, format="csv")

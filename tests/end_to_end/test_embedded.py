@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import pennyweight
 from pennyweight.cli.main import app
+from pennyweight.runs.record import ParameterCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training on the bundled sample, evaluated on both of its tests."""
+    """Train for some steps on the bundled sample, and evaluate on both of its tests."""
     folder = tmp_path_factory.mktemp("embedded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PENNYWEIGHT_CACHE", str(folder / "cache"))
@@ -40,13 +41,11 @@ def test_the_record_holds_metrics_counts_and_fingerprints(run: Path) -> None:
     record = pennyweight.load_record(run)
     assert record.status == "complete"
     assert set(record.metrics) == {"validation", "test", "shifted"}
-    assert record.parameters == {
-        "planned": 996_868,
-        "model": 996_868,
-        "file": 996_868,
-        "budget": 1_000_000,
-    }
-    assert all(len(facts["fingerprint"]) == 64 for facts in record.data["sets"].values())
+    assert record.parameters == ParameterCounts(
+        planned=996_868, model=996_868, file=996_868, budget=1_000_000
+    )
+    assert record.data is not None
+    assert all(len(facts.fingerprint) == 64 for facts in record.data.sets.values())
 
 
 def test_plain_peft_gives_the_same_logits(run: Path) -> None:

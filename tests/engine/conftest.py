@@ -1,5 +1,5 @@
-"""The tiny bases and sets."""
+"""Fixtures for tests of the engine: the tiny bases and datasets."""
 
-from runs.tiny import bert, own_cache, roberta, sets
+from tiny import bert, own_cache, roberta, sets
 
 __all__ = ["bert", "own_cache", "roberta", "sets"]

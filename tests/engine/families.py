@@ -1,4 +1,4 @@
-"""A tiny classifier of every architecture that packs, and rows for it."""
+"""A tiny classifier of every architecture that runs on packed rows, and rows for it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from pennyweight.engine.batch import Tokens, TokenStore
-from pennyweight.engine.loop import Settings
+from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
+from pennyweight.engine.train.progress import TrainOptions
 
-SETTINGS = Settings(
+TRAIN_OPTIONS = TrainOptions(
     epochs=2,
     max_steps=None,
     batch_rows=8,
@@ -70,13 +70,13 @@ def adapted(
     targets: list[str] | None = None,
     dropout: float = 0.0,
 ) -> peft.PeftModel:
-    """The same model each time, LoRA on every linear layer (or some of them), B not zero."""
+    """Return the same model each time: LoRA on all or some linear layers, with B not zero."""
     torch.manual_seed(0)
     base = AutoModelForSequenceClassification.from_config(
         CONFIGS[family], attn_implementation=attention
     )
-    everything = ["query", "key", "value", "output.dense", "intermediate.dense"]
-    targets = targets or TARGETS.get(family, everything)
+    all_linear = ["query", "key", "value", "output.dense", "intermediate.dense"]
+    targets = targets or TARGETS.get(family, all_linear)
     config = peft.LoraConfig(
         task_type="SEQ_CLS",
         r=3,
@@ -88,17 +88,17 @@ def adapted(
     return peft.get_peft_model(base, config)
 
 
-def rows_of(count: int, *, seed: int = 0, longest: int = 40) -> Tokens:
-    """Rows of 3 to `longest` random tokens."""
-    draw = np.random.default_rng(seed)
+def rows_of(count: int, *, seed: int = 0, longest: int = 40) -> TokenizedRows:
+    """Return rows of 3 to `longest` random tokens."""
+    generator = np.random.default_rng(seed)
     ids = [
-        [2, *draw.integers(5, 60, size=draw.integers(1, longest - 1)).tolist(), 3]
+        [2, *generator.integers(5, 60, size=generator.integers(1, longest - 1)).tolist(), 3]
         for _ in range(count)
     ]
-    return Tokens(
+    return TokenizedRows(
         TokenStore(pa.chunked_array([pa.array(ids, pa.list_(pa.int32()))])),
         np.array([len(row) for row in ids], dtype=np.int64),
-        draw.integers(0, 4, size=count),
+        generator.integers(0, 4, size=count),
         padding=1,
         fingerprint=f"{count}|{seed}|{longest}",
     )

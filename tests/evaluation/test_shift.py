@@ -1,4 +1,4 @@
-"""Label shift: planted shares are found, and what cannot be told is refused."""
+"""Label shift: planted shares are recovered, and impossible estimates are refused."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ SHIFTED = np.array([0.1, 0.2, 0.3, 0.4])
 
 
 def _rows(prior: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are exactly calibrated under equal shares, and their labels."""
-    draw = np.random.default_rng(seed)
-    labels = draw.choice(4, size=count, p=prior)
+    """Return logits that are exactly calibrated under equal shares, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(4, size=count, p=prior)
     means = 1.6 * np.eye(4)
-    x = means[labels] + draw.normal(size=(count, 4))
+    x = means[labels] + generator.normal(size=(count, 4))
     return x @ means.T - 0.5 * (means**2).sum(axis=1), labels
 
 
 @pytest.mark.parametrize("method", ["em", "confusion"])
-def test_planted_shares_are_found_within_the_interval(method: str) -> None:
+def test_planted_shares_are_recovered_within_the_interval(method: str) -> None:
     validation, labels = _rows(SOURCE, 2000, seed=1)
     target, truth = _rows(SHIFTED, 4000, seed=2)
-    found = estimate_prior(
+    estimate = estimate_prior(
         method, validation=validation, labels=labels, target=target, source=SOURCE, seed=0
     )
-    assert found.refused is None
-    np.testing.assert_allclose(found.prior, SHIFTED, atol=0.04)
-    # Four intervals of 95 % each: one may miss by a little.
-    margin = 0.25 * (found.high - found.low)
-    assert (found.low - margin <= SHIFTED).all()
-    assert (found.high + margin >= SHIFTED).all()
-    assert found.prior.sum() == pytest.approx(1.0)
+    assert estimate.refused is None
+    np.testing.assert_allclose(estimate.prior, SHIFTED, atol=0.04)
+    # With four 95% intervals, one may miss by a little.
+    margin = 0.25 * (estimate.high - estimate.low)
+    assert (estimate.low - margin <= SHIFTED).all()
+    assert (estimate.high + margin >= SHIFTED).all()
+    assert estimate.prior.sum() == pytest.approx(1.0)
     before = (target.argmax(1) == truth).mean()
-    after = (correct_logits(target, source=SOURCE, prior=found.prior).argmax(1) == truth).mean()
+    after = (correct_logits(target, source=SOURCE, prior=estimate.prior).argmax(1) == truth).mean()
     assert after > before
 
 
-def test_classes_that_are_not_told_apart_are_refused() -> None:
+def test_shares_of_classes_that_the_classifier_does_not_separate_are_refused() -> None:
     validation, labels = _rows(SOURCE, 500, seed=1)
     target, _ = _rows(SHIFTED, 500, seed=2)
     for logits in (validation, target):
         logits[:, 1] = logits[:, 0] - 0.1
-    found = estimate_prior(
+    estimate = estimate_prior(
         "em", validation=validation, labels=labels, target=target, source=SOURCE, seed=0
     )
-    assert found.refused is not None
-    assert "cannot be told apart" in found.refused
-    assert np.array_equal(found.prior, SOURCE)
+    assert estimate.refused is not None
+    assert "does not separate some of the classes" in estimate.refused
+    assert np.array_equal(estimate.prior, SOURCE)
 
 
 def test_the_corrected_probabilities_are_those_of_bayes() -> None:
     logits = np.log(np.array([[0.7, 0.2, 0.05, 0.05]]))
-    found = softmax(correct_logits(logits, source=SOURCE, prior=SHIFTED), axis=1)
+    corrected = softmax(correct_logits(logits, source=SOURCE, prior=SHIFTED), axis=1)
     expected = np.array([0.7, 0.2, 0.05, 0.05]) * SHIFTED
-    np.testing.assert_allclose(found[0], expected / expected.sum())
+    np.testing.assert_allclose(corrected[0], expected / expected.sum())
 
 
 def test_stated_shares_are_met_by_the_mean_probabilities() -> None:
     logits, _ = _rows(SHIFTED, 2000, seed=5)
-    wanted = np.array([0.4, 0.3, 0.2, 0.1])
-    shift = match_shares(logits, wanted)
-    np.testing.assert_allclose(softmax(logits + shift, axis=1).mean(axis=0), wanted, atol=1e-5)
-    same = softmax(logits, axis=1).mean(axis=0)
-    np.testing.assert_allclose(match_shares(logits, same), 0.0, atol=1e-4)
+    shares = np.array([0.4, 0.3, 0.2, 0.1])
+    offset = match_shares(logits, shares)
+    np.testing.assert_allclose(softmax(logits + offset, axis=1).mean(axis=0), shares, atol=1e-5)
+    unchanged = softmax(logits, axis=1).mean(axis=0)
+    np.testing.assert_allclose(match_shares(logits, unchanged), 0.0, atol=1e-4)
 
 
 def test_a_temperature_undoes_overconfidence() -> None:
@@ -86,17 +86,18 @@ def test_a_temperature_undoes_overconfidence() -> None:
 
 
 def test_confusion_columns_are_distributions() -> None:
-    found = confusion_of(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
-    np.testing.assert_allclose(found, [[1.0, 0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    confusion = confusion_of(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    np.testing.assert_allclose(confusion, [[1.0, 0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=4, max_size=4))
-def test_shares_are_shares(values: list[float]) -> None:
+def test_estimated_shares_are_never_negative_and_sum_to_one(values: list[float]) -> None:
     predicted = np.array(values) / sum(values)
     confusion = 0.7 * np.eye(4) + 0.075
-    found = prior_by_confusion(confusion / confusion.sum(axis=0), predicted)
-    assert found.sum() == pytest.approx(1.0)
-    assert (found >= 0.0).all()
+    by_confusion = prior_by_confusion(confusion / confusion.sum(axis=0), predicted)
+    assert by_confusion.sum() == pytest.approx(1.0)
+    assert (by_confusion >= 0.0).all()
     probabilities = np.eye(4)[np.random.default_rng(0).choice(4, size=50, p=predicted)]
-    again = prior_by_em(probabilities * 0.9 + 0.025, SOURCE)
-    assert again.sum() == pytest.approx(1.0)
+    by_em = prior_by_em(probabilities * 0.9 + 0.025, SOURCE)
+    assert by_em.sum() == pytest.approx(1.0)
+    assert (by_em >= 0.0).all()

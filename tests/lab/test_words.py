@@ -1,4 +1,4 @@
-"""Word-level augmentation: changed, never lost, the same for the same seed."""
+"""Augmented copies differ from their text, are never empty, and are repeatable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pennyweight.data import wordnet
 from pennyweight.errors import DataError
 from pennyweight.lab import words
-from pennyweight.lab.words import augment
+from pennyweight.lab.words import AUGMENTATIONS, augment
 
 # Four synsets in WordNet's own format, wndb(5WN): bank and depository, run and operate.
 _INDEX = {
@@ -30,8 +30,8 @@ _DATA = {
 }
 
 
-# NLTK's readers hold files open for as long as they live.
-_ALIVE: list[Any] = []
+# NLTK's readers hold files open, and must not be collected while a test runs.
+_READERS: list[Any] = []
 
 
 @pytest.fixture
@@ -46,26 +46,26 @@ def tiny_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "cntlist.rev").write_text("bank%1:14:00:: 1 9\n")
     monkeypatch.setenv("PENNYWEIGHT_CACHE", str(tmp_path / "cache"))
     wordnet.open_wordnet.cache_clear()
-    words._choices.cache_clear()
-    _ALIVE.append(wordnet.open_wordnet(str(folder)))
+    words._synonyms_of.cache_clear()
+    _READERS.append(wordnet.open_wordnet(str(folder)))
     return str(folder)
 
 
 def _options(wordnet: str | None, **changes: Any) -> dict[str, Any]:
-    told = {"probability": 0.99, "most": 5, "part_of_speech": "any", "spare_names": True}
-    return {**told, "wordnet": wordnet, **changes}
+    defaults = {"probability": 0.99, "most": 5, "part_of_speech": "any", "spare_names": True}
+    return {**defaults, "wordnet": wordnet, **changes}
 
 
 def test_synonyms_come_from_wordnet_with_their_capitals(tiny_wordnet: str) -> None:
     options = _options(tiny_wordnet)
-    made, parents = augment(
+    copies, parents = augment(
         ["Large zebra bank", "nothing known"], method="synonyms", copies=1, seed=1, options=options
     )
-    assert made == ["Big zebra depository"]
+    assert copies == ["Big zebra depository"]
     assert parents.tolist() == [0]
 
 
-def test_names_are_spared_unless_asked_for(tiny_wordnet: str) -> None:
+def test_names_are_spared_unless_the_option_is_off(tiny_wordnet: str) -> None:
     text = ["the Bank said"]
     spared = augment(text, method="synonyms", copies=1, seed=1, options=_options(tiny_wordnet))
     assert spared[0] == []
@@ -74,17 +74,19 @@ def test_names_are_spared_unless_asked_for(tiny_wordnet: str) -> None:
     assert changed[0] == ["the Depository said"]
 
 
-def test_the_part_of_speech_can_be_the_most_frequent(tiny_wordnet: str) -> None:
+def test_the_most_frequent_part_of_speech_decides_the_synonym(tiny_wordnet: str) -> None:
     options = _options(tiny_wordnet, part_of_speech="most-frequent")
     assert augment(["a run"], method="synonyms", copies=1, seed=1, options=options)[0] == [
         "a operate"
     ]
 
 
-def test_a_missing_wordnet_or_tagger_says_how_to_get_it(
+def test_the_error_for_a_missing_wordnet_or_tagger_says_how_to_get_it(
     tmp_path: Path, tiny_wordnet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match=r"no WordNet there; install Debian's wordnet-base"):
+    with pytest.raises(
+        DataError, match="WordNet is not in this directory; install Debian's wordnet-base"
+    ):
         augment(["bank"], method="synonyms", copies=1, seed=1, options=_options(str(tmp_path)))
     import nltk
 
@@ -112,14 +114,18 @@ def test_copies_differ_from_their_text_and_are_repeatable(
     texts: list[str], case: tuple[str, dict[str, Any]], seed: int
 ) -> None:
     method, options = case
-    made, parents = augment(texts, method=method, copies=2, seed=seed, options=options)
-    again = augment(texts, method=method, copies=2, seed=seed, options=options)
-    assert made == again[0]
-    assert np.array_equal(parents, again[1])
-    for text, parent in zip(made, parents.tolist(), strict=True):
+    copies, parents = augment(texts, method=method, copies=2, seed=seed, options=options)
+    repeated = augment(texts, method=method, copies=2, seed=seed, options=options)
+    assert copies == repeated[0]
+    assert np.array_equal(parents, repeated[1])
+    for text, parent in zip(copies, parents.tolist(), strict=True):
         assert text
         assert text != " ".join(texts[parent].split())
         if method == "swap":
             assert sorted(text.split()) == sorted(texts[parent].split())
         if method == "deletion":
             assert len(text.split()) < len(texts[parent].split())
+
+
+def test_every_augmentation_has_a_name_and_a_summary() -> None:
+    assert all(name == entry.name and entry.summary for name, entry in AUGMENTATIONS.items())

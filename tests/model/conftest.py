@@ -1,5 +1,5 @@
 """The tiny bases and sets."""
 
-from runs.tiny import bert, own_cache, roberta, sets
+from tiny import bert, own_cache, roberta, sets
 
 __all__ = ["bert", "own_cache", "roberta", "sets"]

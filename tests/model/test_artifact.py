@@ -1,4 +1,4 @@
-"""What a run saves is a standard PEFT adapter and, merged, a plain transformers model."""
+"""A run saves a standard PEFT adapter which, merged, is a plain transformers model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from pennyweight.errors import BaseModelError, RunError
-from pennyweight.model import load_adapter, load_labels, load_tokenizer
-from pennyweight.model.build import load_base
-from pennyweight.runs.classifier import Classifier
-from pennyweight.runs.planning import find_base
-from pennyweight.runs.training import train
-from runs.tiny import LABELS, news, tiny_recipe
+from pennyweight.inference.classifier import Classifier
+from pennyweight.model import (
+    ArtifactFacts,
+    BaseOptions,
+    load_adapter,
+    load_base,
+    load_tokenizer,
+    read_artifact_facts,
+)
+from pennyweight.settings import find_base
+from pennyweight.training.train import train
+from tiny import LABELS, news, tiny_recipe
 
 TEXTS = [text for _, text in news(12, seed=9)]
 
@@ -66,8 +72,10 @@ def test_plain_peft_loads_the_adapter_on_the_plain_base_with_the_same_logits(
     record = train(recipe, out=tmp_path / "run")
     folder = tmp_path / "run" / "adapter"
 
-    assert len({record.parameters[key] for key in ("planned", "model", "file")}) == 1
-    assert load_labels(folder) == list(LABELS)
+    counts = record.parameters
+    assert counts is not None
+    assert counts.planned == counts.model == counts.file
+    assert read_artifact_facts(folder) == ArtifactFacts(LABELS, "lora")
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=4)
     if (folder / "fresh_weights.safetensors").is_file():
         assert head != "full"
@@ -75,10 +83,10 @@ def test_plain_peft_loads_the_adapter_on_the_plain_base_with_the_same_logits(
     else:
         assert head == "full" or (family == "bert" and head != "frozen")
     model = peft.PeftModel.from_pretrained(plain, str(folder))
-    found = _plain_logits(model, AutoTokenizer.from_pretrained(folder))
+    logits = _plain_logits(model, AutoTokenizer.from_pretrained(folder))
 
     expected = _our_logits(Classifier.load(tmp_path / "run"))
-    np.testing.assert_allclose(_centred(found), expected, atol=1e-5)
+    np.testing.assert_allclose(_centred(logits), expected, atol=1e-5)
 
 
 def test_the_merged_model_is_a_plain_one_that_names_the_labels(
@@ -96,11 +104,11 @@ def test_the_merged_model_is_a_plain_one_that_names_the_labels(
     assert type(plain).__name__ == "RobertaForSequenceClassification"
     assert plain.dtype == torch.float32
     np.testing.assert_allclose(_centred(_plain_logits(plain, tokenizer)), expected, atol=1e-5)
-    found = pipeline(
+    answers = pipeline(
         "text-classification", model=str(tmp_path / "merged"), device="cpu", top_k=None
     )(TEXTS)
-    assert [answer[0]["label"] for answer in found] == predicted
-    for answer, row in zip(found, probabilities, strict=True):
+    assert [answer[0]["label"] for answer in answers] == predicted
+    for answer, row in zip(answers, probabilities, strict=True):
         by_label = {entry["label"]: entry["score"] for entry in answer}
         assert [by_label[label] for label in LABELS] == pytest.approx(row.tolist(), abs=1e-5)
     again = Classifier.load(tmp_path / "run")
@@ -123,8 +131,7 @@ def test_the_adapters_config_names_the_base_and_a_run_with_random_weights_can_be
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(roberta)
     assert not (folder / "fresh_weights.safetensors").exists()
-    found = Classifier.load(tmp_path / "run").predict(TEXTS)
-    assert len(found) == 12
+    assert len(Classifier.load(tmp_path / "run").predict(TEXTS)) == 12
     assert record.status == "complete"
 
 
@@ -132,7 +139,7 @@ def test_fresh_weights_are_drawn_from_the_seed(roberta: Path, sets: Path) -> Non
     base = find_base(tiny_recipe(roberta, sets), config_only=False)
 
     def head(seed: int) -> torch.Tensor:
-        model, fresh = load_base(base, weights="pretrained", attention="eager", seed=seed)
+        model, fresh = load_base(base, BaseOptions(seed=seed))
         assert {name.split(".")[0] for name in fresh} == {"classifier"}
         return model.classifier.dense.weight.detach()
 
@@ -140,14 +147,24 @@ def test_fresh_weights_are_drawn_from_the_seed(roberta: Path, sets: Path) -> Non
     assert not torch.equal(head(1), head(2))
 
 
-def test_what_cannot_be_loaded_is_one_line_that_names_it(
+def test_an_artifact_or_tokenizer_that_cannot_be_loaded_is_named_in_one_line(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:
     base = find_base(tiny_recipe(bert, sets), config_only=False)
-    model, _ = load_base(base, weights="pretrained", attention="eager", seed=0)
-    with pytest.raises(RunError, match=r"^\S*nothing: not usable: .*$"):
+    model, _ = load_base(base, BaseOptions(seed=0))
+    with pytest.raises(RunError, match=r"^\S*nothing: cannot be loaded: .*$"):
         load_adapter(model, tmp_path / "nothing")
-    with pytest.raises(RunError, match=r"labels\.json: cannot be read"):
-        load_labels(tmp_path)
+    assert read_artifact_facts(tmp_path) is None
     with pytest.raises(BaseModelError, match=r"base\.tokenizer: \S*: cannot be loaded"):
         load_tokenizer(base, tokenizer=str(tmp_path))
+
+
+def test_an_adapter_without_facts_beside_it_still_loads(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(roberta, sets, train={"max_steps": 1})
+    train(recipe, out=tmp_path / "run")
+    folder = tmp_path / "run" / "adapter"
+    (folder / "pennyweight.json").unlink()
+    model, _ = load_base(find_base(recipe, config_only=False), BaseOptions(seed=recipe.seed))
+    assert isinstance(load_adapter(model, folder), peft.PeftModel)

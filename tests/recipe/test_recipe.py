@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import (
@@ -16,6 +19,7 @@ from pennyweight.recipe import (
     resolve_recipe,
     shipped_recipes,
 )
+from pennyweight.recipe.fields import marked, models_in
 
 
 def _file(folder: Path, text: str, *, name: str = "spam.toml") -> Path:
@@ -35,22 +39,19 @@ def _file(folder: Path, text: str, *, name: str = "spam.toml") -> Path:
             "optimizer.schedule.warmup_step",
             "warmup_steps",
         ),
-        (
-            "[train]\nearly_stopping = { patince = 2 }",
-            "train.early_stopping",
-            None,
-        ),
+        ("[train]\nearly_stopping = { patince = 2 }", "train.early_stopping.patince", "patience"),
+        ("[evaluate]\nalso = { x = { locaton = 's' } }", "evaluate.also.x.locaton", "location"),
+        ("[[data.filters]]\nmethod = 'length'\nshortst = 3", "data.filters.shortst", "shortest"),
     ],
 )
 def test_unknown_key_names_the_nearest_known_one(
-    tmp_path: Path, text: str, key: str, near: str | None
+    tmp_path: Path, text: str, key: str, near: str
 ) -> None:
     path = _file(tmp_path, text)
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    assert f"recipe {path}: {key}" in str(caught.value)
-    if near is not None:
-        assert f'unknown key, did you mean "{near}"?' in str(caught.value)
+    problem = f'recipe {path}: {key}: unknown key, did you mean "{near}"?'
+    assert problem in str(caught.value).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,15 @@ def test_unknown_key_names_the_nearest_known_one(
         ("[train]\nepochs = true", "train.epochs", "true", "integer"),
         ('[data]\nlabels = ["one"]', "data.labels", '["one"]', "at least 2"),
         ("adapter = 3", "adapter", "3", "a table"),
+        ("[data]\ntrain = 3", "data.train", "3", '"sample:SPLIT"'),
+        ("[evaluate]\nalso = 3", "evaluate.also", "3", "a table"),
+        ("[evaluate]\nalso = { x = 3 }", "evaluate.also.x", "3", '"sample:SPLIT"'),
+        (
+            "[train]\nearly_stopping = { patience = 0 }",
+            "train.early_stopping.patience",
+            "0",
+            "greater than 0",
+        ),
     ],
 )
 def test_wrong_value_names_file_key_given_and_allowed(
@@ -194,6 +204,89 @@ def test_paths_are_relative_to_the_file_or_to_the_working_directory(
     assert recipe.evaluate.test.location == "hub:fancyzhx/ag_news:test"
     assert recipe.evaluate.also["shifted"].location == str(tmp_path / "shifted.csv")
     assert recipe.evaluate.also["x"].location == str(elsewhere / "x.csv")
+
+
+# Every key that may hold a path, with a relative one; {} stands before it.
+_PATHS = {
+    "base.name": '"{}existing"',
+    "base.tokenizer": '"{}existing"',
+    "data.train": '"{}rows.csv"',
+    "data.validation": '{{ location = "{}rows.csv", format = "csv" }}',
+    "data.target": '"{}existing:test"',
+    "data.extra": '["{}one.parquet", "{}two.parquet"]',
+    "data.filters": (
+        '[{{ method = "duplicates" }}, {{ method = "perplexity", model = "{}existing" }}]'
+    ),
+    "data.augmentations": '[{{ method = "synonyms", wordnet = "{}dict" }}]',
+    "generate.model": '"{}existing"',
+    "generate.prompts": '"{}openings.toml"',
+    "transduction.self_training.teacher": '"{}runs/a"',
+    "distillation.teachers": '["{}runs/a", "{}runs/b"]',
+    "evaluate.test": '"{}rows.csv"',
+    "evaluate.also": '{{ x = "{}rows.csv", y = {{ location = "{}rows.csv" }} }}',
+}
+
+
+@pytest.mark.parametrize("key", _PATHS)
+def test_every_path_is_relative_to_the_file_or_to_the_working_directory(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("recipes", "elsewhere"):
+        (tmp_path / folder / "existing").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    target = [] if key.startswith("data.") else ["data.target = 'sample:shifted'"]
+    relative, absolute = ([*target, f"{key} = {_PATHS[key].format(*[at] * 2)}"] for at in ("", "@"))
+
+    def resolved(folder: str) -> dict[str, Any]:
+        lines = [line.replace("@", f"{tmp_path}/{folder}/") for line in absolute]
+        return load_recipe("demo", overrides=lines).model_dump(exclude={"name"})
+
+    file = _file(tmp_path / "recipes", "\n".join(['extends = "demo"', *relative]))
+    assert load_recipe(file).model_dump(exclude={"name", "summary"}) == {
+        name: value for name, value in resolved("recipes").items() if name != "summary"
+    }
+    assert load_recipe("demo", overrides=relative).model_dump(exclude={"name"}) == resolved(
+        "elsewhere"
+    )
+
+
+def test_every_key_that_may_hold_a_path_is_tested() -> None:
+    def keys(models: list[type[BaseModel]], prefix: str = "") -> Iterator[str]:
+        for model in models:
+            for name, field in model.model_fields.items():
+                if marked(field, "path"):
+                    yield prefix + name
+                elif prefix.count(".") < 3:
+                    yield from keys(models_in(field.annotation), f"{prefix}{name}.")
+
+    inside = {
+        "data.filters.model": "data.filters",
+        "data.augmentations.wordnet": "data.augmentations",
+    }
+    assert {inside.get(key, key) for key in keys([Recipe])} == set(_PATHS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("base.name", "embedded"),
+        ("base.name", "roberta-base"),
+        ("generate.model", "gpt2"),
+        ("generate.prompts", "news"),
+        ("data.train", "hub:fancyzhx/ag_news"),
+        ("evaluate.test", "sample:test"),
+    ],
+)
+def test_names_of_models_and_sources_are_not_taken_for_paths(
+    key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A directory called "news" is not a file with openings.
+    (tmp_path / "news").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = _file(tmp_path, f"extends = 'demo'\ndata.target = 'sample:test'\n{key} = '{value}'")
+    section, name = key.split(".")
+    loaded = getattr(getattr(load_recipe(file), section), name)
+    assert getattr(loaded, "location", loaded) == value
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))

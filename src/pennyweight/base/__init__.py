@@ -1,4 +1,4 @@
-"""The frozen pretrained encoder: where it is, what it is made of, and its tokenizer."""
+"""The frozen pretrained encoder: its location, its config, and a skeleton without weights."""
 
 from pennyweight.base.locate import BaseModel, locate, skeleton
 

@@ -1,4 +1,4 @@
-"""Base models from the hub: a cached copy if there is one, else downloaded, else a clear error."""
+"""Base models from the hub: a cached copy if there is one, else a download, else a clear error."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from pennyweight.base.config import read_config
 from pennyweight.errors import BaseModelError, PennyweightError
 from pennyweight.hub import unreachable
 
 __all__ = ["fetch", "fetch_config"]
 
-_WAYS_ON = (
-    "go on with --set base.name=embedded (a small encoder that is already installed), or with "
+_ALTERNATIVES = (
+    "use --set base.name=embedded (a small encoder that is already installed) or "
     "--set base.name=DIRECTORY (a local directory in the hub's format)"
 )
 _CONFIG = ("config.json",)
@@ -27,21 +28,17 @@ _ALL = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"
 
 
 def fetch_config(name: str, *, revision: str | None) -> tuple[PreTrainedConfig, str]:
-    """The config of a hub model, and the commit it is of.
+    """Return the config of a model on the hub and the commit it comes from.
 
     Raises:
-        BaseModelError: within 10 seconds, if the hub cannot be reached or has no such model.
+        BaseModelError: the hub cannot be reached (within 10 seconds), or has no such model.
     """
     directory = _snapshot(name, revision=revision, files=_CONFIG)
-    try:
-        return AutoConfig.from_pretrained(directory), directory.name
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base.name: {name}: its config cannot be used: {reason}") from None
+    return read_config(directory, name=name), directory.name
 
 
 def fetch(name: str, *, revision: str | None) -> Path:
-    """A local directory with a hub model's config, tokenizer and safetensors weights.
+    """Return a local directory with a hub model's config, tokenizer and safetensors weights.
 
     Raises:
         BaseModelError: as for `fetch_config`.
@@ -51,33 +48,35 @@ def fetch(name: str, *, revision: str | None) -> Path:
 
 def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Path:
     try:
-        complete = _is_cached(name, revision=revision, files=files)
-        if not complete and (reason := unreachable()) is not None:
+        cached = _is_cached(name, revision=revision, files=files)
+        if not cached and (reason := unreachable()) is not None:
             raise BaseModelError(
-                f"base.name: {name}: the hub cannot be reached ({reason}); {_WAYS_ON}"
+                f"base.name: {name}: the hub cannot be reached ({reason}); {_ALTERNATIVES}"
             )
         path = snapshot_download(
-            name, revision=revision, allow_patterns=list(files), local_files_only=complete
+            name, revision=revision, allow_patterns=list(files), local_files_only=cached
         )
     except (RepositoryNotFoundError, HFValidationError, GatedRepoError) as error:
         reason = (
-            "it is gated; log in first" if isinstance(error, GatedRepoError) else "no such model"
+            "access to it is restricted on the hub; log in first"
+            if isinstance(error, GatedRepoError)
+            else "no such model on the hub, and no such local directory"
         )
-        raise BaseModelError(
-            f"base.name: {name}: {reason} on the hub, and no such directory here; {_WAYS_ON}"
-        ) from None
+        raise BaseModelError(f"base.name: {name}: {reason}; {_ALTERNATIVES}") from None
     except RevisionNotFoundError:
         raise BaseModelError(f"base.revision: {name} has no revision {revision}") from None
     except PennyweightError:
         raise
-    except Exception as error:  # noqa: BLE001 - the libraries under the hub's raise many kinds
+    except Exception as error:  # noqa: BLE001 - the hub's libraries raise many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BaseModelError(f"base.name: {name}: download failed ({reason}); {_WAYS_ON}") from None
+        raise BaseModelError(
+            f"base.name: {name}: download failed ({reason}); {_ALTERNATIVES}"
+        ) from None
     return Path(path)
 
 
 def _is_cached(name: str, *, revision: str | None, files: tuple[str, ...]) -> bool:
-    """Whether the cache holds what is needed, so that the hub need not be asked at all."""
-    needed = ("config.json",) if files == _CONFIG else ("config.json", "model.safetensors")
-    found = [try_to_load_from_cache(name, file, revision=revision) for file in needed]
-    return all(isinstance(path, str) for path in found)
+    """Return whether the cache holds the files, so that the hub need not be contacted."""
+    needed = _CONFIG if files == _CONFIG else ("config.json", "model.safetensors")
+    paths = [try_to_load_from_cache(name, file, revision=revision) for file in needed]
+    return all(isinstance(path, str) for path in paths)

@@ -1,6 +1,20 @@
-"""Where the trainable parameters go: matrices, ranks, counts, and the Plan that ties them."""
+"""The allocation of trainable parameters: matrices, ranks, exact counts, and the Plan.
+
+Importing any part of it loads neither torch nor PEFT.
+"""
 
 from pennyweight.budget.count import AdapterFile, read_adapter
-from pennyweight.budget.plan import Matrix, Plan, make_plan
+from pennyweight.budget.plan import Plan, Spending, make_plan
+from pennyweight.budget.prove import prove_artifact
+from pennyweight.budget.summary import Matrix, PlanSummary
 
-__all__ = ["AdapterFile", "Matrix", "Plan", "make_plan", "read_adapter"]
+__all__ = [
+    "AdapterFile",
+    "Matrix",
+    "Plan",
+    "PlanSummary",
+    "Spending",
+    "make_plan",
+    "prove_artifact",
+    "read_adapter",
+]

@@ -1,4 +1,4 @@
-"""What any PEFT adapter directory holds, ours or not, read from the files alone."""
+"""The contents of any PEFT adapter directory, read from its files alone."""
 
 from __future__ import annotations
 
@@ -9,53 +9,67 @@ from pathlib import Path
 from typing import Any
 
 from pennyweight.budget.count import AdapterFile, read_adapter
+from pennyweight.budget.facts import read_artifact_facts
+from pennyweight.budget.methods import METHODS
 
 __all__ = ["inspect_adapter"]
 
-_LORA = re.compile(
-    r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\b"
-)
 _PREFIX = "base_model.model."
 
 
 def inspect_adapter(directory: str | Path) -> dict[str, Any]:
-    """Method, base, and every trained tensor of an adapter, with the count proved from the file.
+    """Return method, base and every trained tensor of an adapter, counted from the saved file.
 
     Raises:
-        RunError: the directory holds no adapter that can be read.
+        RunError: the directory does not hold a readable adapter.
     """
-    found = read_adapter(Path(directory))
+    directory = Path(directory)
+    file, facts = read_adapter(directory), read_artifact_facts(directory)
+    method = facts.method if facts else str(file.config["peft_type"]).lower()
     return {
         "adapter": str(directory),
-        "file": found.path.name,
-        "bytes": found.bytes,
-        "method": str(found.config["peft_type"]).lower(),
-        "base": found.config.get("base_model_name_or_path"),
-        "trainable_parameters": found.parameters,
-        "repeated_tensors_left_out": len(found.aliases),
-        "matrices": _matrices(found),
+        "file": file.path.name,
+        "bytes": file.bytes,
+        "method": method,
+        "base": file.config.get("base_model_name_or_path"),
+        "trainable_parameters": file.parameters,
+        "frozen_parameters": sum(map(math.prod, file.shapes.values())) - file.parameters,
+        "repeated_tensors_left_out": len(file.aliases),
+        "matrices": _matrices(file, method),
     }
 
 
-def _matrices(found: AdapterFile) -> list[dict[str, Any]]:
-    method = str(found.config["peft_type"]).lower()
+def _matrices(file: AdapterFile, method: str) -> list[dict[str, Any]]:
+    """Return the trained parameters by module, with rank and alpha of LoRA's matrices."""
+    adapter = _adapter_pattern(str(file.config["peft_type"]))
     matrices: dict[str, dict[str, Any]] = {}
-    for name, shape in found.shapes.items():
-        match = _LORA.match(name)
+    for name, shape in file.trained.items():
+        match = adapter.match(name.removeprefix(_PREFIX))
         module = match["module"] if match else name.removeprefix(_PREFIX)
-        kind = method if match else ("bias" if ".base_layer.bias" in name else "trained whole")
+        kind = method if match else ("bias" if ".base_layer.bias" in name else "trained in full")
         entry = matrices.setdefault(
             module, {"name": module, "kind": kind, "rank": None, "alpha": None, "parameters": 0}
         )
         entry["parameters"] += math.prod(shape)
-        if ".lora_A" in name and shape:
-            entry["rank"] = shape[0]
-            entry["alpha"] = _alpha(found.config, module)
+    for name, shape in file.shapes.items():
+        module, is_a, _ = name.removeprefix(_PREFIX).rpartition(".lora_A")
+        if is_a and shape and module in matrices:
+            matrices[module] |= {"rank": shape[0], "alpha": _alpha(file.config, module)}
     return list(matrices.values())
 
 
+def _adapter_pattern(peft_type: str) -> re.Pattern[str]:
+    """Return the pattern of the names of adapter tensors, with the adapted module as a group."""
+    prefixes = {
+        re.escape(method.tensors.prefix)
+        for method in METHODS.values()
+        if method.tensors is not None and method.tensors.peft_type == peft_type
+    }
+    return re.compile(rf"(?P<module>.+)\.(?:{'|'.join(sorted(prefixes)) or '(?!)'})")
+
+
 def _alpha(config: Mapping[str, Any], module: str) -> Any:
-    """The module's alpha: PEFT's pattern for the end of its name, or the config's own."""
+    """Return the module's alpha: that of the first matching pattern, or the config's own."""
     patterns = config.get("alpha_pattern") or {}
     for pattern, alpha in patterns.items():
         try:

@@ -1,40 +1,76 @@
-"""Which weight matrices a base has, and which of them are its classification head."""
+"""The weight matrices of a base model, its classification head, and the layers they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pennyweight.errors import BaseModelError
 
-__all__ = ["Layout", "WeightMatrix", "layout_of"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Layout", "WeightMatrix", "layer_of", "layout_of", "role_of"]
+
+
+def layer_of(name: str) -> int | None:
+    """Return the layer number in a module's or parameter's name, or None outside the layers.
+
+    The layer number is the first part of the dotted name that is a number.
+    """
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def role_of(name: str) -> str:
+    """Return the part of a name after the layer number, or the whole name outside the layers.
+
+    For example "attention.self.query" for "roberta.encoder.layer.3.attention.self.query".
+    """
+    parts = name.split(".")
+    numbers = [position for position, part in enumerate(parts[:-1]) if part.isdigit()]
+    return ".".join(parts[numbers[0] + 1 :]) if numbers else name
 
 
 @dataclass(frozen=True, slots=True)
 class WeightMatrix:
-    """A linear layer's weight, `[rows, columns]` as torch stores it: outputs by inputs."""
+    """The weight of a linear layer, `[rows, columns]`, which torch stores as outputs by inputs."""
 
     name: str
     rows: int
     columns: int
 
+    @property
+    def layer(self) -> int | None:
+        """The number of the transformer layer, or None for a matrix outside the layers."""
+        return layer_of(self.name)
+
+    @property
+    def role(self) -> str:
+        """The name inside the layer, such as "attention.self.query"."""
+        return role_of(self.name)
+
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank that the matrix itself can have."""
+        return min(self.rows, self.columns)
+
     def low_rank_parameters(self, rank: int) -> int:
-        """Parameters of B `[rows, rank]` and A `[rank, columns]` (arXiv:2106.09685, 4.1)."""
+        """Return the size of B `[rows, rank]` and A `[rank, columns]` (arXiv:2106.09685, 4.1)."""
         return rank * (self.rows + self.columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What can be trained in a base.
+    """The trainable parts of a base model.
 
     Attributes:
         encoder: the linear layers outside the head, in the model's order.
-        head_output: the layer that gives the logits.
+        head_output: the layer that produces the logits.
         head_dense: the square layer before it, if there is one (RoBERTa's `classifier.dense`,
             BERT's `bert.pooler.dense`).
-        head_module: the module that PEFT trains whole for a sequence classifier.
+        head_module: the top-level module that holds the output layer, which PEFT trains in full
+            for a sequence classifier.
         sizes: number of elements of every parameter, by name.
     """
 
@@ -45,36 +81,38 @@ class Layout:
     sizes: Mapping[str, int]
 
     def elements_in(self, module: str) -> dict[str, int]:
-        """Sizes of the parameters inside the module of that name."""
+        """Return the sizes of the parameters inside a module, by name."""
         return {name: size for name, size in self.sizes.items() if name.startswith(f"{module}.")}
 
 
 def layout_of(model: nn.Module, *, labels: int) -> Layout:
-    """Read the layout off a model (on the meta device will do).
+    """Return the layout of a model, which may be on the meta device.
 
-    The head is found by its shape: the last linear layer outside the numbered layers that has
-    one output per label, and the square layer right before it.
+    The head is found by shape: the last linear layer outside the numbered layers that has one
+    output per label, and the square layer right before it.
 
     Raises:
         BaseModelError: the model has no such output layer.
     """
+    from torch import nn
+
     linear = [
         WeightMatrix(name, module.out_features, module.in_features)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    outside = [m for m in linear if not any(part.isdigit() for part in m.name.split("."))]
-    outputs = [m for m in outside if m.rows == labels]
+    outside = [matrix for matrix in linear if matrix.layer is None]
+    outputs = [matrix for matrix in outside if matrix.rows == labels]
     if not outputs:
         raise BaseModelError(
-            f"base.name: no linear layer with {labels} outputs was found at the end of the model; "
+            f"base.name: the model has no linear layer with {labels} outputs after its encoder; "
             "choose an encoder with a sequence-classification head"
         )
     output = outputs[-1]
     before = outside[: outside.index(output)]
-    dense = before[-1] if before and _feeds(before[-1], output) else None
+    dense = before[-1] if before and _is_square_input(before[-1], output) else None
     return Layout(
-        encoder=tuple(m for m in linear if m not in (output, dense)),
+        encoder=tuple(matrix for matrix in linear if matrix not in (output, dense)),
         head_output=output,
         head_dense=dense,
         head_module=output.name.split(".")[0],
@@ -82,5 +120,5 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
     )
 
 
-def _feeds(dense: WeightMatrix, output: WeightMatrix) -> bool:
+def _is_square_input(dense: WeightMatrix, output: WeightMatrix) -> bool:
     return dense.rows == dense.columns == output.columns

@@ -1,9 +1,9 @@
-"""Patterns over module names, one language for targets, ranks and alphas.
+"""Patterns over module names: one language for targets, ranks and alphas.
 
-A pattern is dot-separated parts that must match neighbouring parts of a module's name; `*`
-stands for any text within a part. So `query` is every query matrix, `layer.11` everything in
-layer 11, `layer.3.attention.self.value` a single matrix and `*` everything. A pattern that
-speaks of the end of a name only, as PEFT's target modules do, is `targets`' meaning: see `ends`.
+A pattern is a sequence of dot-separated parts that must match adjacent parts of a module's name;
+`*` matches any text within one part. `query` matches every query matrix, `layer.11` everything in
+layer 11, `layer.3.attention.self.value` a single matrix, and `*` everything. `adapter.targets`
+matches the end of a name only, as PEFT's target modules do (see `matches_end`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
-__all__ = ["ends", "lookup", "occurs", "unused"]
+__all__ = ["lookup", "matches", "matches_end", "unmatched"]
 
 Value = TypeVar("Value")
 
@@ -26,26 +26,23 @@ def _expression(pattern: str) -> str:
     )
 
 
-def occurs(pattern: str, name: str) -> bool:
-    """Whether the parts of `pattern` stand next to each other anywhere in `name`."""
+def matches(pattern: str, name: str) -> bool:
+    """Return whether the parts of `pattern` match adjacent parts anywhere in `name`."""
     return re.search(rf"(?:^|\.){_expression(pattern)}(?:\.|$)", name) is not None
 
 
-def ends(pattern: str, name: str) -> bool:
-    """Whether `name` ends with the parts of `pattern`, as PEFT matches target modules."""
+def matches_end(pattern: str, name: str) -> bool:
+    """Return whether the last parts of `name` match `pattern`, as PEFT matches target modules."""
     return re.search(rf"(?:^|\.){_expression(pattern)}$", name) is not None
 
 
 def lookup(table: Mapping[str, Value], name: str) -> Value | None:
-    """The value for `name`: of all patterns that occur in it, the last one wins."""
-    found = None
-    for pattern, value in table.items():
-        if occurs(pattern, name):
-            found = value
-    return found
+    """Return the value of the last pattern that matches `name`, or None if none does."""
+    values = [value for pattern, value in table.items() if matches(pattern, name)]
+    return values[-1] if values else None
 
 
-def unused(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The patterns that occur in none of the names."""
+def unmatched(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return the patterns that match none of the names."""
     known = list(names)
-    return [pattern for pattern in patterns if not any(occurs(pattern, name) for name in known)]
+    return [pattern for pattern in patterns if not any(matches(pattern, name) for name in known)]

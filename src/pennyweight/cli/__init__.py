@@ -1,4 +1,4 @@
-"""The command line: one short file per verb; each parses, calls one function and prints."""
+"""The command line: one short file per command, which parses, calls one function and prints."""
 
 from pennyweight.cli.main import main
 

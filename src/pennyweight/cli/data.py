@@ -1,28 +1,23 @@
-"""`pennyweight data`: the data lab's verbs."""
+"""The `pennyweight data` commands: the steps of the data lab, one at a time."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
 
-from pennyweight.cli.options import (
-    Format,
-    Json,
-    Out,
-    RecipeName,
-    Set,
-    TextColumn,
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import FormatOptions, Json, Out, OutDirectory, RecipeOptions
+from pennyweight.cli.output import (
+    log_to_stderr,
     print_json,
+    print_rows_written,
     quiet_libraries,
-    source,
 )
 
-if TYPE_CHECKING:
-    from pennyweight.recipe import Recipe
-
 __all__ = [
+    "LanguageModelOptions",
     "app",
     "augment",
     "clean",
@@ -34,123 +29,152 @@ __all__ = [
 ]
 
 app = typer.Typer(
-    help="Clean, filter, augment and generate training rows, and look for leaks.",
+    help="Clean, filter, augment and generate rows, and find leaks.",
     no_args_is_help=True,
 )
 
 
-def _load(recipe: str, overrides: list[str] | None) -> Recipe:
-    from pennyweight.recipe import load_recipe
+@dataclass(frozen=True, slots=True)
+class LanguageModelOptions:
+    """The size of a language model and the length of its training."""
 
-    loaded = load_recipe(recipe, overrides=overrides or ())
-    quiet_libraries()
-    return loaded
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _told(out: Path, found: dict[str, Any]) -> None:
-    typer.echo(f"{found['rows']:,} rows in {out}")
+    epochs: Annotated[float, typer.Option("--epochs", help="Number of passes over the texts.")] = (
+        1.0
+    )
+    layers: Annotated[int, typer.Option("--layers", help="Number of transformer layers.")] = 4
+    width: Annotated[int, typer.Option("--width", help="Hidden size.")] = 256
+    vocabulary: Annotated[int, typer.Option("--vocabulary", help="Vocabulary size in tokens.")] = (
+        8192
+    )
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0
 
 
 @app.command()
+@flatten_options
 def preview(
-    recipe: RecipeName,
-    overrides: Set = None,
-    rows: Annotated[int, typer.Option("--rows", help="How many to show.")] = 10,
+    recipe: RecipeOptions,
+    rows: Annotated[int, typer.Option("--rows", help="Number of texts to show.")] = 10,
 ) -> None:
-    """Show training texts before and after the recipe's cleaning, side by side."""
-    loaded = _load(recipe, overrides)
+    """Show training texts before and after cleaning."""
+    loaded = recipe.load()
+    quiet_libraries()
     from pennyweight.cli.tables import show_table
-    from pennyweight.runs.data_lab import preview as run
+    from pennyweight.training.data_lab import preview as changed_texts
 
-    found = list(run(loaded, rows=rows))
-    if not found:
-        typer.echo("no text is changed by: " + (", ".join(loaded.data.clean) or "no step"))
+    pairs = list(changed_texts(loaded, rows=rows))
+    if not pairs:
+        steps = ", ".join(loaded.data.clean) or "none"
+        typer.echo(f"no text is changed by the cleaning steps: {steps}")
         return
-    show_table(("before", "after"), found)
+    show_table(("before", "after"), pairs)
 
 
 @app.command()
-def clean(recipe: RecipeName, out: Out, overrides: Set = None) -> None:
-    """Write the recipe's training rows, cleaned, as Parquet."""
-    loaded = _load(recipe, overrides)
-    from pennyweight.runs.data_lab import clean_rows
+@flatten_options
+def clean(recipe: RecipeOptions, out: Out) -> None:
+    """Write the cleaned training rows as Parquet."""
+    loaded = recipe.load()
+    quiet_libraries()
+    from pennyweight.training.data_lab import clean_rows
 
-    _told(out, clean_rows(loaded, out=out))
+    print_rows_written(clean_rows(loaded, out=out)["rows"], out)
 
 
 @app.command(name="filter")
-def filter_(recipe: RecipeName, out: Out, overrides: Set = None) -> None:
-    """Write the training rows that the recipe's filters keep, and those they remove."""
-    loaded = _load(recipe, overrides)
-    from pennyweight.runs.data_lab import filter_rows
+@flatten_options
+def filter_(recipe: RecipeOptions, out: Out) -> None:
+    """Write the training rows that the filters keep.
 
-    _told(out, filter_rows(loaded, out=out, say=_say))
+    The rows that each filter removes are written to a directory beside the file.
+    """
+    loaded = recipe.load()
+    quiet_libraries()
+    from pennyweight.training.data_lab import filter_rows
 
-
-@app.command()
-def augment(recipe: RecipeName, out: Out, overrides: Set = None) -> None:
-    """Write the changed copies that the recipe's augmentations make, for data.extra."""
-    loaded = _load(recipe, overrides)
-    from pennyweight.runs.data_lab import made_rows
-
-    _told(out, made_rows(loaded, out=out, say=_say))
+    print_rows_written(filter_rows(loaded, out=out, log=log_to_stderr)["rows"], out)
 
 
 @app.command()
-def generate(recipe: RecipeName, out: Out, overrides: Set = None, as_json: Json = False) -> None:
-    """Let a language model that has read the target write labelled rows, for data.extra."""
-    loaded = _load(recipe, overrides)
-    from pennyweight.runs.data_lab import write_generated
+@flatten_options
+def augment(recipe: RecipeOptions, out: Out) -> None:
+    """Write the copies that the augmentations add.
 
-    found = write_generated(loaded, out=out, say=_say)
+    Use the file as data.extra of a recipe.
+    """
+    loaded = recipe.load()
+    quiet_libraries()
+    from pennyweight.training.data_lab import augment_rows
+
+    print_rows_written(augment_rows(loaded, out=out, log=log_to_stderr)["rows"], out)
+
+
+@app.command()
+@flatten_options
+def generate(recipe: RecipeOptions, out: Out, as_json: Json = False) -> None:
+    """Write labelled rows that a language model generates.
+
+    The recipe needs a [generate] section. The model is first fine-tuned on data.target. The
+    manifest beside the file says how many texts each gate rejected. Use the file as data.extra of a
+    recipe.
+    """
+    loaded = recipe.load()
+    quiet_libraries()
+    from pennyweight.training.data_lab import write_generated
+
+    manifest = write_generated(loaded, out=out, log=log_to_stderr)
     if as_json:
-        print_json({key: found[key] for key in ("written", "died", "alive", "length_fit", "rows")})
+        keys = ("written", "rejected", "accepted", "length_fit", "rows")
+        print_json({key: manifest[key] for key in keys})
         return
-    _told(out, found)
+    print_rows_written(manifest["rows"], out)
 
 
 @app.command()
-def overlap(recipe: RecipeName, overrides: Set = None, as_json: Json = False) -> None:
-    """Count texts that stand in two of the recipe's sets, exactly or nearly."""
-    loaded = _load(recipe, overrides)
-    from pennyweight.cli.tables import show_table
-    from pennyweight.runs.data_lab import count_overlaps
+@flatten_options
+def overlap(recipe: RecipeOptions, as_json: Json = False) -> None:
+    """Count the texts that occur in more than one set.
 
-    rows = [found.to_json() for found in count_overlaps(loaded, say=_say)]
+    Exact matches and near duplicates are counted for every pair of sets.
+    """
+    loaded = recipe.load()
+    quiet_libraries()
+    from pennyweight.cli.tables import show_table
+    from pennyweight.training.data_lab import count_overlaps
+
+    counts = [overlap.count() for overlap in count_overlaps(loaded, log=log_to_stderr)]
     if as_json:
-        print_json(rows)
+        print_json([asdict(count) for count in counts])
         return
     show_table(
-        ("rows of", "found in", "exact", "near"), [[str(v) for v in r.values()] for r in rows]
+        ("rows of", "found in", "exact", "near"),
+        [(c.rows_of, c.found_in, f"{c.exact:,}", f"{c.near:,}") for c in counts],
     )
 
 
 @app.command(name="language-model")
+@flatten_options
 def language_model(
-    data: Annotated[str, typer.Argument(metavar="TEXTS", help="A file, or a sample.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new directory.")],
-    file_format: Format = None,
-    text_column: TextColumn = None,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the texts.")] = 1.0,
-    layers: Annotated[int, typer.Option("--layers", help="Of the model.")] = 4,
-    width: Annotated[int, typer.Option("--width", help="Of its states.")] = 256,
-    vocabulary: Annotated[int, typer.Option("--vocabulary", help="Tokens it knows.")] = 8192,
-    seed: Annotated[int, typer.Option("--seed", help="Of weights and order.")] = 0,
+    texts: Annotated[
+        str, typer.Argument(metavar="TEXTS", help='A file of texts, or "sample:SPLIT".')
+    ],
+    out: OutDirectory,
+    file: FormatOptions,
+    model: LanguageModelOptions,
 ) -> None:
-    """Train a small GPT-2 and its tokenizer on texts, for generate.model."""
+    """Train a small GPT-2 and its tokenizer from scratch.
+
+    Use the directory as generate.model of a recipe.
+    """
     quiet_libraries()
-    from pennyweight.runs.data_lab import train_language_model
+    from pennyweight.lab.language_model import ModelSize
+    from pennyweight.training.data_lab import train_language_model
 
     train_language_model(
-        source(data, file_format, text_column, None),
+        file.source_at(texts),
         out=out,
-        epochs=epochs,
-        options={"layers": layers, "width": width, "vocabulary": vocabulary},
-        seed=seed,
-        say=_say,
+        epochs=model.epochs,
+        size=ModelSize(model.vocabulary, model.layers, model.width),
+        seed=model.seed,
+        log=log_to_stderr,
     )
     typer.echo(f"language model in {out}")

@@ -1,54 +1,45 @@
-"""`pennyweight evaluate`."""
+"""The `pennyweight evaluate` command."""
 
 from __future__ import annotations
 
 import typer
 
-from pennyweight.cli.options import (
-    Backend,
-    BackendName,
-    Data,
-    Format,
-    Json,
-    LabelColumn,
-    Run,
-    SkipBadRows,
-    TextColumn,
-    print_json,
-    quiet_libraries,
-    source,
-)
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import Json, LabelledRowsOptions, RunOptions, SkipBadRows
+from pennyweight.cli.output import print_json, quiet_libraries
 
 __all__ = ["command"]
 
 
+@flatten_options
 def command(
-    run: Run,
-    data: Data,
-    file_format: Format = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    model: RunOptions,
+    rows: LabelledRowsOptions,
     skip_bad_rows: SkipBadRows = False,
-    backend: Backend = BackendName.torch,
     as_json: Json = False,
 ) -> None:
-    """Measure a run on labelled rows: accuracy with interval, F1, confusion, calibration."""
+    """Evaluate a run on labelled rows.
+
+    Prints the accuracy with its 95% interval, precision, recall and F1 by class, the confusion
+    matrix, and calibration metrics. Use --json for all metrics.
+    """
     quiet_libraries()
-    from pennyweight.cli.tables import headline, metrics_table
+    from pennyweight.cli.tables import headline, show_metrics
+    from pennyweight.inference.evaluate import evaluate
     from pennyweight.runs.record import load_record
-    from pennyweight.runs.using import evaluate
 
     metrics = evaluate(
-        run,
-        source(data, file_format, text_column, label_column),
+        model.run,
+        rows.source,
         on_bad_row="set-aside" if skip_bad_rows else "stop",
-        backend=backend.value,
-    ).to_json()
-    record = load_record(run)
+        backend=model.backend.value,
+    )
+    record = load_record(model.run)
     if as_json:
-        print_json({**metrics, "leaks": record.leaks, "transductive": record.transductive})
+        marks = {"leaks": record.leaks, "transductive": record.transductive}
+        print_json({**metrics.to_json(), **marks})
         return
-    metrics_table(metrics)
+    show_metrics(metrics)
     for mark in record.marks:
         typer.echo(mark)
-    typer.echo(headline(data, metrics, None))
+    typer.echo(headline(rows.data, metrics))

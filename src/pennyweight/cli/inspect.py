@@ -1,4 +1,4 @@
-"""`pennyweight inspect`."""
+"""The `pennyweight inspect` command."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Annotated
 
 import typer
 
-from pennyweight.cli.options import Json, print_json, quiet_libraries
+from pennyweight.cli.options import Json
+from pennyweight.cli.output import print_json, quiet_libraries
 
 __all__ = ["command"]
 
 
 def command(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="Any PEFT adapter.")],
+    adapter: Annotated[
+        Path, typer.Argument(metavar="ADAPTER_DIR", help="The directory of any PEFT adapter.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Count what any PEFT adapter directory holds, from the saved file itself."""
+    """Count the parameters of any saved PEFT adapter."""
     quiet_libraries()
     from pennyweight.budget.inspect import inspect_adapter
 
-    found = inspect_adapter(adapter)
+    contents = inspect_adapter(adapter)
     if as_json:
-        print_json(found)
+        print_json(contents)
         return
-    for matrix in found["matrices"]:
+    for matrix in contents["matrices"]:
         rank = "" if matrix["rank"] is None else f"  rank {matrix['rank']}, alpha {matrix['alpha']}"
-        typer.echo(f"{matrix['parameters']:>10,}  {matrix['kind']:<13}  {matrix['name']}{rank}")
+        typer.echo(f"{matrix['parameters']:>10,}  {matrix['kind']:<15}  {matrix['name']}{rank}")
     typer.echo(
-        f"{found['trainable_parameters']:>10,}  trainable parameters in {found['file']} "
-        f"({found['bytes']:,} bytes), {found['method']} on {found['base']}"
+        f"{contents['trainable_parameters']:>10,}  trainable parameters in {contents['file']} "
+        f"({contents['bytes']:,} bytes), {contents['method']} on {contents['base']}"
     )
-    if found["repeated_tensors_left_out"]:
-        typer.echo(
-            f"({found['repeated_tensors_left_out']} repeated tensors in the file not counted)"
-        )
+    if repeated := contents["repeated_tensors_left_out"]:
+        typer.echo(f"({repeated} tensors that the file repeats are not counted)")

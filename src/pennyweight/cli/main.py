@@ -1,13 +1,15 @@
-"""The application and its door: every error of ours becomes one line and exit code 2."""
+"""The application; every error of Pennyweight becomes one line and exit code 2."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from pennyweight.cli import (
     data,
+    demo,
     doctor,
     evaluate,
     inspect,
@@ -26,15 +28,17 @@ from pennyweight.errors import PennyweightError
 
 __all__ = ["app", "main"]
 
+_SUMMARY = "Train text classifiers under a hard budget of trainable parameters."
+
 app = typer.Typer(
     name="pennyweight",
-    help="The most accuracy out of a text classifier under a hard budget of trainable parameters.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (
+for module in (
+    demo,
     plan,
     train,
     evaluate,
@@ -49,8 +53,31 @@ for verb in (
     methods,
     doctor,
 ):
-    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+    app.command(name=module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(data.app, name="data")
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(f"pennyweight {version('pennyweight')}")
+        raise typer.Exit
+
+
+@app.callback(help=_SUMMARY)
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            is_eager=True,
+            callback=_print_version,
+        ),
+    ] = False,
+) -> None:
+    """Accept the options that stand before a command."""
 
 
 def main() -> None:

@@ -1,28 +1,98 @@
-"""`pennyweight methods`."""
+"""The `pennyweight methods` command."""
 
 from __future__ import annotations
 
-from pennyweight.cli.options import Json, print_json, quiet_libraries
+from enum import StrEnum
+from typing import Annotated
 
-__all__ = ["command"]
+import typer
+
+from pennyweight.cli.options import Json
+from pennyweight.cli.output import print_json, quiet_libraries
+
+__all__ = ["MethodKind", "command", "list_methods"]
 
 
-def command(as_json: Json = False) -> None:
-    """List the adapter methods: what each does, what it costs per matrix, and its paper."""
+class MethodKind(StrEnum):
+    """The tables of methods that a recipe can name."""
+
+    adapters = "adapters"
+    optimizers = "optimizers"
+    cleaning = "cleaning"
+    filters = "filters"
+    augmentations = "augmentations"
+    formats = "formats"
+
+
+def command(
+    kind: Annotated[
+        MethodKind, typer.Argument(help="The kind of methods to list.")
+    ] = MethodKind.adapters,
+    as_json: Json = False,
+) -> None:
+    """List the adapter methods, or the methods of another kind."""
     quiet_libraries()
-    from pennyweight.budget.methods import METHODS
     from pennyweight.cli.tables import show_table
 
-    rows = [
-        {
-            "method": method.name,
-            "what": method.summary,
-            "parameters": method.formula,
-            "paper": method.paper,
-        }
-        for method in METHODS.values()
-    ]
+    rows = list_methods(kind)
     if as_json:
         print_json(rows)
         return
-    show_table(("method", "what", "parameters per matrix", "paper"), [[*r.values()] for r in rows])
+    header = list(rows[0])
+    show_table(
+        ["parameters per matrix" if key == "parameters" else key for key in header],
+        [[row[key] for key in header] for row in rows],
+    )
+
+
+def list_methods(kind: MethodKind) -> list[dict[str, str]]:
+    """Return one row for each method of a kind; all rows have the same keys."""
+    # Only the table that is listed is imported.
+    match kind:
+        case MethodKind.adapters:
+            from pennyweight.budget.methods import METHODS
+
+            return [
+                {
+                    "method": method.name,
+                    "what": method.summary,
+                    "parameters": method.formula,
+                    "paper": method.paper,
+                }
+                for method in METHODS.values()
+            ]
+        case MethodKind.optimizers:
+            from pennyweight.engine.train.optimizer import OPTIMIZERS
+
+            return [
+                {"optimizer": row.name, "what": row.summary, "paper": row.paper}
+                for row in OPTIMIZERS.values()
+            ]
+        case MethodKind.cleaning:
+            from pennyweight.data.clean import STEPS
+
+            return [{"step": step.name, "what": step.summary} for step in STEPS.values()]
+        case MethodKind.filters:
+            from pennyweight.lab.filters import FILTERS
+
+            return [
+                {"filter": row.name, "removes": row.summary, "paper": row.paper}
+                for row in FILTERS.values()
+            ]
+        case MethodKind.augmentations:
+            from pennyweight.lab.words import AUGMENTATIONS
+
+            return [
+                {"augmentation": row.name, "what": row.summary} for row in AUGMENTATIONS.values()
+            ]
+        case MethodKind.formats:
+            from pennyweight.data.read import READERS
+
+            return [
+                {
+                    "format": reader.name,
+                    "what": reader.summary,
+                    "endings": ", ".join(reader.endings),
+                }
+                for reader in READERS.values()
+            ]

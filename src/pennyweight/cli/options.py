@@ -1,102 +1,152 @@
-"""Arguments and options that several verbs share, and what they all do at their start."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import warnings
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from pennyweight.data.source import Source
+    from pennyweight.recipe import Recipe
+
 __all__ = [
-    "Backend",
     "BackendName",
-    "Data",
-    "Format",
+    "FormatOptions",
     "Json",
-    "LabelColumn",
+    "LabelledRowsOptions",
     "Out",
-    "RecipeName",
+    "OutDirectory",
+    "RecipeOptions",
+    "RowsOptions",
     "Run",
+    "RunOptions",
     "Set",
     "SkipBadRows",
-    "TextColumn",
-    "print_json",
-    "quiet_libraries",
-    "source",
 ]
-
-_QUIET = {
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "true",
-}
 
 
 class BackendName(StrEnum):
-    """What can run a model."""
+    """The libraries that can run a model."""
 
     torch = "torch"
     onnx = "onnx"
 
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, a TOML file, or a run.")
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
+OutDirectory = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="The directory to write to.")
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished run.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in adapter.rank=8."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the recipe, for example adapter.rank=8. Can be repeated.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Data = Annotated[
-    str,
-    typer.Option("--data", metavar="FILE", help='A file, "hub:NAME[:SPLIT]" or "sample:SPLIT".'),
-]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write.")]
-Format = Annotated[
-    str | None, typer.Option("--format", help="The file's format, when it is not to be guessed.")
-]
-TextColumn = Annotated[
-    list[str] | None, typer.Option("--text-column", help="A column of the text; may be repeated.")
-]
-Backend = Annotated[
-    BackendName,
-    typer.Option("--backend", help="What runs the model; onnx needs pennyweight[onnx]."),
-]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="The label's column.")]
 SkipBadRows = Annotated[
-    bool, typer.Option("--skip-bad-rows", help="Set bad rows aside in the run instead of stopping.")
+    bool,
+    typer.Option(
+        "--skip-bad-rows",
+        help="Set unusable rows aside in the run directory instead of stopping.",
+    ),
 ]
 
 
-def source(
-    location: str, file_format: str | None, text_columns: list[str] | None, label_column: str | None
-) -> Any:
-    """The source that the options describe."""
-    from pennyweight.data.ingest import Source
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """A recipe and overrides of its keys."""
 
-    columns = tuple(text_columns) if text_columns else None
-    return Source(location, file_format, columns, label_column)
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="The name of a shipped recipe, a TOML file, or a run directory."
+        ),
+    ]
+    overrides: Set = None
 
+    def load(self, *more: str) -> Recipe:
+        """Load the recipe with the overrides, followed by `more`."""
+        from pennyweight.recipe import load_recipe
 
-def quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and notices off the user's terminal."""
-    # Through the environment, so that a verb which needs none of them need not import them.
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    # It says on import which faster kernels it could have, had more been installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning
-    )
+        return load_recipe(self.recipe, overrides=[*(self.overrides or ()), *more])
 
 
-def print_json(value: object) -> None:
-    """Print a value as JSON and nothing else, so that it can be piped on."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A finished run and the library that runs its model."""
+
+    run: Run
+    backend: Annotated[
+        BackendName,
+        typer.Option(
+            "--backend", help="The library that runs the model; onnx needs pennyweight[onnx]."
+        ),
+    ] = BackendName.torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatOptions:
+    """How to read a file of rows."""
+
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="The format of the file; if not given, it is detected.",
+        ),
+    ] = None
+    text_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text-column",
+            metavar="COLUMN",
+            help="The column that holds the text. Can be repeated; texts are joined with a space.",
+        ),
+    ] = None
+
+    def source_at(self, location: str, *, label_column: str | None = None) -> Source:
+        """Return the source of rows at a location."""
+        from pennyweight.data.source import Source
+
+        columns = tuple(self.text_columns) if self.text_columns else None
+        return Source(location, self.file_format, columns, label_column)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsOptions(FormatOptions):
+    """Rows with texts; labels are not read."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="FILE", help='The rows: a file, "hub:NAME[:SPLIT]" or "sample:SPLIT".'
+        ),
+    ]
+
+    @property
+    def source(self) -> Source:
+        """The source of the rows."""
+        return self.source_at(self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledRowsOptions(RowsOptions):
+    """Rows with texts and labels."""
+
+    label_column: Annotated[
+        str | None,
+        typer.Option("--label-column", metavar="COLUMN", help="The column that holds the label."),
+    ] = None
+
+    @property
+    def source(self) -> Source:
+        """The source of the rows."""
+        return self.source_at(self.data, label_column=self.label_column)

@@ -1,28 +1,34 @@
-"""`pennyweight plan`."""
+"""The `pennyweight plan` command."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
-from pennyweight.cli.options import Json, RecipeName, Set, print_json, quiet_libraries
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import Json, RecipeOptions
+from pennyweight.cli.output import print_json, quiet_libraries
 
 __all__ = ["command"]
 
 
-def command(recipe: RecipeName, overrides: Set = None, as_json: Json = False) -> None:
-    """Count exactly what a recipe trains, without loading any weights; over budget exits with 2."""
-    from pennyweight.recipe import load_recipe
+@flatten_options
+def command(recipe: RecipeOptions, as_json: Json = False) -> None:
+    """Count the trainable parameters of a recipe.
 
-    loaded = load_recipe(recipe, overrides=overrides or ())
+    The count is exact, and no weights are loaded. A plan over budget is refused with exit code 2.
+    """
+    loaded = recipe.load()
     quiet_libraries()
-    from pennyweight.cli.tables import plan_table
-    from pennyweight.runs.planning import find_base, plan
+    from pennyweight.cli.tables import show_plan
+    from pennyweight.settings import find_base, plan
 
     base = find_base(loaded, config_only=True)
-    planned = plan(loaded, base=base)
+    summary = plan(loaded, base=base).summary
     if as_json:
-        print_json(planned.to_json(recipe=loaded.name, base=base.name))
+        print_json({"recipe": loaded.name, "base": base.name, **asdict(summary)})
         return
-    plan_table(planned)
+    show_plan(summary)
     if base.origin == "known config":
-        typer.echo(f"({base.name}: planned on the config that comes with Pennyweight)")
+        typer.echo(f"({base.name}: planned with the config that ships with Pennyweight)")

@@ -1,46 +1,35 @@
-"""`pennyweight predict`."""
+"""The `pennyweight predict` command."""
 
 from __future__ import annotations
 
 import typer
 
-from pennyweight.cli.options import (
-    Backend,
-    BackendName,
-    Data,
-    Format,
-    Out,
-    Run,
-    SkipBadRows,
-    TextColumn,
-    quiet_libraries,
-    source,
-)
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import Out, RowsOptions, RunOptions, SkipBadRows
+from pennyweight.cli.output import print_rows_written, quiet_libraries
 
 __all__ = ["command"]
 
 
+@flatten_options
 def command(
-    run: Run,
-    data: Data,
+    model: RunOptions,
+    rows: RowsOptions,
     out: Out,
-    file_format: Format = None,
-    text_column: TextColumn = None,
     skip_bad_rows: SkipBadRows = False,
-    backend: Backend = BackendName.torch,
 ) -> None:
-    """Write label, confidence and probabilities of every row, labelled or not, as CSV."""
+    """Write the label and the probabilities of every row as CSV."""
     quiet_libraries()
+    from pennyweight.inference.predict import predict
     from pennyweight.runs.record import load_record
-    from pennyweight.runs.using import predict
 
-    rows = predict(
-        run,
-        source(data, file_format, text_column, None),
+    written = predict(
+        model.run,
+        rows.source,
         out=out,
         on_bad_row="set-aside" if skip_bad_rows else "stop",
-        backend=backend.value,
+        backend=model.backend.value,
     )
-    for mark in load_record(run).marks:
+    for mark in load_record(model.run).marks:
         typer.echo(mark)
-    typer.echo(f"{rows:,} rows in {out}")
+    print_rows_written(written, out)

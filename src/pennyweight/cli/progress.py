@@ -1,4 +1,4 @@
-"""Progress on the terminal; plain lines where it is none."""
+"""Training progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pennyweight.engine.loop import Step
-from pennyweight.runs.setup import Watcher
+from pennyweight.engine.train.progress import Step
+from pennyweight.training.watcher import Watcher
 
 __all__ = ["watcher"]
 
 
 @contextmanager
 def watcher(*, every: int) -> Iterator[Watcher]:
-    """A watcher that draws a bar on a terminal, and elsewhere prints a line every few steps."""
+    """Yield a watcher that draws a progress bar, or prints a line every few steps.
+
+    Args:
+        every: the number of steps between two lines, where the output is not a terminal.
+    """
     if sys.stdout.isatty():
-        with _bar() as made:
-            yield made
+        with _bar() as watching:
+            yield watching
         return
-    total = [0]
+    total_steps = 0
 
     def on_start(_first: int, last: int) -> None:
-        total[0] = last
+        nonlocal total_steps
+        total_steps = last
 
     def on_step(step: Step) -> None:
         if step.evaluation is not None or step.step % every == 0:
-            print(_line(step, total[0]), flush=True)  # noqa: T201
+            print(_line(step, total_steps), flush=True)  # noqa: T201
 
-    yield Watcher(say=lambda line: print(line, flush=True), on_start=on_start, on_step=on_step)  # noqa: T201
+    yield Watcher(log=lambda line: print(line, flush=True), on_start=on_start, on_step=on_step)  # noqa: T201
 
 
 @contextmanager
@@ -51,26 +56,23 @@ def _bar() -> Iterator[Watcher]:
     with Progress(*columns) as progress:
         task = progress.add_task("", total=None, visible=False)
 
+        def on_start(first: int, last: int) -> None:
+            progress.update(task, total=last, completed=first, visible=True)
+
         def on_step(step: Step) -> None:
             description = f"loss {step.loss:.4f}, {step.rows_per_second:.0f} rows/s"
             progress.update(task, completed=step.step, description=description)
             if step.evaluation is not None:
                 progress.console.print(_line(step, int(progress.tasks[0].total or 0)))
 
-        yield Watcher(
-            say=progress.console.print,
-            on_start=lambda first, last: progress.update(
-                task, total=last, completed=first, visible=True
-            ),
-            on_step=on_step,
-        )
+        yield Watcher(log=progress.console.print, on_start=on_start, on_step=on_step)
 
 
-def _line(step: Step, total: int) -> str:
-    left = (total - step.step) * step.seconds / step.step
+def _line(step: Step, total_steps: int) -> str:
+    seconds_left = (total_steps - step.step) * step.seconds / step.step
     line = (
-        f"step {step.step}/{total}  loss {step.loss:.4f}  {step.rows_per_second:.0f} rows/s  "
-        f"{left:.0f} s left"
+        f"step {step.step}/{total_steps}  loss {step.loss:.4f}  {step.rows_per_second:.0f} rows/s  "
+        f"{seconds_left:.0f} s left"
     )
     if step.evaluation is not None:
         line += f"  validation accuracy {step.evaluation['accuracy']:.2%}"

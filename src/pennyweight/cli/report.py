@@ -1,64 +1,127 @@
-"""`pennyweight report`."""
+"""The `pennyweight report` command."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pennyweight.cli.options import quiet_libraries
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import OutDirectory
+from pennyweight.cli.output import quiet_libraries
 
-__all__ = ["command"]
+__all__ = ["ExportArguments", "PaperArguments", "PartName", "command"]
 
 
-def command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Finished runs, or a study's directory.")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")],
-    title: Annotated[str | None, typer.Option("--title", help="Of the paper.")] = None,
+class PartName(StrEnum):
+    """The parts of a report."""
+
+    figures = "figures"
+    paper = "paper"
+    notebook = "notebook"
+
+
+@dataclass(frozen=True, slots=True)
+class PaperArguments:
+    """What the author contributes to the paper."""
+
+    title: Annotated[
+        str | None, typer.Option("--title", metavar="TEXT", help="The title of the paper.")
+    ] = None
     author: Annotated[
-        list[str] | None, typer.Option("--author", help="Of the paper; may be repeated.")
-    ] = None,
-    link: Annotated[str | None, typer.Option("--link", help="To your repository.")] = None,
+        list[str] | None,
+        typer.Option("--author", metavar="NAME", help="An author of the paper. Can be repeated."),
+    ] = None
+    link: Annotated[
+        str | None, typer.Option("--link", metavar="URL", help="The URL of your repository.")
+    ] = None
     prose: Annotated[
         Path | None,
-        typer.Option("--prose", metavar="FILE", help="Your text, in Markdown, by section."),
-    ] = None,
+        typer.Option(
+            "--prose",
+            metavar="FILE",
+            help="Your own text in Markdown; its headings determine the sections of the paper.",
+        ),
+    ] = None
     aaai_style: Annotated[
-        Path | None, typer.Option("--aaai-style", metavar="FILE", help="Your copy of aaai24.sty.")
-    ] = None,
+        Path | None,
+        typer.Option(
+            "--aaai-style",
+            metavar="FILE",
+            help="Your copy of aaai24.sty, to use in the LaTeX version.",
+        ),
+    ] = None
     without: Annotated[
-        list[str] | None, typer.Option("--without", help="A figure to leave out of the paper.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="figures, paper or notebook.")
-    ] = None,
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="FIGURE",
+            help="A figure to leave out of the paper. Can be repeated.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportArguments:
+    """Where to export curves and figures to."""
+
     tensorboard: Annotated[
-        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Export there too.")
-    ] = None,
+        Path | None,
+        typer.Option(
+            "--tensorboard", metavar="DIR", help="Also export TensorBoard logs to this directory."
+        ),
+    ] = None
     mlflow: Annotated[
-        Path | None, typer.Option("--mlflow", metavar="DIR", help="Export there too.")
+        Path | None,
+        typer.Option("--mlflow", metavar="DIR", help="Also export to MLflow, in this directory."),
+    ] = None
+
+
+@flatten_options
+def command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Finished runs, or the directory of a study."),
+    ],
+    out: OutDirectory,
+    paper: PaperArguments,
+    export: ExportArguments,
+    only: Annotated[
+        list[PartName] | None,
+        typer.Option(
+            "--only",
+            metavar="PART",
+            help="Write only this part: figures, paper or notebook. Can be repeated.",
+        ),
     ] = None,
 ) -> None:
-    """Write figures, a paper of at most 4 pages, and an executed notebook from runs' records."""
+    """Write figures, a paper and a notebook about finished runs.
+
+    The paper has at most four pages, and the notebook is executed.
+    """
     quiet_libraries()
-    from pennyweight.report.write import PARTS, Paper, write_report
+    from pennyweight.report.write import PARTS, PaperOptions, write_report
 
-    unknown = sorted(set(only or ()) - set(PARTS))
-    if unknown:
-        raise typer.BadParameter(
-            f"{unknown[0]}: allowed are {', '.join(PARTS)}", param_hint="--only"
-        )
-    paper = Paper(title, tuple(author or ()), link, prose, aaai_style, tuple(without or ()))
-    write_report(runs, out=out, paper=paper, parts=only or PARTS, say=typer.echo)
-    if tensorboard is not None or mlflow is not None:
-        from pennyweight.report.export import to_mlflow, to_tensorboard
+    options = PaperOptions(
+        title=paper.title,
+        authors=tuple(paper.author or ()),
+        link=paper.link,
+        prose=paper.prose,
+        style=paper.aaai_style,
+        without=tuple(paper.without or ()),
+    )
+    parts = [part.value for part in only] if only else PARTS
+    write_report(runs, out=out, paper=options, parts=parts, log=typer.echo)
+    if export.tensorboard is not None:
+        from pennyweight.report.export import to_tensorboard
 
-        if tensorboard is not None:
-            to_tensorboard(runs, tensorboard)
-            typer.echo(f"TensorBoard logs in {tensorboard}")
-        if mlflow is not None:
-            to_mlflow(runs, mlflow)
-            typer.echo(f"MLflow runs in {mlflow}")
+        to_tensorboard(runs, export.tensorboard)
+        typer.echo(f"TensorBoard logs in {export.tensorboard}")
+    if export.mlflow is not None:
+        from pennyweight.report.export import to_mlflow
+
+        to_mlflow(runs, export.mlflow)
+        typer.echo(f"MLflow runs in {export.mlflow}")

@@ -1,38 +1,27 @@
-"""`pennyweight submit`."""
+"""The `pennyweight submit` command."""
 
 from __future__ import annotations
 
 import typer
 
-from pennyweight.cli.options import (
-    Backend,
-    BackendName,
-    Data,
-    Format,
-    Out,
-    Run,
-    TextColumn,
-    quiet_libraries,
-    source,
-)
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import Out, RowsOptions, RunOptions
+from pennyweight.cli.output import print_rows_written, quiet_libraries
 
 __all__ = ["command"]
 
 
-def command(
-    run: Run,
-    data: Data,
-    out: Out,
-    file_format: Format = None,
-    text_column: TextColumn = None,
-    backend: Backend = BackendName.torch,
-) -> None:
-    """Write a competition's submission: ID,Label, one row per input row, in order."""
-    quiet_libraries()
-    from pennyweight.runs.record import load_record
-    from pennyweight.runs.using import submit
+@flatten_options
+def command(model: RunOptions, rows: RowsOptions, out: Out) -> None:
+    """Write a competition submission: a CSV file of ID and Label.
 
-    rows = submit(run, source(data, file_format, text_column, None), out=out, backend=backend.value)
-    for mark in load_record(run).marks:
+    The file has one row per input row, in the same order, and labels are indices from 0.
+    """
+    quiet_libraries()
+    from pennyweight.inference.submit import submit
+    from pennyweight.runs.record import load_record
+
+    written = submit(model.run, rows.source, out=out, backend=model.backend.value)
+    for mark in load_record(model.run).marks:
         typer.echo(mark)
-    typer.echo(f"{rows:,} rows in {out}")
+    print_rows_written(written, out)

@@ -2,107 +2,120 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pennyweight.budget import Plan
-    from pennyweight.runs.studies import StudyRow
+    from pennyweight.budget.summary import PlanSummary
+    from pennyweight.evaluation.metrics import Metrics
+    from pennyweight.search.studies import StudyRow
 
-__all__ = ["headline", "metrics_table", "plan_table", "show_table", "study_table"]
-
-_LAYER = re.compile(r"\.\d+\.")
+__all__ = ["headline", "show_metrics", "show_plan", "show_study", "show_table"]
 
 
-def plan_table(plan: Plan) -> None:
-    """The spending by kind of matrix, and in total."""
-    groups: dict[tuple[str, str, object, object], list[int]] = {}
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a plain table."""
+    table = Table(*header, box=None)
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
+def show_plan(plan: PlanSummary) -> None:
+    """Print the planned parameters, grouped by the role of their matrices, and the total."""
+    groups: dict[tuple[str, str, int | None, float | None], list[int]] = {}
     for matrix in plan.matrices:
-        kind = _LAYER.split(matrix.name)[-1]
-        key = (matrix.kind, kind, matrix.rank, matrix.alpha)
+        key = (matrix.role, matrix.kind, matrix.rank, matrix.alpha)
         groups.setdefault(key, []).append(matrix.parameters)
-    table = Table("matrices", "kind", "rank", "alpha", "number", "parameters", box=None)
-    for (kind, name, rank, alpha), sizes in groups.items():
-        table.add_row(
-            name,
-            kind,
-            "" if rank is None else str(rank),
-            "" if alpha is None else f"{alpha:g}",
-            str(len(sizes)),
-            f"{sum(sizes):,}",
-        )
-    console = Console(highlight=False)
-    console.print(table)
+    show_table(
+        ("matrices", "kind", "rank", "alpha", "number", "parameters"),
+        [
+            (
+                role,
+                kind,
+                "" if rank is None else str(rank),
+                "" if alpha is None else f"{alpha:g}",
+                str(len(parameters)),
+                f"{sum(parameters):,}",
+            )
+            for (role, kind, rank, alpha), parameters in groups.items()
+        ],
+    )
     share = plan.trainable_parameters / plan.budget
-    console.print(
+    _print(
         f"trainable {plan.trainable_parameters:,} of {plan.budget:,} allowed ({share:.1%}); "
         f"total {plan.total_parameters:,}"
     )
     if not plan.within_budget:
-        console.print("over budget, as full fine-tuning is: a teacher or baseline, no submission")
+        _print("over budget: it can serve as a teacher or a baseline, but cannot be submitted")
 
 
-def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table of texts."""
-    table = Table(*header, box=None)
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+def show_study(rows: Sequence[StudyRow]) -> None:
+    """Print one line for each row and set, with the accuracy and its interval over seeds.
 
-
-def study_table(rows: Sequence[StudyRow]) -> None:
-    """A line per row and set: accuracy with its interval over seeds; and what the row cost.
-
-    One set below the other, because side by side they do not fit a terminal.
+    The sets of a row are listed below each other, because side by side they do not fit a terminal.
     """
-    shown = []
+    lines: list[tuple[str, ...]] = []
     for row in rows:
-        said = [word for word in ("leaks", "transductive") if getattr(row, word)]
-        name = f"{row.name} ({', '.join(said)})" if said else row.name
-        cost = [f"{row.parameters:,}", f"{row.seconds:.0f}"]
-        first, *more = [_measured(row, of_set) for of_set in row.mean] or [["", "failed", ""]]
-        shown.append([name, str(len(row.seeds)), *first, *cost])
-        shown += [["", "", *measured, "", ""] for measured in more]
-    show_table(["row", "seeds", "set", "accuracy (95 %)", "p", "parameters", "s"], shown)
+        marks = [mark for mark in ("leaks", "transductive") if getattr(row, mark)]
+        name = f"{row.name} ({', '.join(marks)})" if marks else row.name
+        first, *others = [_accuracy(row, name_of_set) for name_of_set in row.mean] or [
+            ("", "failed", "")
+        ]
+        costs = (f"{row.parameters:,}", f"{row.seconds:.0f}")
+        lines.append((name, str(len(row.seeds)), *first, *costs))
+        lines.extend(("", "", *other, "", "") for other in others)
+    header = ("row", "seeds", "set", "accuracy (95%)", "p", "parameters", "s")
+    show_table(header, lines)
     for row in rows:
         for seed, reason in row.failures.items():
-            Console(highlight=False).print(f"{row.name}, seed {seed}: failed: {reason}")
+            _print(f"{row.name}, seed {seed}: failed: {reason}")
 
 
-def _measured(row: StudyRow, of_set: str) -> list[str]:
-    """Set, mean accuracy with its interval, and p against the study's first row."""
-    told = f"{100 * row.mean[of_set]:.2f}"
-    if interval := row.interval.get(of_set):
-        told += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    p = row.p.get(of_set)
-    return [of_set, told, "" if p is None else f"{p:.3f}"]
+def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
+    """Return the set, the mean accuracy with its interval, and p against the first row."""
+    accuracy = f"{100 * row.mean[name_of_set]:.2f}"
+    if interval := row.interval.get(name_of_set):
+        accuracy += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    p = row.p.get(name_of_set)
+    return name_of_set, accuracy, "" if p is None else f"{p:.3f}"
 
 
-def headline(name: str, metrics: Mapping[str, Any], parameters: Mapping[str, int] | None) -> str:
-    """A set's accuracy with its interval, in one line."""
-    low, high = metrics["accuracy_interval"]
-    line = (
-        f"{name} accuracy {metrics['accuracy']:.2%} "
-        f"(95 % interval {low:.2%} to {high:.2%}, {metrics['rows']:,} rows)"
+def headline(name: str, metrics: Metrics) -> str:
+    """Return the accuracy on a set with its interval, as one line."""
+    low, high = metrics.accuracy_interval
+    return (
+        f"{name} accuracy {metrics.accuracy:.2%} "
+        f"(95% interval {low:.2%} to {high:.2%}, {metrics.rows:,} rows)"
     )
-    if parameters:
-        line += f", {parameters['file']:,} trainable parameters"
-    return line
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> None:
-    """Per class, the confusion matrix, and the scalars."""
-    labels = [entry["label"] for entry in metrics["classes"]]
-    table = Table("class", "precision", "recall", "F1", "rows", *labels, box=None)
-    for entry, row in zip(metrics["classes"], metrics["confusion"], strict=True):
-        scores = [f"{entry[key]:.3f}" for key in ("precision", "recall", "f1")]
-        table.add_row(entry["label"], *scores, str(entry["rows"]), *map(str, row))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        "macro F1 {macro_f1:.4f}, NLL {nll:.4f}, Brier {brier:.4f}, ECE {ece:.4f}".format(**metrics)
+def show_metrics(metrics: Metrics) -> None:
+    """Print the metrics of each class with the confusion matrix, and the overall metrics."""
+    classes = metrics.classes
+    header = ("class", "precision", "recall", "F1", "rows", *(entry.label for entry in classes))
+    show_table(
+        header,
+        [
+            (
+                entry.label,
+                f"{entry.precision:.3f}",
+                f"{entry.recall:.3f}",
+                f"{entry.f1:.3f}",
+                str(entry.rows),
+                *map(str, predicted),
+            )
+            for entry, predicted in zip(classes, metrics.confusion, strict=True)
+        ],
     )
+    _print(
+        f"macro F1 {metrics.macro_f1:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
+        f"ECE {metrics.ece:.4f}"
+    )
+
+
+def _print(line: str | Table) -> None:
+    Console(highlight=False).print(line)

@@ -1,46 +1,67 @@
-"""`pennyweight train`."""
+"""The `pennyweight train` command."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pennyweight.cli.options import RecipeName, Set, SkipBadRows, quiet_libraries
+from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.options import RecipeOptions, SkipBadRows
+from pennyweight.cli.output import quiet_libraries
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from pennyweight.recipe import Recipe
+    from pennyweight.runs.record import RunRecord
+
+__all__ = ["command", "train_and_report"]
 
 
+@flatten_options
 def command(
-    recipe: RecipeName,
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The new run's directory.")],
-    overrides: Set = None,
+    recipe: RecipeOptions,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="The run directory. A failed or interrupted run in it is replaced, unless "
+            "--resume is given; a complete run is never replaced.",
+        ),
+    ],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+        bool,
+        typer.Option("--resume", help="Resume an unfinished run from its last checkpoint."),
     ] = False,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Train a recipe into a new run, prove its count, and evaluate it once on the held-out sets."""
-    from pennyweight.recipe import load_recipe
+    """Train a recipe, verify its parameter count, and evaluate it.
 
-    given = list(overrides or ())
-    if skip_bad_rows:
-        given.append("data.on_bad_row=set-aside")
-    loaded = load_recipe(recipe, overrides=given)
+    The parameters are counted in the saved file. The evaluation sets are used once, after
+    training.
+    """
+    more = ["data.on_bad_row=set-aside"] if skip_bad_rows else []
+    train_and_report(recipe.load(*more), out, resume=resume)
+
+
+def train_and_report(recipe: Recipe, out: Path, *, resume: bool = False) -> RunRecord:
+    """Train a recipe with progress on the terminal, and print the results of the run."""
     quiet_libraries()
     from pennyweight.cli.progress import watcher
     from pennyweight.cli.tables import headline
-    from pennyweight.runs.training import train
+    from pennyweight.training.train import train
 
-    with watcher(every=loaded.train.log_every) as watching:
-        record = train(loaded, out=out, resume=resume, watcher=watching)
+    with watcher(every=recipe.train.log_every) as watching:
+        record = train(recipe, out=out, resume=resume, watcher=watching)
     for name, metrics in record.metrics.items():
-        typer.echo(headline(name, metrics, None))
+        typer.echo(headline(name, metrics))
     for mark in record.marks:
         typer.echo(mark)
-    counts = record.parameters
-    typer.echo(
-        f"trainable parameters {counts['file']:,} of {counts['budget']:,} allowed, "
-        f"proved from {out / 'adapter'}"
-    )
+    counts, artifact = record.parameters, record.artifact
+    if counts is not None and artifact is not None:
+        typer.echo(
+            f"trainable parameters {counts.file:,} of {counts.budget:,} allowed, "
+            f"proved from {out / artifact.directory}"
+        )
+    return record

@@ -1,4 +1,4 @@
-"""`pennyweight ui`."""
+"""The `pennyweight ui` command."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from typing import Annotated
 
 import typer
 
-from pennyweight.cli.options import quiet_libraries
+from pennyweight.cli.output import quiet_libraries
 
 __all__ = ["command"]
 
 
 def command(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option("--port", help="0 for any that is free.")] = 8000,
+    runs: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="A directory that contains runs.")
+    ] = Path("runs"),
+    port: Annotated[
+        int, typer.Option("--port", help="The port to listen on; 0 picks a free one.")
+    ] = 8000,
 ) -> None:
-    """Serve a local page over a folder of runs: table, curves, heat maps, comparison."""
+    """Serve a local web page about a directory of runs.
+
+    It shows a table of the runs, their curves, ranks and confusion matrices, and compares two runs.
+    """
     quiet_libraries()
-    from pennyweight.report.serve import make_server
+    from pennyweight.report.run_page import make_server
 
     server = make_server(runs, port=port)
-    typer.echo(f"http://127.0.0.1:{server.server_port} shows {runs}; stop it with Ctrl-C")
+    typer.echo(f"http://127.0.0.1:{server.server_port} shows {runs}; press Ctrl-C to stop")
     try:
         server.serve_forever()
     finally:

@@ -1,1 +1,1 @@
-"""Rows in: read, cleaned, split, checked for leaks. Kept empty, so that one part loads alone."""
+"""Reading, cleaning and splitting rows. Left empty, so that each part can be imported alone."""

@@ -1,6 +1,6 @@
-"""Cleaning steps: named functions from text to text, applied in the recipe's order.
+"""Cleaning steps: named functions from text to text, applied in the order of the recipe.
 
-The same steps run on training, validation, test and unlabelled rows, from the run's recipe.
+A run applies the same steps to its training, validation, test and unlabelled rows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from types import MappingProxyType
 from pennyweight.data.wordnet import open_wordnet
 from pennyweight.errors import DataError
 
-__all__ = ["STEPS", "Step", "cleaner", "lemmatizer"]
+__all__ = ["STEPS", "Step", "cleaner"]
 
-# AG News lost the ampersand of its entities: "#39;" for an apostrophe, "quot;" for a quote.
+# In AG News, entities have lost their ampersand: "#39;" is an apostrophe and "quot;" a quote.
 _BROKEN_NUMBER = re.compile(r"(?<!&)#(\d{1,5});")
 _BROKEN_NAME = re.compile(r"(?<![&\w])(quot|amp|lt|gt|nbsp|apos);")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
-# AG News writes a line break as a backslash, which may stand directly before a word.
+# In AG News, a line break is a backslash, which can come directly before a word.
 _BACKSLASH_DOLLAR = re.compile(r"\\+(?=\$)")
 _BACKSLASH = re.compile(r"\\+")
 _SPACE = re.compile(r"\s+")
@@ -37,7 +37,7 @@ _AGENCY = re.compile(
     rf"^(?:{_PLACE})?\((?:{_AGENCIES})\)\s*(?:(?:{_AGENCIES})\s*)?(?:--?|\u2014)\s+"
     rf"|^(?:{_AGENCIES})\s+(?:--?|\u2014)\s+"
 )
-# The same in the middle, behind a title: "Oil falls (Reuters) Reuters - Prices fell".
+# The same after a title: "Oil falls (Reuters) Reuters - Prices fell".
 _AGENCY_INSIDE = re.compile(rf" \((?:{_AGENCIES})\) (?:{_AGENCIES}) (?:--?|\u2014) ")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -45,7 +45,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 def _html_entities(text: str) -> str:
     text = _BROKEN_NAME.sub(r"&\1;", _BROKEN_NUMBER.sub(r"&#\1;", text))
-    # Twice: "&amp;lt;" is an entity that was escaped once more on its way.
+    # Unescape twice, because some entities were escaped twice: "&amp;lt;".
     return html.unescape(html.unescape(text))
 
 
@@ -86,12 +86,12 @@ def _stop_words(text: str) -> str:
 
 def _stemming(text: str) -> str:
     stem = _stemmer()
-    return _WORD.sub(lambda found: stem(found[0]), text)
+    return _WORD.sub(lambda match: stem(match[0]), text)
 
 
 def _lemmatization(text: str) -> str:
-    lemma = lemmatizer()
-    return _WORD.sub(lambda found: lemma(found[0]), text)
+    lemma = _lemmatizer()
+    return _WORD.sub(lambda match: lemma(match[0]), text)
 
 
 @cache
@@ -104,17 +104,17 @@ def _stemmer() -> Callable[[str], str]:
 
 
 @cache
-def lemmatizer() -> Callable[[str], str]:
-    """From a word to its base form in WordNet: as a noun, or else as a verb."""
+def _lemmatizer() -> Callable[[str], str]:
+    """Return a function that maps a word to its base form in WordNet, as a noun or else a verb."""
     wordnet = open_wordnet(None)
 
     @lru_cache(maxsize=100_000)
     def lemma(word: str) -> str:
         lower = word.lower()
-        for part in ("n", "v"):
-            found = wordnet.morphy(lower, part)
-            if found:
-                return word if found == lower else str(found)
+        for part_of_speech in ("n", "v"):
+            base_form = wordnet.morphy(lower, part_of_speech)
+            if base_form:
+                return word if base_form == lower else str(base_form)
         return word
 
     return lemma
@@ -122,12 +122,19 @@ def lemmatizer() -> Callable[[str], str]:
 
 def _require_nltk(step: str) -> None:
     if find_spec("nltk") is None:
-        raise DataError(f"data.clean: \"{step}\" needs NLTK; pip install 'pennyweight[lab]'")
+        raise DataError(f"data.clean: \"{step}\" needs NLTK; run pip install 'pennyweight[lab]'")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One cleaning step: its name in recipes, what it does, and the function."""
+    """A cleaning step.
+
+    Attributes:
+        name: its name in recipes.
+        summary: one line of documentation: what is removed or replaced, and whether it is known to
+            reduce accuracy.
+        apply: the function.
+    """
 
     name: str
     summary: str
@@ -139,27 +146,43 @@ STEPS = MappingProxyType(
         step.name: step
         for step in (
             Step(
-                "html-entities", "entities, also AG News' broken ones (#39; quot;)", _html_entities
+                "html-entities",
+                "decodes HTML entities, including the broken ones in AG News (#39; quot;)",
+                _html_entities,
             ),
-            Step("html-tags", "tags such as <b>", _html_tags),
-            Step("backslashes", "backslashes that stand for line breaks", _backslashes),
-            Step("unicode", "compatibility normalization (NFKC)", _unicode),
-            Step("whitespace", "runs of white space become one space", _whitespace),
-            Step("urls", "addresses of web pages", _urls),
-            Step("agency-prefix", 'agencies in front: "LONDON (Reuters) - "', _agency_prefix),
-            Step("stop-words", "words such as the, of, is; hurts", _stop_words),
+            Step("html-tags", "removes HTML tags such as <b>", _html_tags),
             Step(
-                "punctuation", "everything that is no letter, digit or space; hurts", _punctuation
+                "backslashes",
+                "replaces backslashes, which are line breaks in AG News, with spaces",
+                _backslashes,
             ),
-            Step("stemming", "Porter's stems instead of words; hurts", _stemming),
-            Step("lemmatization", "WordNet's base forms instead of words; hurts", _lemmatization),
+            Step("unicode", "normalizes Unicode (NFKC)", _unicode),
+            Step("whitespace", "collapses whitespace to single spaces", _whitespace),
+            Step("urls", "removes web addresses", _urls),
+            Step(
+                "agency-prefix",
+                'removes news agencies at the beginning: "LONDON (Reuters) - "',
+                _agency_prefix,
+            ),
+            Step("stop-words", "removes words such as the, of, is; reduces accuracy", _stop_words),
+            Step(
+                "punctuation",
+                "removes all but letters, digits and spaces; reduces accuracy",
+                _punctuation,
+            ),
+            Step("stemming", "replaces words with their Porter stems; reduces accuracy", _stemming),
+            Step(
+                "lemmatization",
+                "replaces words with their base forms in WordNet; reduces accuracy",
+                _lemmatization,
+            ),
         )
     }
 )
 
 
 def cleaner(names: Sequence[str]) -> Callable[[str], str]:
-    """The steps called `names`, in that order, as one function.
+    """Return one function that applies the named steps in order.
 
     Raises:
         KeyError: a name is not in `STEPS`.

@@ -1,4 +1,8 @@
-"""Data sets from the hub, by name: from the local cache, or over a connection that was tried."""
+"""Load data sets from the Hugging Face hub by name, from the local cache if possible.
+
+No code of a data set is ever executed. Loading scripts were the only way to do so, `datasets` has
+refused them since version 4, and its `trust_remote_code` no longer allows them.
+"""
 
 from __future__ import annotations
 
@@ -13,63 +17,68 @@ from pennyweight.hub import unreachable
 
 __all__ = ["load"]
 
-_WAY_ON = "use a local file instead, as in --set data.train=FILE"
+_FIX = "use a local file instead, as in --set data.train=FILE"
 
 
 def load(
     name: str, *, split: str, revision: str | None = None, timeout_seconds: float = 8.0
 ) -> datasets.Dataset:
-    """Loads one split of a data set, memory-mapped.
+    """Load one split of a data set, memory-mapped.
 
-    A copy in the local cache is used as it is. Otherwise the hub is tried first, so that one which
-    cannot be reached, or takes the connection and stays silent, is an error and no endless wait.
+    A copy in the local cache is used as it is. Otherwise the hub is contacted first, so that a hub
+    that cannot be reached, or that accepts the connection and never answers, is an error and not an
+    endless wait.
 
     Args:
         name: the data set's name on the hub, or a local directory in the hub's format.
-        split: which split, as `datasets` writes it ("train", "test[:100]").
+        split: the split in the notation of `datasets`, such as "train" or "test[:100]".
         revision: commit, tag or branch; None for the newest, or the newest that is cached.
-        timeout_seconds: how long the hub may take to answer at all.
+        timeout_seconds: time limit for the hub's first answer.
 
     Raises:
-        DataError: there is no such data set or split, or the hub cannot be reached.
+        DataError: there is no such data set or split, the data set needs a loading script, or the
+            hub cannot be reached.
     """
     if Path(name).is_dir():
         if revision is not None:
-            raise DataError(f"hub:{name}: a local directory has no revision {revision}")
-        return _split_of(name, split, revision=None)
-    cached = _cached(name, split, revision)
+            raise DataError(
+                f"hub:{name}: revision {revision} was given, but a local directory has no "
+                "revisions; leave it out"
+            )
+        return _load_split(name, split, revision=None)
+    cached = _load_cached(name, split, revision)
     if cached is not None:
         return cached
     if (reason := unreachable(timeout_seconds=timeout_seconds)) is not None:
         raise DataError(
             f"hub:{name}: not in the local cache, and {constants.ENDPOINT} "
-            f"does not answer ({reason}); {_WAY_ON}"
+            f"does not answer ({reason}); {_FIX}"
         )
-    return _split_of(name, split, revision)
+    return _load_split(name, split, revision)
 
 
-def _split_of(name: str, split: str, revision: str | None) -> datasets.Dataset:
+def _load_split(name: str, split: str, revision: str | None) -> datasets.Dataset:
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
     except Exception as error:
-        raise DataError(f"hub:{name}: split {split}: {_one_line(error)}; {_WAY_ON}") from error
+        raise DataError(f"hub:{name}: split {split}: {_one_line(error)}; {_FIX}") from error
     if not isinstance(dataset, datasets.Dataset):
-        raise DataError(f"hub:{name}: split {split} is no single table; {_WAY_ON}")
+        raise DataError(f"hub:{name}: split {split} is not a single table; {_FIX}")
     return dataset
 
 
-def _cached(name: str, split: str, revision: str | None) -> datasets.Dataset | None:
-    """The copy that an earlier load left, or None."""
-    which = (
+def _load_cached(name: str, split: str, revision: str | None) -> datasets.Dataset | None:
+    """Return the copy that an earlier load has left in the cache; None if there is none."""
+    version = (
         {"version": "auto", "hash": "auto"}
         if revision is None
         else {"config_name": "default", "version": "0.0.0", "hash": revision}
     )
     try:
-        builder = Cache(repo_id=name, dataset_name=name.rsplit("/", 1)[-1], **which)
+        builder = Cache(repo_id=name, dataset_name=name.rsplit("/", 1)[-1], **version)
         builder.download_and_prepare()
         return builder.as_dataset(split=split)
-    except Exception:  # noqa: BLE001 - an absent or broken copy is no copy, whatever is raised
+    except Exception:  # noqa: BLE001 - a missing or broken copy is not used, whatever is raised
         return None
 
 

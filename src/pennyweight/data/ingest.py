@@ -1,16 +1,14 @@
-"""Rows in: any source becomes a memory-mapped table of text and label, with bad rows by name.
+"""Read any source into a memory-mapped table of texts and labels.
 
-Rows stream from the reader through the judge into an Arrow file in the cache; none are kept. The
-same source read in the same way again is opened from there.
+Rows stream from the reader through the row parser into an Arrow file in the cache, so memory does
+not grow with the source. Reading the same source with the same options again opens that file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import struct
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,45 +17,67 @@ from typing import IO, TYPE_CHECKING, Literal
 import datasets
 import pyarrow as pa
 
-from pennyweight.data.row import BadRow, judge_for
+from pennyweight.data.clean import cleaner
+from pennyweight.data.fingerprint import Fingerprint
+from pennyweight.data.row import BadRow, RowParser, row_parser
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError
+from pennyweight.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from pennyweight.data.read import Record
-    from pennyweight.data.source import Located
+    from pennyweight.data.source import LocatedSource
 
-__all__ = ["OnBadRow", "Rows", "Source", "ingest"]
+__all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
 
 OnBadRow = Literal["stop", "set-aside"]
 
-# Part of every cache key; raise it when the same source would give other rows.
-_VERSION = 2
+# Part of every cache key. Raise it when the same source and options would give other rows.
+_VERSION = 3
 _TABLE = "rows.arrow"
 _BAD_ROWS = "bad-rows.jsonl"
-_ABOUT = "about.json"
+_SUMMARY = "summary.json"
 _ROWS_PER_BATCH = 10_000
 _BYTES_PER_BATCH = 16 * 2**20
 _SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64()), ("row", pa.int64())])
-_HASHED_ROW = struct.Struct("<qq")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Options for reading rows, shared by all sets of a run.
+
+    Attributes:
+        labels: class names, in the order of their indices.
+        clean: names of cleaning steps in `clean.STEPS`, applied in order.
+        on_bad_row: "stop" to raise an error at the first bad row, "set-aside" to skip bad rows and
+            write them to a file.
+        cache: folder for the memory-mapped tables; created if missing.
+        bad_rows: folder that receives the bad rows of the source called NAME as NAME.jsonl; None
+            to leave them in the cache. Used only with "set-aside".
+    """
+
+    labels: tuple[str, ...]
+    clean: tuple[str, ...]
+    on_bad_row: OnBadRow
+    cache: Path
+    bad_rows: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that were read, and what became of the others.
+    """The usable rows of a source, and a summary of the others.
 
     Attributes:
-        table: memory-mapped; columns text (string), label (int64, -1 where unlabelled) and row
-            (int64, the row's number in the source, from 1).
-        source: what messages call the source.
+        table: memory-mapped, with the columns text (string), label (int64, -1 if unlabelled) and
+            row (int64, the row's number in the source, counted from 1).
+        source: the source's name in messages.
         format: a name in `read.READERS`, or "hub".
-        fingerprint: SHA-256 over text and label of every row in order, in hex; the same for the
-            same rows from another format or cache.
-        read: rows read, the bad ones too.
-        bad: rows that could not be used.
-        bad_rows_file: where they are, one JSON object a line; None when there are none.
+        fingerprint: `fingerprint_of(table)`, computed while the table was written.
+        read: number of rows read, including bad ones.
+        bad: number of bad rows.
+        bad_rows_file: JSON Lines file with the bad rows; None if there are none.
     """
 
     table: datasets.Dataset
@@ -70,205 +90,223 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _About:
-    """What a finished cache entry says of itself."""
+class _Summary:
+    """The part of `Rows` that a cache entry stores beside its table."""
 
     fingerprint: str
     read: int
     bad: int
 
 
-def ingest(
-    source: Source,
-    *,
-    labels: tuple[str, ...],
-    cache: Path,
-    clean: Callable[[str], str] | None = None,
-    clean_key: str = "",
-    labelled: bool = True,
-    on_bad_row: OnBadRow = "stop",
-    bad_rows_file: Path | None = None,
-    limit: int | None = None,
-) -> Rows:
-    """Reads a source into a memory-mapped table.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A located source and how to read it."""
+
+    located: LocatedSource
+    source: Source
+    options: ReadOptions
+    labelled: bool
+    bad_rows_copy: Path | None
+
+    def key(self) -> str:
+        """Return the name of the cache entry."""
+        facts = [
+            _VERSION,
+            self.located.format,
+            self.located.identity(),
+            self.options.labels,
+            self.options.clean,
+            self.options.on_bad_row,
+            self.labelled,
+            self.source.text_columns,
+            self.source.label_column,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def read_rows(name: str, source: Source, options: ReadOptions, *, labelled: bool = True) -> Rows:
+    """Read a source into a memory-mapped table, or open the table of an earlier call.
 
     Args:
+        name: names the file of bad rows, `options.bad_rows / NAME.jsonl`.
         source: where the rows come from.
-        labels: the classes' names, in the order of their indices.
-        cache: the directory for finished tables; made when missing.
-        clean: from text to text; None for the text as it is.
-        clean_key: tells one `clean` from another in the cache, such as the names of its steps.
-        labelled: whether every row must have a label; if not, no label is read.
-        on_bad_row: whether the first bad row is an error, or bad rows are written out and counted.
-        bad_rows_file: where bad rows go, replacing what is there; None for a file in the cache.
-        limit: at most this many rows; None for all.
+        options: how to read them.
+        labelled: whether every row must have a label; if False, no label is read.
 
     Raises:
-        DataError: the source cannot be read, lacks a column, has a bad row, or has no usable row.
-        ValueError: `clean` without a `clean_key`.
+        DataError: the source cannot be read, lacks a column, has a bad row that `options` do not
+            allow, or has no usable row.
+        KeyError: a name in `options.clean` is not in `clean.STEPS`.
     """
-    if clean is not None and not clean_key:
-        raise ValueError("clean needs a clean_key, or the cache would confuse it with another")
     located = locate(source)
-    how = (labels, clean_key, labelled, on_bad_row, limit, source.text_columns, source.label_column)
-    entry = cache / _key(located, how)
-    about = _finished(entry)
-    if about is None:
-        about = _build(
-            entry,
-            _Task(located, source, labels, clean, labelled, on_bad_row, bad_rows_file, limit),
-        )
+    copy = None
+    if options.on_bad_row == "set-aside" and options.bad_rows is not None:
+        copy = options.bad_rows / f"{name}.jsonl"
+    request = _Request(located, source, options, labelled, copy)
+    entry = options.cache / request.key()
+    summary = _load_summary(entry) or _build(entry, request)
+    bad_rows_file = entry / _BAD_ROWS if summary.bad else None
+    if bad_rows_file is not None and copy is not None:
+        copy_bad_rows(bad_rows_file, copy)
+        bad_rows_file = copy
     return Rows(
-        table=_opened(entry / _TABLE),
+        table=_open_table(entry / _TABLE),
         source=located.name,
         format=located.format,
-        bad_rows_file=_delivered(entry / _BAD_ROWS, bad_rows_file) if about.bad else None,
-        **asdict(about),
+        bad_rows_file=bad_rows_file,
+        **asdict(summary),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """The arguments of `ingest`, and the source that was found."""
+def copy_bad_rows(bad_rows: Path, target: Path) -> None:
+    """Copy a file of bad rows atomically, creating the target's folder.
 
-    located: Located
-    source: Source
-    labels: tuple[str, ...]
-    clean: Callable[[str], str] | None
-    labelled: bool
-    on_bad_row: OnBadRow
-    bad_rows_file: Path | None
-    limit: int | None
-
-
-def _key(located: Located, how: tuple[object, ...]) -> str:
-    facts = json.dumps([_VERSION, located.format, located.identity, how])
-    return hashlib.sha256(facts.encode()).hexdigest()[:32]
-
-
-def _finished(entry: Path) -> _About | None:
-    """What an entry says of itself; None when there is none, or not a whole one."""
+    Raises:
+        DataError: the file cannot be read, or the target cannot be written.
+    """
     try:
-        about = _About(**json.loads((entry / _ABOUT).read_text(encoding="utf-8")))
-        return about if (entry / _TABLE).is_file() else None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as partial:
+            shutil.copyfile(bad_rows, partial)
+    except OSError as error:
+        raise DataError(f"{target}: cannot write the bad rows: {error.strerror}") from error
+
+
+def _load_summary(entry: Path) -> _Summary | None:
+    """Return the summary of a cache entry; None if the entry is missing or incomplete."""
+    try:
+        summary = _Summary(**json.loads((entry / _SUMMARY).read_text(encoding="utf-8")))
+        return summary if (entry / _TABLE).is_file() else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _opened(table: Path) -> datasets.Dataset:
+def _open_table(path: Path) -> datasets.Dataset:
     try:
-        return datasets.Dataset.from_file(str(table))
+        return datasets.Dataset.from_file(str(path))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{table}: damaged; delete the folder, and it is made again") from error
+        raise DataError(
+            f"{path}: the cached table is damaged; delete its folder and run again"
+        ) from error
 
 
-def _build(entry: Path, task: _Task) -> _About:
-    """Reads the source into a directory of its own, which becomes the entry once it is whole."""
-    name = task.located.name
+def _build(entry: Path, request: _Request) -> _Summary:
+    """Read the source into a temporary directory, and rename it to `entry` once it is complete."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
         try:
-            about = _read_into(partial, task)
-            (partial / _ABOUT).write_text(json.dumps(asdict(about)), encoding="utf-8")
+            summary = _read_into(partial, request)
+            (partial / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
             _publish(partial, entry)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{name}: cannot be read into the cache {entry.parent}: {error}") from error
-    return about
+        raise DataError(
+            f"{request.located.name}: cannot be read into the cache {entry.parent}: {error}"
+        ) from error
+    return summary
 
 
 def _publish(partial: Path, entry: Path) -> None:
-    """Renames a whole entry into place, unless another process has been quicker."""
-    if entry.exists() and _finished(entry) is None:
+    """Rename a complete entry into place, unless another process has already done so."""
+    if entry.exists() and _load_summary(entry) is None:
         shutil.rmtree(entry)
     try:
         partial.rename(entry)
     except OSError:
-        if _finished(entry) is None:
+        if _load_summary(entry) is None:
             raise
 
 
-def _read_into(folder: Path, task: _Task) -> _About:
-    """Streams the rows into `folder`; raises when there is no usable one."""
-    located = task.located
-    opened = located.open()
-    judge = judge_for(
+def _read_into(folder: Path, request: _Request) -> _Summary:
+    """Stream the usable rows and the bad ones into two files in `folder`."""
+    name, options = request.located.name, request.options
+    opened = request.located.open()
+    parser = row_parser(
         opened,
-        task.source,
-        name=located.name,
-        labels=task.labels,
-        clean=task.clean,
-        labelled=task.labelled,
+        request.source,
+        name=name,
+        labels=options.labels,
+        clean=cleaner(options.clean) if options.clean else None,
+        labelled=request.labelled,
     )
-    read, bad, first = 0, 0, ""
+    bad_rows = folder / _BAD_ROWS
     with (
         _TableWriter(folder / _TABLE) as table,
-        (folder / _BAD_ROWS).open("w", encoding="utf-8") as bad_rows,
+        bad_rows.open("w", encoding="utf-8") as bad_rows_file,
     ):
-        for record in opened.records(judge.columns):
-            read += 1
-            try:
-                text, label = judge(record)
-            except BadRow as problem:
-                where = f"{located.name}: {_place(record)}: {problem}"
-                if task.on_bad_row == "stop":
-                    raise DataError(
-                        f"{where}; fix the row, or set bad rows aside with --skip-bad-rows"
-                    ) from None
-                bad, first = bad + 1, first or where
-                _write_bad_row(bad_rows, located.name, record, str(problem))
-                continue
-            table.add(text, label, record.number)
-            if table.rows == task.limit:
-                break
+        log = _BadRowLog(bad_rows_file, name)
+        read = _stream(opened.records(parser.columns), parser, table, log, options.on_bad_row)
     if not table.rows:
-        if bad and task.bad_rows_file is not None:
-            _delivered(folder / _BAD_ROWS, task.bad_rows_file)
-        why = f"none of its {read} rows can be used; the first: {first}" if read else "no rows"
-        raise DataError(f"{located.name}: {why}")
-    return _About(table.fingerprint(), read, bad)
+        if log.rows and request.bad_rows_copy is not None:
+            copy_bad_rows(bad_rows, request.bad_rows_copy)
+        reason = "the source has no rows"
+        if read:
+            reason = f"none of its {read} rows can be used; the first problem: {log.first_problem}"
+        raise DataError(f"{name}: {reason}")
+    return _Summary(table.fingerprint(), read, log.rows)
 
 
-def _place(record: Record) -> str:
-    return f"row {record.number}" + (f" (line {record.line})" if record.line is not None else "")
+def _stream(
+    records: Iterable[Record],
+    parser: RowParser,
+    table: _TableWriter,
+    log: _BadRowLog,
+    on_bad_row: OnBadRow,
+) -> int:
+    """Write every record to the table or the log of bad rows; return their number."""
+    read = 0
+    for record in records:
+        read += 1
+        try:
+            text, label = parser(record)
+        except BadRow as problem:
+            if on_bad_row == "stop":
+                raise DataError(
+                    f"{log.describe(record, problem)}; fix the row, or set bad rows aside with "
+                    "--skip-bad-rows"
+                ) from None
+            log.add(record, problem)
+        else:
+            table.add(text, label, record.number)
+    return read
 
 
-def _write_bad_row(file: IO[str], name: str, record: Record, problem: str) -> None:
-    row = {
-        "file": name,
-        "row": record.number,
-        "line": record.line,
-        "problem": problem,
-        "raw": record.raw,
-    }
-    # ASCII, since a row may hold half a character, which UTF-8 cannot.
-    file.write(json.dumps(row) + "\n")
+class _BadRowLog:
+    """Writes bad rows to a JSON Lines file, with the reason for each."""
 
+    def __init__(self, file: IO[str], source_name: str) -> None:
+        self._file = file
+        self._source_name = source_name
+        self.rows = 0
+        self.first_problem = ""
 
-def _delivered(bad_rows: Path, wanted: Path | None) -> Path:
-    """Copies the bad rows to where they are wanted, all or nothing."""
-    if wanted is None:
-        return bad_rows
-    partial = wanted.with_name(f".{wanted.name}.{os.getpid()}.partial")
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bad_rows, partial)
-        partial.replace(wanted)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{wanted}: the bad rows cannot be written: {error.strerror}") from error
-    return wanted
+    def describe(self, record: Record, problem: BadRow) -> str:
+        line = "" if record.line is None else f" (line {record.line})"
+        return f"{self._source_name}: row {record.number}{line}: {problem}"
+
+    def add(self, record: Record, problem: BadRow) -> None:
+        self.rows += 1
+        self.first_problem = self.first_problem or self.describe(record, problem)
+        row = {
+            "file": self._source_name,
+            "row": record.number,
+            "line": record.line,
+            "problem": str(problem),
+            "raw": record.raw,
+        }
+        # JSON's default ASCII output, because a lone surrogate cannot be encoded as UTF-8.
+        self._file.write(json.dumps(row) + "\n")
 
 
 class _TableWriter:
-    """Writes rows to an Arrow stream in batches, hashing them on the way."""
+    """Writes rows to an Arrow stream in batches, and computes their fingerprint on the way."""
 
     def __init__(self, path: Path) -> None:
         self._sink = pa.OSFile(str(path), "wb")
         self._stream = pa.ipc.new_stream(self._sink, _SCHEMA)
-        self._hash = hashlib.sha256()
+        self._fingerprint = Fingerprint()
         self._texts: list[bytes] = []
         self._labels: list[int] = []
         self._numbers: list[int] = []
@@ -284,7 +322,7 @@ class _TableWriter:
         self._sink.close()
 
     def add(self, text: bytes, label: int, number: int) -> None:
-        """Adds a row; `text` is UTF-8."""
+        """Add a row; `text` is UTF-8."""
         self._texts.append(text)
         self._labels.append(label)
         self._numbers.append(number)
@@ -294,17 +332,13 @@ class _TableWriter:
             self._flush()
 
     def fingerprint(self) -> str:
-        """The hash of label, length of the text and text, of every row that was flushed."""
-        return self._hash.hexdigest()
+        """Return the fingerprint of the rows that have been flushed."""
+        return self._fingerprint.hexdigest()
 
     def _flush(self) -> None:
         if not self._texts:
             return
-        hashed = []
-        for text, label in zip(self._texts, self._labels, strict=True):
-            hashed.append(_HASHED_ROW.pack(label, len(text)))
-            hashed.append(text)
-        self._hash.update(b"".join(hashed))
+        self._fingerprint.update(self._texts, self._labels)
         texts = pa.array(self._texts, pa.binary()).cast(pa.string())
         arrays = [texts, pa.array(self._labels, pa.int64()), pa.array(self._numbers, pa.int64())]
         self._stream.write_batch(pa.record_batch(arrays, schema=_SCHEMA))

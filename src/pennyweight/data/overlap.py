@@ -1,37 +1,87 @@
-"""Texts that stand in two sets: exactly the same, or nearly.
+"""Find texts that two sets share, exactly or nearly.
 
-The held-out sets are indexed and the training rows stream past them, so memory grows with the
-held-out sets only. Texts are compared after NFKC, case folding and folding of white space. Near
-duplicates are found with MinHash over pairs of words (Broder 1997) and locality-sensitive hashing.
+Texts are compared after NFKC normalization, case folding and collapsing of white space. Near
+duplicates are found with MinHash over pairs of words (Broder, "On the resemblance and containment
+of documents", 1997) and locality-sensitive hashing. The held-out sets are indexed and the other
+rows stream past them, so memory grows with the held-out sets alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import datasets
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
-__all__ = ["SKETCH_PERMUTATIONS", "Overlap", "find_overlap", "folded", "near_index", "sketch_of"]
+__all__ = [
+    "SKETCH_PERMUTATIONS",
+    "Overlap",
+    "OverlapCount",
+    "OverlapPolicy",
+    "TextIndex",
+    "count_matches",
+    "find_overlap",
+    "folded",
+    "near_index",
+    "sketch_of",
+]
 
 SKETCH_PERMUTATIONS = 64
+# With this many permutations, datasketch cannot choose bands for a threshold close to 1. A lower
+# one only proposes more candidates, which are compared with the requested similarity anyway.
+_MAX_LSH_THRESHOLD = 0.9
 _BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """What two sets share.
+class OverlapPolicy:
+    """How overlaps are counted, and what happens to training rows found in a held-out set.
+
+    Both values come from the recipe, `data.overlap` and `data.near_duplicate_similarity`; their
+    defaults are stated there and nowhere else.
 
     Attributes:
-        one: name of the set whose rows are counted.
-        other: name of the set they are looked up in.
-        exact: rows of `one` whose text stands in `other`.
-        near: further rows of `one` with a text in `other` at or over the similarity.
-        exact_rows: int64, the indices in `one` of the exact ones.
+        rule: "remove" exact copies from the training rows, "keep" them, or "refuse" to train.
+        similarity: Jaccard similarity over pairs of words, above 0 and at most 1, at which two
+            texts count as near duplicates. Near duplicates are counted and never removed.
+    """
+
+    rule: Literal["remove", "keep", "refuse"]
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapCount:
+    """The counts of an `Overlap`, for the run record.
+
+    Attributes:
+        rows_of: the set whose rows are counted.
+        found_in: the set in which they are looked up.
+        exact: rows of `rows_of` whose text is in `found_in`.
+        near: further rows of `rows_of` that have a near duplicate in `found_in`.
+    """
+
+    rows_of: str
+    found_in: str
+    exact: int
+    near: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """The rows of one set whose texts are also in another.
+
+    Attributes:
+        one: the set whose rows are counted.
+        other: the set in which they are looked up.
+        exact: rows of `one` whose text is in `other`.
+        near: further rows of `one` that have a near duplicate in `other`.
+        exact_rows: indices into `one` of the exact matches, int64, of shape (exact,).
     """
 
     one: str
@@ -40,33 +90,44 @@ class Overlap:
     near: int
     exact_rows: np.ndarray
 
-    def to_json(self) -> dict[str, object]:
-        """Counts alone, for the run record."""
-        return {"rows_of": self.one, "found_in": self.other, "exact": self.exact, "near": self.near}
+    def count(self) -> OverlapCount:
+        """Return the counts without the row indices."""
+        return OverlapCount(self.one, self.other, self.exact, self.near)
 
 
-class _Index:
-    """A held-out set, ready to be asked."""
+class TextIndex:
+    """The texts of a set, hashed for look-ups.
 
-    def __init__(self, name: str, rows: datasets.Dataset, *, similarity: float) -> None:
+    Args:
+        name: the set's name.
+        rows: its rows, with a column `text`.
+        similarity: estimated Jaccard similarity at which two texts are near duplicates; None to
+            look up exact matches only, which needs no MinHash sketches.
+    """
+
+    def __init__(self, name: str, rows: datasets.Dataset, *, similarity: float | None) -> None:
         self.name = name
-        self._exact: set[bytes] = set()
-        self._near = near_index(similarity)
-        self._hashes: dict[int, MinHash] = {}
-        self._similarity = similarity
+        self.similarity = similarity
+        self._digests: set[bytes] = set()
+        self._sketches: list[MinHash] = []
+        self._near = None if similarity is None else near_index(similarity)
         for number, text in enumerate(_texts(rows)):
-            self._exact.add(_digest(text))
-            sketch = sketch_of(text)
-            self._hashes[number] = sketch
-            self._near.insert(number, sketch, check_duplication=False)
+            self._digests.add(_digest(text))
+            if self._near is not None:
+                sketch = sketch_of(text)
+                self._sketches.append(sketch)
+                self._near.insert(number, sketch, check_duplication=False)
 
-    def has(self, digest: bytes) -> bool:
-        return digest in self._exact
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._digests
 
     def has_near(self, sketch: MinHash) -> bool:
+        """Return whether a text of the set is a near duplicate; False if none are looked up."""
+        if self._near is None:
+            return False
         return any(
-            sketch.jaccard(self._hashes[found]) >= self._similarity
-            for found in self._near.query(sketch)
+            sketch.jaccard(self._sketches[number]) >= self.similarity
+            for number in self._near.query(sketch)
         )
 
 
@@ -75,30 +136,39 @@ def find_overlap(
     rows: datasets.Dataset,
     others: Mapping[str, datasets.Dataset],
     *,
-    similarity: float,
+    similarity: float | None,
 ) -> list[Overlap]:
-    """Count the rows of one set that stand in each of the others.
+    """Count the rows of one set whose texts are in each of the others.
 
     Args:
         one: the set's name.
         rows: its rows, with a column `text`.
-        others: the sets to look them up in; these are held in memory as hashes.
-        similarity: estimated Jaccard similarity from which two texts are near duplicates.
+        others: the sets in which they are looked up, by name; they are held in memory as hashes.
+        similarity: estimated Jaccard similarity at which two texts are near duplicates; None to
+            count exact matches only, which is much faster. `near` is 0 then.
     """
-    indices = [_Index(name, other, similarity=similarity) for name, other in others.items()]
+    indices = [TextIndex(name, other, similarity=similarity) for name, other in others.items()]
+    return count_matches(one, rows, indices)
+
+
+def count_matches(one: str, rows: datasets.Dataset, indices: Sequence[TextIndex]) -> list[Overlap]:
+    """Count the rows of one set in sets that are already indexed; see `find_overlap`."""
+    if not indices:
+        return []
     exact: list[list[int]] = [[] for _ in indices]
     near = [0] * len(indices)
     for number, text in enumerate(_texts(rows)):
         digest, sketch = _digest(text), None
-        for at, index in enumerate(indices):
-            if index.has(digest):
-                exact[at].append(number)
-                continue
-            sketch = sketch or sketch_of(text)
-            near[at] += index.has_near(sketch)
+        for position, index in enumerate(indices):
+            if digest in index:
+                exact[position].append(number)
+            elif index.similarity is not None:
+                if sketch is None:
+                    sketch = sketch_of(text)
+                near[position] += index.has_near(sketch)
     return [
-        Overlap(one, index.name, len(exact[at]), near[at], np.array(exact[at], dtype=np.int64))
-        for at, index in enumerate(indices)
+        Overlap(one, index.name, len(matches), near_matches, np.array(matches, dtype=np.int64))
+        for index, matches, near_matches in zip(indices, exact, near, strict=True)
     ]
 
 
@@ -109,13 +179,15 @@ def _texts(rows: datasets.Dataset) -> Iterator[str]:
 
 
 def near_index(similarity: float) -> MinHashLSH:
-    """An index that gives candidates for texts of this similarity, which are then compared."""
-    # Nearer 1, so many permutations cannot be cut into bands.
-    return MinHashLSH(threshold=min(similarity, 0.9), num_perm=SKETCH_PERMUTATIONS)
+    """Return an empty index that proposes candidates for near duplicates of this similarity.
+
+    Candidates are found by their sketches' bands and must still be compared.
+    """
+    return MinHashLSH(threshold=min(similarity, _MAX_LSH_THRESHOLD), num_perm=SKETCH_PERMUTATIONS)
 
 
 def folded(text: str) -> str:
-    """The text as it is compared: NFKC, case and white space folded."""
+    """Return the text in the form that is compared: NFKC, case-folded, white space collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -124,9 +196,9 @@ def _digest(text: str) -> bytes:
 
 
 def sketch_of(text: str) -> MinHash:
-    """The MinHash of a folded text's pairs of words."""
+    """Return the MinHash sketch of a folded text's pairs of adjacent words."""
     words = text.split()
-    pairs = {" ".join(words[at : at + 2]) for at in range(max(1, len(words) - 1))}
+    pairs = {" ".join(words[start : start + 2]) for start in range(max(1, len(words) - 1))}
     sketch = MinHash(num_perm=SKETCH_PERMUTATIONS, seed=1)
     sketch.update_batch([pair.encode() for pair in pairs])
     return sketch

@@ -1,38 +1,38 @@
-"""Where rows come from: a file, the hub, or the shipped sample."""
+"""Sources of rows: a file, a data set on the hub, or the bundled sample."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pennyweight.data import hub
-from pennyweight.data.read import READERS, detect, existing, open_file
-from pennyweight.data.read.saved import opened_dataset
+from pennyweight.data.read import READERS, detect, existing_path, open_file
+from pennyweight.data.read.saved import open_dataset
 from pennyweight.errors import DataError
+from pennyweight.files import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from pennyweight.data.read import Opened
+    from pennyweight.data.read import OpenFile
 
-__all__ = ["Located", "Source", "locate"]
+__all__ = ["LocatedSource", "Source", "locate"]
 
-# Larger files are known by path, size and time of change alone; reading them twice takes too long.
-_HASHED_BYTES = 64 * 2**20
+# Larger files are identified by path, size and modification time alone: hashing takes too long.
+_MAX_HASHED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a recipe or a command says about rows to read.
+    """Where rows come from, as a recipe or a command names it.
 
     Attributes:
         location: a path, PATH:SPLIT of a saved DatasetDict, "hub:NAME[:SPLIT]" or "sample:SPLIT".
         format: a name in `read.READERS`; None to detect it.
-        text_columns: the columns that make the text, joined by a space; None for the usual names.
-        label_column: the column with the label; None for the usual names.
+        text_columns: columns joined by spaces into the text; None for the usual names.
+        label_column: column with the label; None for the usual names.
         revision: commit, tag or branch of a data set on the hub.
     """
 
@@ -44,65 +44,65 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
-    """A source that was found.
+class LocatedSource:
+    """A source that exists and whose format is known.
 
     Attributes:
-        name: what messages call it.
+        name: the source's name in messages.
         format: a name in `read.READERS`, or "hub".
-        identity: plain facts that change when the rows do.
-        open: opens it.
+        identity: returns JSON-able values that change whenever the rows do; small files are
+            hashed for it. Raises DataError if a file cannot be read.
+        open: opens the source.
     """
 
     name: str
     format: str
-    identity: tuple[object, ...]
-    open: Callable[[], Opened]
+    identity: Callable[[], tuple[object, ...]]
+    open: Callable[[], OpenFile]
 
 
-def locate(source: Source) -> Located:
-    """Finds a source, without reading its rows.
+def locate(source: Source) -> LocatedSource:
+    """Find a source without reading its rows.
 
     Raises:
-        DataError: there is nothing there, or its format cannot be told.
+        DataError: the source does not exist, or its format cannot be detected.
     """
     kind, _, rest = source.location.partition(":")
     if kind == "hub":
-        return _on_hub(rest, source.revision)
+        return _locate_on_hub(rest, source.revision)
     if source.revision is not None:
         raise DataError(
-            f"revision {source.revision}: only a data set from the hub has revisions; "
-            f"{source.location} is local"
+            f"{source.location}: revision {source.revision} was given, but only a data set from "
+            'the hub has revisions; leave it out, or write the location as "hub:NAME"'
         )
     if kind == "sample":
-        return _file(_sample(rest), source.format, None, name=source.location)
+        return _locate_file(_sample_path(rest), source, split=None)
     path, split = _path_and_split(source.location)
-    return _file(path, source.format, split, name=source.location)
+    return _locate_file(path, source, split=split)
 
 
-def _on_hub(location: str, revision: str | None) -> Located:
+def _locate_on_hub(location: str, revision: str | None) -> LocatedSource:
     name, _, split = location.partition(":")
     split = split or "train"
     if not name:
-        raise DataError('"hub:" without a name; write hub:NAME or hub:NAME:SPLIT')
+        raise DataError('"hub:" has no name; write hub:NAME or hub:NAME:SPLIT')
     dataset = hub.load(name, split=split, revision=revision)
-    files = sorted({str(entry["filename"]) for entry in dataset.cache_files})
     shown = f"hub:{name}:{split}"
-    return Located(
-        shown,
-        "hub",
-        (shown, len(dataset), *(fact for file in files for fact in _facts(Path(file)))),
-        lambda: opened_dataset(dataset, name=shown),
-    )
+
+    def identity() -> tuple[object, ...]:
+        files = sorted({str(entry["filename"]) for entry in dataset.cache_files})
+        return (shown, len(dataset), *_file_facts(map(Path, files), shown))
+
+    return LocatedSource(shown, "hub", identity, lambda: open_dataset(dataset, name=shown))
 
 
-def _sample(split: str) -> Path:
+def _sample_path(split: str) -> Path:
     folder = Path(str(resources.files("pennyweight.data"))) / "sample"
-    path = folder / f"{split}.jsonl"
-    splits = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl")))
-    if split not in splits.split(", ") or not path.is_file():
-        raise DataError(f"sample:{split}: no such sample; there are {splits or 'none'}")
-    return path
+    splits = sorted(file.stem for file in folder.glob("*.jsonl"))
+    if split not in splits:
+        available = ", ".join(f"sample:{name}" for name in splits) or "none"
+        raise DataError(f"sample:{split}: no such sample; available: {available}")
+    return folder / f"{split}.jsonl"
 
 
 def _path_and_split(location: str) -> tuple[Path, str | None]:
@@ -113,30 +113,33 @@ def _path_and_split(location: str) -> tuple[Path, str | None]:
     return path, None
 
 
-def _file(path: Path, format_name: str | None, split: str | None, *, name: str) -> Located:
-    existing(path)
-    if format_name is not None and format_name not in READERS:
-        raise DataError(f'{name}: no format "{format_name}"; there are {", ".join(READERS)}')
-    format_name = format_name or detect(path)
-    try:
+def _locate_file(path: Path, source: Source, *, split: str | None) -> LocatedSource:
+    name = source.location
+    existing_path(path)
+    if source.format is not None and source.format not in READERS:
+        raise DataError(
+            f'{name}: unknown format "{source.format}"; available: {", ".join(READERS)}'
+        )
+    format_name = source.format or detect(path)
+
+    def identity() -> tuple[object, ...]:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        facts = tuple(fact for file in files if file.is_file() for fact in _facts(file))
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror}") from error
-    return Located(
-        name,
-        format_name,
-        (*facts, split),
-        lambda: open_file(path, format=format_name, split=split),
+        return (*_file_facts((file for file in files if file.is_file()), name), split)
+
+    return LocatedSource(
+        name, format_name, identity, lambda: open_file(path, format=format_name, split=split)
     )
 
 
-def _facts(path: Path) -> tuple[str, int, int, str]:
-    """Path, bytes, time of change, and the content's hash where that is quick."""
-    path = path.resolve()
-    found = path.stat()
-    digest = ""
-    if found.st_size < _HASHED_BYTES:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return str(path), found.st_size, found.st_mtime_ns, digest
+def _file_facts(files: Iterable[Path], name: str) -> list[tuple[str, int, int, str]]:
+    """Return path, bytes, modification time and SHA-256 of each file; "" for a large file's."""
+    facts = []
+    try:
+        for file in files:
+            path = file.resolve()
+            status = path.stat()
+            digest = hash_file(path) if status.st_size < _MAX_HASHED_BYTES else ""
+            facts.append((str(path), status.st_size, status.st_mtime_ns, digest))
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror}") from error
+    return facts

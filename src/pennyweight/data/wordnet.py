@@ -1,8 +1,8 @@
-"""WordNet through NLTK's reader, from wherever it is installed.
+"""Open WordNet with NLTK's reader, wherever it is installed.
 
-Princeton's data files come as Debian's `wordnet-base`, as NLTK's own download, or in any directory.
-NLTK reads only below its own data path and wants a file `lexnames`, which Debian leaves out; so
-the files are linked into the cache, beside a `lexnames` written here.
+Princeton's data files come with Debian's `wordnet-base`, with NLTK's own download, or in any
+directory. NLTK reads only from its own data path and needs a file `lexnames`, which Debian does not
+include. The files are therefore copied into the cache, together with a `lexnames` written here.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from pennyweight.errors import DataError
 
 __all__ = ["open_wordnet"]
 
-_PLACES = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/opt/homebrew/share/wordnet/dict")
-_PARTS = ("noun", "verb", "adj", "adv")
-_NEEDED = [f"{kind}.{part}" for kind in ("index", "data") for part in _PARTS]
-_USED = [*_NEEDED, *(f"{part}.exc" for part in _PARTS), "cntlist.rev"]
-_HOW = (
-    "install Debian's wordnet-base, run python -m nltk.downloader wordnet, or name a directory "
-    "with index.noun and data.noun in the variable PENNYWEIGHT_WORDNET"
+_SYSTEM_FOLDERS = (
+    "/usr/share/wordnet",
+    "/usr/local/share/wordnet",
+    "/opt/homebrew/share/wordnet/dict",
 )
-# The lexicographers' files in the order of their numbers, as WordNet 3.0's lexnames(5) lists them,
-# by part of speech: 1 noun, 2 verb, 3 adjective, 4 adverb.
+_PARTS_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+_REQUIRED = [f"{kind}.{part}" for kind in ("index", "data") for part in _PARTS_OF_SPEECH]
+_FILES = [*_REQUIRED, *(f"{part}.exc" for part in _PARTS_OF_SPEECH), "cntlist.rev"]
+_FIX = (
+    "install Debian's wordnet-base, run python -m nltk.downloader wordnet, or set the environment "
+    "variable PENNYWEIGHT_WORDNET to a directory with index.noun and data.noun"
+)
+# The lexicographer files in the order of their numbers, from lexnames(5) of WordNet 3.0.
 _LEXNAMES = [
     "adj.all",
     "adj.pert",
@@ -76,41 +79,41 @@ _LEXNAMES = [
     "verb.weather",
     "adj.ppl",
 ]
-_NUMBER = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
 @cache
 def open_wordnet(directory: str | None) -> Any:
-    """NLTK's WordNet reader.
+    """Return NLTK's WordNet reader.
 
     Args:
-        directory: with WordNet's files; None to look in the usual places.
+        directory: the directory with WordNet's files; None to search the usual places.
 
     Raises:
-        DataError: NLTK or WordNet is missing; the text says how to get it.
+        DataError: NLTK or WordNet is missing.
     """
     if find_spec("nltk") is None:
-        raise DataError("WordNet needs NLTK; pip install 'pennyweight[lab]'")
+        raise DataError("WordNet needs NLTK; run pip install 'pennyweight[lab]'")
     import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
-    source = _find(directory)
+    source = _find_files(directory)
     home = cache_directory() / "nltk_data"
     corpus = home / "corpora" / "wordnet"
     corpus.mkdir(parents=True, exist_ok=True)
-    for name in _USED:
+    for name in _FILES:
         target = corpus / name
         if (source / name).is_file() and not target.exists():
             target.write_bytes((source / name).read_bytes())
     lines = [
-        f"{at:02d}\t{name}\t{_NUMBER[name.split('.')[0]]}" for at, name in enumerate(_LEXNAMES)
+        f"{number:02d}\t{name}\t{_PARTS_OF_SPEECH[name.split('.')[0]]}"
+        for number, name in enumerate(_LEXNAMES)
     ]
     (corpus / "lexnames").write_text("\n".join(lines) + "\n", encoding="ascii")
     if str(home) not in nltk.data.path:
         nltk.data.path.append(str(home))
 
     class English(WordNetCorpusReader):
-        """The reader without what it does for other languages, which needs a further file."""
+        """NLTK's reader without its support for other languages, which needs another file."""
 
         def map_wn(self, version: str = "wordnet") -> None:
             return None
@@ -120,18 +123,22 @@ def open_wordnet(directory: str | None) -> Any:
         return English(nltk.data.FileSystemPathPointer(str(corpus)), None)
 
 
-def _find(directory: str | None) -> Path:
-    if directory is not None:
-        places = [Path(directory).expanduser()]
-    else:
-        import nltk
+def _find_files(directory: str | None) -> Path:
+    directory = directory or os.environ.get("PENNYWEIGHT_WORDNET")
+    if directory:
+        folder = Path(directory).expanduser()
+        if _is_complete(folder):
+            return folder
+        raise DataError(f"{folder}: WordNet is not in this directory; {_FIX}")
+    import nltk
 
-        named = os.environ.get("PENNYWEIGHT_WORDNET")
-        places = [Path(named)] if named else [Path(place) for place in _PLACES]
-        if not named:
-            places += [Path(place) / "corpora" / "wordnet" for place in nltk.data.path]
-    for place in places:
-        if all((place / name).is_file() for name in _NEEDED):
-            return place
-    where = f"{places[0]}: no WordNet there" if len(places) == 1 else "WordNet was not found"
-    raise DataError(f"{where}; {_HOW}")
+    system = map(Path, _SYSTEM_FOLDERS)
+    downloaded = (Path(path) / "corpora" / "wordnet" for path in nltk.data.path)
+    for folder in (*system, *downloaded):
+        if _is_complete(folder):
+            return folder
+    raise DataError(f"WordNet is not installed; {_FIX}")
+
+
+def _is_complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _REQUIRED)

@@ -1,4 +1,4 @@
-"""Which device, precision and attention a run uses; chosen once and said aloud."""
+"""The device, precision and attention of a run: chosen here only, and logged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from pennyweight.engine.attention import PACKED
-from pennyweight.engine.pack import FAMILIES, can_pack
+from pennyweight.engine.kernels.attention import PACKED
+from pennyweight.engine.kernels.families import FAMILIES, can_pack
 from pennyweight.errors import TrainingError
 
 __all__ = ["DTYPES", "Compute", "Precision", "choose_compute"]
@@ -19,15 +19,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how the matrix products are done.
+    """The device, precision and attention of a run.
 
     Attributes:
         device: "cuda", "mps" or "cpu".
-        precision: of the frozen encoder and its activations; what is trained stays float32.
-        attention: transformers' name of the implementation.
-        why: one line that says what was chosen and why.
-        autocast: whether torch picks the dtype for each operation, because weights are of two, or
-            because all are float32 and the products still are to be in `precision`.
+        precision: precision of the frozen encoder and its activations; trained parameters are
+            float32.
+        attention: transformers' name of the attention implementation.
+        why: one line on what was chosen and why.
+        autocast: whether torch chooses the dtype of each operation, because weights have two
+            dtypes, or because all are float32 and products should run in `precision`.
     """
 
     device: str
@@ -37,64 +38,84 @@ class Compute:
     autocast: bool = False
 
     def for_inference(self) -> Compute:
-        """The same, for a model of which nothing is trained any more."""
+        """Return the choice for a model without trained parameters."""
         return replace(self, autocast=self.precision == "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hardware:
+    """A device, its name for messages, and the precisions it trains in, the best one first."""
+
+    device: str
+    name: str
+    precisions: tuple[Precision, ...]
 
 
 def choose_compute(
     *, precision: str, attention: str, config: Any = None, trains_all: bool = False
 ) -> Compute:
-    """Settle "auto" for this machine and this base.
+    """Choose device, precision and attention for this machine and base.
 
     Args:
-        precision: "auto" or one by name.
-        attention: "auto", "packed", or one of transformers' by name.
-        config: the base's config; without it, the answer is for one that can be packed.
-        trains_all: whether no weight is frozen; all are then held in float32.
+        precision: "auto" or the name of one.
+        attention: "auto", "packed", or transformers' name of one.
+        config: the base's config; without it, one that supports packed batches is assumed.
+        trains_all: whether no weight is frozen; all weights are float32 then.
 
     Raises:
-        TrainingError: what was asked for does not work on this device, or with this base.
+        TrainingError: the precision does not work on this device, or the attention not with this
+            base.
     """
-    device, name = "cpu", "CPU"
-    fast: Precision = "bf16" if _fast_bf16_on_cpu() else "fp32"
-    works: tuple[Precision, ...] = ("fp32", "bf16")
-    if torch.cuda.is_available():
-        device, name = "cuda", torch.cuda.get_device_name()
-        fast = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        works = ("fp32", fast, "fp16")
-    elif torch.backends.mps.is_available():
-        device, name, fast, works = "mps", "Apple GPU", "fp32", ("fp32",)
-    if precision != "auto" and precision not in works:
+    hardware = _hardware()
+    if precision != "auto" and precision not in hardware.precisions:
         raise TrainingError(
-            f"train.precision: {precision} does not train on this device ({name}); "
-            f"allowed here: auto, {', '.join(dict.fromkeys(works))}"
+            f"train.precision: {precision} is not supported on this device ({hardware.name}); "
+            f"allowed here: auto, {', '.join(sorted(hardware.precisions))}"
         )
-    chosen: Precision = fast if precision == "auto" else precision  # type: ignore[assignment]
-    how = "chosen for it" if precision == "auto" else "as the recipe says"
-    kernel, batches = _choose_attention(attention, device, config)
-    casts = chosen == "fp16" or (trains_all and chosen != "fp32")
-    return Compute(device, chosen, kernel, f"{name}, {chosen} ({how}), {batches}", casts)
-
-
-def _choose_attention(attention: str, device: str, config: Any) -> tuple[str, str]:
-    """Transformers' name of the attention, and a few words about the batches it gets."""
-    packs = config is None or can_pack(config)
-    if attention == "packed" and not packs:
-        raise TrainingError(
-            f"base.attention: packed batches do not work with a {config.model_type} encoder; "
-            f"they do with {', '.join(FAMILIES)}; use --set base.attention=auto"
-        )
-    if attention == "packed" or (attention == "auto" and packs):
-        return PACKED, "packed batches without padding"
-    if attention != "auto":
-        return attention, f"padded batches, {attention} attention as the recipe says"
-    # Measured on CPU: the backward pass of fused attention is slower than the plain products.
-    kernel = "eager" if device == "cpu" else "sdpa"
-    return kernel, (
-        f"padded batches, {kernel} attention: packing does not know {config.model_type} encoders"
+    is_auto = precision == "auto"
+    chosen: Precision = hardware.precisions[0] if is_auto else precision  # type: ignore[assignment]
+    reason = "chosen automatically" if is_auto else "set by train.precision"
+    kernel, batches = _choose_attention(attention, hardware.device, config)
+    return Compute(
+        hardware.device,
+        chosen,
+        kernel,
+        why=f"{hardware.name}, {chosen} ({reason}), {batches}",
+        autocast=chosen == "fp16" or (trains_all and chosen != "fp32"),
     )
 
 
-def _fast_bf16_on_cpu() -> bool:
-    flags = torch.backends.cpu.get_cpu_capability()
-    return "AVX512" in flags and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _hardware() -> _Hardware:
+    if torch.cuda.is_available():
+        precisions: tuple[Precision, ...] = ("fp16", "fp32")
+        if torch.cuda.is_bf16_supported():
+            precisions = ("bf16", *precisions)
+        return _Hardware("cuda", torch.cuda.get_device_name(), precisions)
+    if torch.backends.mps.is_available():
+        return _Hardware("mps", "Apple GPU", ("fp32",))
+    return _Hardware("cpu", "CPU", ("bf16", "fp32") if _has_fast_bf16() else ("fp32", "bf16"))
+
+
+def _has_fast_bf16() -> bool:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return "AVX512" in capability and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _choose_attention(attention: str, device: str, config: Any) -> tuple[str, str]:
+    """Return transformers' name of the attention, and a few words on the batches it gets."""
+    packs = config is None or can_pack(config)
+    if attention == "packed" and not packs:
+        raise TrainingError(
+            f"base.attention: {config.model_type} encoders do not support packed batches, only "
+            f"{', '.join(FAMILIES)} encoders do; use --set base.attention=auto"
+        )
+    if attention == "packed" or (attention == "auto" and packs):
+        return PACKED, "packed batches"
+    if attention != "auto":
+        return attention, f"padded batches with {attention} attention (set by base.attention)"
+    # Measured on a CPU: the backward pass of fused attention is slower than the plain products.
+    kernel = "eager" if device == "cpu" else "sdpa"
+    return kernel, (
+        f"padded batches with {kernel} attention ({config.model_type} encoders do not support "
+        "packed batches)"
+    )

@@ -1,10 +1,12 @@
-"""ONNX Runtime as an alternative back end for inference: export once, then run padded batches."""
+"""ONNX Runtime as an alternative backend for inference: export once, then run padded batches."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,118 +14,157 @@ import numpy as np
 import torch
 from torch import nn
 
-from pennyweight.engine.batch import Tokens, collate
-from pennyweight.engine.checkpoint import replace_directory
+from pennyweight.engine.batches.rows import TokenizedRows, collate
+from pennyweight.engine.predictor import Predictions
 from pennyweight.errors import RunError
+from pennyweight.files import replace_directory
 
 __all__ = ["OnnxModel", "export_onnx", "require_onnx"]
 
 _FILE = "model.onnx"
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 def require_onnx() -> None:
-    """Refuse early where the extra is not installed.
+    """Check that the packages of the extra are installed.
 
     Raises:
-        RunError: a package is missing; the text says how to get it.
+        RunError: a package is missing; the message says how to install it.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise RunError(
-            f"--backend onnx: {', '.join(missing)} not installed; "
+            f"--backend onnx: {', '.join(missing)} {verb} not installed; "
             "pip install 'pennyweight[onnx]', or use --backend torch"
         )
 
 
 class _Logits(nn.Module):
-    """A classifier that takes and gives plain tensors."""
+    """A classifier with tensors as inputs and output, for the exporter."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits `[rows, classes]` of padded rows."""
+        """Return the logits `[rows, classes]` of padded rows."""
         logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits
 
 
 def export_onnx(model: Any, directory: Path) -> None:
-    """Write a merged float32 classifier into `directory`, whole or not at all.
+    """Export a merged float32 classifier into a directory, completely or not at all.
 
     Args:
-        model: transformers' sequence classifier without PEFT's layers, with "eager" attention.
-        directory: is replaced.
+        model: a transformers sequence classifier without PEFT's layers, with "eager" attention.
+        directory: the directory to write; it is replaced if it exists.
 
     Raises:
         RunError: the model cannot be exported.
     """
     require_onnx()
-    # Sizes other than 0 and 1, which the exporter would take for constants.
+    # Sizes other than 0 and 1, which the exporter would treat as constants.
     ids = torch.full((2, 7), 5, dtype=torch.int64)
     rows, width = torch.export.Dim("rows"), torch.export.Dim("width", max=4096)
     shape = {0: rows, 1: width}
 
-    def write(new: Path) -> None:
+    def write(directory: Path) -> None:
+        torch.onnx.export(
+            _Logits(model).eval(),
+            (ids, torch.ones_like(ids)),
+            str(directory / _FILE),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+            dynamo=True,
+            verbose=False,
+        )
+
+    with _silent_exporter():
+        try:
+            replace_directory(directory, write)
+        except Exception as error:  # noqa: BLE001 - the exporter raises many types
+            raise RunError(
+                f"--backend onnx: this model cannot be exported ({_first_line(error)}); "
+                "use --backend torch"
+            ) from None
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _Logits(model).eval(),
-                (ids, torch.ones_like(ids)),
-                str(new / _FILE),
-                input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
-                dynamic_shapes={"input_ids": shape, "attention_mask": shape},
-                dynamo=True,
-                verbose=False,
-            )
-
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        replace_directory(directory, write)
-    except Exception as error:  # noqa: BLE001 - the exporter raises many kinds
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(
-            f"--backend onnx: this model cannot be exported ({reason}); use --backend torch"
-        ) from None
+            yield
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class OnnxModel:
-    """An exported classifier in ONNX Runtime, on the GPU where its build has one, else on the CPU.
+    """An exported classifier in ONNX Runtime, on a GPU if its build supports one.
+
+    Implements `engine.predictor.Backend`.
+
+    Args:
+        directory: the directory that `export_onnx` wrote.
+        batch_rows: number of rows that run at once.
+        classes: number of classes.
 
     Raises:
         RunError: ONNX Runtime is not installed, or cannot read the file.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, batch_rows: int, classes: int) -> None:
         require_onnx()
         import onnxruntime
 
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        there = onnxruntime.get_available_providers()
+        self._batch_rows = batch_rows
+        self._classes = classes
+        available = onnxruntime.get_available_providers()
         try:
             self._session = onnxruntime.InferenceSession(
-                str(directory / _FILE), providers=[name for name in wanted if name in there]
+                str(directory / _FILE),
+                providers=[name for name in _PROVIDERS if name in available],
             )
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises kinds of its own
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{directory}: cannot be read by ONNX Runtime: {reason}") from None
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
+            raise RunError(
+                f"{directory}: cannot be read by ONNX Runtime ({_first_line(error)}); delete it to "
+                "export the model again"
+            ) from None
 
     @property
     def device(self) -> str:
-        """The provider that runs it, in ONNX Runtime's words."""
+        """Return ONNX Runtime's name of the provider that runs the model."""
         return str(self._session.get_providers()[0])
 
-    def logits(self, tokens: Tokens, *, batch_rows: int, classes: int) -> np.ndarray:
-        """Logits, float32 `[rows, classes]`, of every row in order."""
-        found = np.empty((len(tokens), classes), dtype=np.float32)
-        by_length = np.argsort(tokens.lengths, kind="stable")
-        for start in range(0, len(by_length), batch_rows):
-            rows = by_length[start : start + batch_rows]
-            inputs = {name: value.numpy() for name, value in collate(tokens, rows).items()}
-            (found[rows],) = self._session.run(["logits"], inputs)
-        return found
+    def predict(self, rows: TokenizedRows, *, features: bool = False) -> Predictions:
+        """Return the logits, float32 `[rows, classes]`, of all rows in order.
+
+        Args:
+            rows: tokenized rows.
+            features: must be False, because the exported model returns logits only.
+
+        Raises:
+            RunError: features are requested.
+        """
+        if features:
+            raise RunError(
+                "--backend onnx: the exported model returns logits only, no features; "
+                "use --backend torch"
+            )
+        logits = np.empty((len(rows), self._classes), dtype=np.float32)
+        by_length = np.argsort(rows.lengths, kind="stable")
+        for start in range(0, len(by_length), self._batch_rows):
+            indices = by_length[start : start + self._batch_rows]
+            inputs = {name: tensor.numpy() for name, tensor in collate(rows, indices).items()}
+            (logits[indices],) = self._session.run(["logits"], inputs)
+        return Predictions(logits)

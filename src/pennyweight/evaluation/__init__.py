@@ -1,4 +1,4 @@
-"""Metrics with intervals and calibration."""
+"""Metrics with confidence intervals and calibration, statistics over seeds, and label shift."""
 
 from pennyweight.evaluation.metrics import ClassMetrics, Metrics, measure
 

@@ -1,7 +1,7 @@
-"""Label shift: shares of the classes in unlabelled text, and probabilities corrected for them.
+"""Label shift: estimate class shares in unlabelled text, and correct probabilities for them.
 
-The assumption throughout: within a class, texts look alike in training and target; only the
-classes' shares differ.
+All estimates assume label shift: within a class, texts look the same in the training set and in
+the target; only the shares of the classes differ.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ __all__ = [
     "temperature_of",
 ]
 
-# Below this singular value of P(predicted | true), classes cannot be told apart well enough for
-# their shares to be told.
+# If P(predicted | true) has a smaller singular value, the classifier does not separate the classes
+# well enough to estimate their shares.
 SMALLEST_SINGULAR_VALUE = 0.1
 _RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Shares of the classes in a set.
+    """Estimated class shares of a set.
 
     Attributes:
-        prior: float64 `[classes]`, 1 in all.
-        low: lower end of the 95 % bootstrap interval of each share.
-        high: upper end.
-        refused: why the shares cannot be told; `prior` is then the training rows'.
+        prior: float64 `[classes]`, summing to 1.
+        low: lower ends of the 95% bootstrap intervals, `[classes]`.
+        high: upper ends.
+        refused: the reason why the shares could not be estimated; `prior` then holds the training
+            shares. None for a valid estimate.
     """
 
     prior: np.ndarray
@@ -49,18 +50,33 @@ class Estimate:
 
 
 def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that makes labelled rows most likely (Guo et al. 2017, arXiv:1706.04599)."""
+    """Return the temperature that maximizes the likelihood of labelled rows.
+
+    Guo et al. 2017, arXiv:1706.04599. The temperature lies between exp(-3) and exp(3).
+
+    Args:
+        logits: float `[rows, classes]`.
+        labels: int `[rows]`.
+    """
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -float(scaled[np.arange(len(labels)), labels].mean())
 
-    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
-    return float(np.exp(found.x))
+    optimum = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(optimum.x))
 
 
 def confusion_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """P(predicted | true), `[predicted, true]`; a class without rows counts as never mistaken."""
+    """Return P(predicted | true) as float64 `[predicted, true]`; each column sums to 1.
+
+    A class without rows gets the column of a classifier that always recognizes it.
+
+    Args:
+        predicted: int `[rows]`.
+        labels: int `[rows]`.
+        classes: number of classes.
+    """
     counts = np.zeros((classes, classes))
     np.add.at(counts, (predicted, labels), 1.0)
     empty = counts.sum(axis=0) == 0
@@ -71,34 +87,38 @@ def confusion_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.
 def prior_by_em(
     probabilities: np.ndarray, source: np.ndarray, *, steps: int = 1000, tolerance: float = 1e-8
 ) -> np.ndarray:
-    """The most likely shares, by expectation maximization (Saerens et al. 2002).
+    """Return the maximum-likelihood class shares by expectation maximization.
+
+    Saerens et al. 2002, doi:10.1162/089976602753284446.
 
     Args:
-        probabilities: of a calibrated classifier for the target's rows, `[rows, classes]`.
-        source: shares in its training rows.
-        steps: at most.
-        tolerance: change of a share at which it has converged.
+        probabilities: a calibrated classifier's, for the rows of the target, `[rows, classes]`.
+        source: class shares of its training rows, `[classes]`.
+        steps: maximum number of iterations.
+        tolerance: the iteration stops when no share changes by this much.
     """
     prior = source.copy()
     for _ in range(steps):
         weighted = probabilities * (prior / source)
-        found = (weighted / weighted.sum(axis=1, keepdims=True)).mean(axis=0)
-        if np.abs(found - prior).max() < tolerance:
-            return found
-        prior = found
+        update = (weighted / weighted.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(update - prior).max() < tolerance:
+            return update
+        prior = update
     return prior
 
 
 def prior_by_confusion(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Shares that give these predictions (black-box shift estimation, arXiv:1802.03916).
+    """Return the class shares that explain the predictions (black-box shift estimation).
+
+    Lipton et al. 2018, arXiv:1802.03916. Negative solutions are clipped to 0.
 
     Args:
         confusion: P(predicted | true) on validation rows, `[classes, classes]`.
-        predicted: share of each class among the target's predictions.
+        predicted: share of each class among the predictions for the target, `[classes]`.
     """
-    found, *_ = np.linalg.lstsq(confusion, predicted, rcond=None)
-    found = np.clip(found, 0.0, None)
-    return found / found.sum()
+    solution, *_ = np.linalg.lstsq(confusion, predicted, rcond=None)
+    solution = np.clip(solution, 0.0, None)
+    return solution / solution.sum()
 
 
 def estimate_prior(
@@ -110,52 +130,64 @@ def estimate_prior(
     source: np.ndarray,
     seed: int,
 ) -> Estimate:
-    """The target's class shares with an interval, or why they cannot be told.
+    """Estimate the class shares of the target with bootstrap intervals.
+
+    The estimate is refused if the classifier's confusion matrix on validation is nearly singular.
 
     Args:
         method: "em" or "confusion".
         validation: calibrated logits of validation rows, `[rows, classes]`.
-        labels: of the validation rows.
-        target: calibrated logits of target rows.
-        source: shares in the training rows.
-        seed: of the bootstrap, over target rows and, by confusion, validation rows too.
+        labels: labels of the validation rows, int `[rows]`.
+        target: calibrated logits of target rows, `[rows, classes]`.
+        source: class shares of the training rows, `[classes]`.
+        seed: of the bootstrap, which resamples target rows and, with "confusion", validation rows.
     """
     classes = validation.shape[1]
-    answers = validation.argmax(axis=1)
-    smallest = float(np.linalg.svd(confusion_of(answers, labels, classes), compute_uv=False)[-1])
+    validation_classes = validation.argmax(axis=1)
+    confusion = confusion_of(validation_classes, labels, classes)
+    smallest = float(np.linalg.svd(confusion, compute_uv=False)[-1])
     if smallest < SMALLEST_SINGULAR_VALUE:
         return Estimate(
             source,
             source,
             source,
             "the classifier's confusion matrix on validation is nearly singular (smallest singular "
-            f"value {smallest:.3f}, at least {SMALLEST_SINGULAR_VALUE} is needed): some classes "
-            "cannot be told apart, so neither can their shares",
+            f"value {smallest:.3f}, at least {SMALLEST_SINGULAR_VALUE} is required): it does not "
+            "separate some of the classes, so their shares cannot be estimated",
         )
     probabilities = softmax(target, axis=1)
-    predicted = target.argmax(axis=1)
+    target_classes = target.argmax(axis=1)
 
-    def once(rows: np.ndarray, checked: np.ndarray) -> np.ndarray:
+    def shares(target_rows: np.ndarray, validation_rows: np.ndarray) -> np.ndarray:
         if method == "em":
-            return prior_by_em(probabilities[rows], source)
-        confusion = confusion_of(answers[checked], labels[checked], classes)
+            return prior_by_em(probabilities[target_rows], source)
+        counts = np.bincount(target_classes[target_rows], minlength=classes)
         return prior_by_confusion(
-            confusion, np.bincount(predicted[rows], minlength=classes) / len(rows)
+            confusion_of(validation_classes[validation_rows], labels[validation_rows], classes),
+            counts / len(target_rows),
         )
 
-    prior = once(np.arange(len(target)), np.arange(len(validation)))
-    resampled = _bootstrap(once, len(target), len(validation), seed=seed)
+    prior = shares(np.arange(len(target)), np.arange(len(validation)))
+    resampled = _bootstrap(shares, len(target), len(validation), seed=seed)
     low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
     return Estimate(prior, low, high)
 
 
 def _bootstrap(
-    once: Callable[[np.ndarray, np.ndarray], np.ndarray], rows: int, checked: int, *, seed: int
+    shares: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    target_rows: int,
+    validation_rows: int,
+    *,
+    seed: int,
 ) -> np.ndarray:
-    draw = np.random.default_rng((seed, 3))
+    """Return the shares of resampled rows, `[resamples, classes]`."""
+    generator = np.random.default_rng((seed, 3))
     return np.array(
         [
-            once(draw.integers(rows, size=rows), draw.integers(checked, size=checked))
+            shares(
+                generator.integers(target_rows, size=target_rows),
+                generator.integers(validation_rows, size=validation_rows),
+            )
             for _ in range(_RESAMPLES)
         ]
     )
@@ -164,28 +196,36 @@ def _bootstrap(
 def match_shares(
     logits: np.ndarray, shares: np.ndarray, *, steps: int = 500, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """What to add to each class's logit so that mean probabilities are these shares, `[classes]`.
+    """Return the offset of each class's logit that gives mean probabilities equal to the shares.
 
-    Unlike the estimates above, this assumes nothing of how the classes look; the shares must come
-    from somebody who knows them. Iterative scaling (Deming & Stephan 1940).
+    Unlike the estimates above this makes no assumption about label shift, but the shares must be
+    known from elsewhere. Iterative scaling (Deming & Stephan 1940).
 
     Args:
         logits: calibrated, of the target's rows, `[rows, classes]`.
-        shares: wanted, 1 in all.
-        steps: at most.
-        tolerance: difference of a share at which they match.
+        shares: required class shares, `[classes]`, summing to 1.
+        steps: maximum number of iterations.
+        tolerance: the iteration stops when every share is this close.
+
+    Returns:
+        Offsets with mean 0, float64 `[classes]`.
     """
-    shift = np.zeros(logits.shape[1])
+    offset = np.zeros(logits.shape[1])
     for _ in range(steps):
-        mean = softmax(logits + shift, axis=1).mean(axis=0)
+        mean = softmax(logits + offset, axis=1).mean(axis=0)
         if np.abs(mean - shares).max() < tolerance:
             break
-        shift += np.log(np.maximum(shares, 1e-6)) - np.log(np.maximum(mean, 1e-12))
-    found: np.ndarray = shift - shift.mean()
-    return found
+        offset += np.log(np.maximum(shares, 1e-6)) - np.log(np.maximum(mean, 1e-12))
+    return offset - offset.mean()
 
 
 def correct_logits(logits: np.ndarray, *, source: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Calibrated logits as they would be had training had these shares (Saerens et al. 2002)."""
+    """Move calibrated logits from one set of class shares to another (Saerens et al. 2002).
+
+    Args:
+        logits: float `[rows, classes]`.
+        source: class shares of the training rows, `[classes]`.
+        prior: class shares to correct for, `[classes]` or `[rows, classes]`.
+    """
     floor = 1e-6
     return logits + np.log(np.maximum(prior, floor)) - np.log(np.maximum(source, floor))

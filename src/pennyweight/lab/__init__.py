@@ -1,4 +1,5 @@
-"""The data lab: rows filtered, augmented and generated, each step measurable alone.
+"""The data lab: filters, augmentation and generation of training rows.
 
-Plain values in, plain values out; nothing here knows of recipes, models under a budget, or runs.
+Each step takes plain values and can be used and measured alone. Nothing here depends on recipes,
+budgeted models or runs.
 """

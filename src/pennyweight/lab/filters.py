@@ -1,25 +1,27 @@
-"""Filters of training rows: each says which rows it would keep, and nothing is lost silently.
+"""Filters of training rows.
 
-A filter is one entry in `FILTERS`: a function from texts, labels and its own options to a mask.
+A filter is one entry in `FILTERS`: a function from texts, labels and its own options to a mask of
+the rows to keep. The caller drops the other rows, and can report them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from datasketch import LeanMinHash
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import make_pipeline
 
-from pennyweight.data.overlap import SKETCH_PERMUTATIONS, folded, near_index, sketch_of
+from pennyweight.data.overlap import folded, near_index, sketch_of
 from pennyweight.errors import DataError
 from pennyweight.lab.language_model import LanguageModel
 
@@ -30,7 +32,7 @@ Mask = np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One filter: its name in recipes, what it takes out, and the function."""
+    """One filter: its name in recipes, what it removes, its function, and the paper."""
 
     name: str
     summary: str
@@ -41,19 +43,56 @@ class Filter:
 def keep_rows(
     texts: Sequence[str], labels: np.ndarray, *, method: str, seed: int, options: Mapping[str, Any]
 ) -> Mask:
-    """Which rows a filter keeps, bool `[rows]`.
+    """Return which rows a filter keeps, bool `[rows]`.
 
     Args:
-        texts: cleaned.
+        texts: cleaned texts.
         labels: int64 `[rows]`.
         method: a name in `FILTERS`.
-        seed: of what is random in it.
-        options: the filter's own.
+        seed: of the filter's random choices.
+        options: the filter's own options.
 
     Raises:
-        DataError: a class has too few rows for it, or a library or model is missing.
+        DataError: a class has too few rows for the filter, or a library or model is missing.
     """
     return FILTERS[method].keeps(texts, labels, seed=seed, **options)
+
+
+def near_duplicates(
+    texts: Iterable[str], *, similarity: float, others: Iterable[str] = ()
+) -> np.ndarray:
+    """Return which texts are near a text that is kept before them or one of the others.
+
+    Similarities are estimated by MinHash over pairs of words (Broder 1997). Candidates come from
+    locality-sensitive hashing, which can miss a pair close to the threshold. A kept text
+    takes about 2.5 kB of memory at similarity 0.8 and more at lower ones (3.5 kB at 0.7); the
+    texts themselves are not held.
+
+    Args:
+        texts: in the order in which they are kept.
+        similarity: Jaccard similarity from which two texts are near duplicates, in 0..1.
+        others: texts that are kept in any case.
+
+    Returns:
+        bool `[texts]`.
+    """
+    index = near_index(similarity)
+    kept: list[LeanMinHash] = []
+
+    def keep(sketch: LeanMinHash) -> None:
+        index.insert(len(kept), sketch, check_duplication=False)
+        kept.append(sketch)
+
+    for text in others:
+        keep(LeanMinHash(sketch_of(folded(text))))
+    near = []
+    for text in texts:
+        sketch = LeanMinHash(sketch_of(folded(text)))
+        candidates = index.query(sketch)
+        near.append(any(sketch.jaccard(kept[number]) >= similarity for number in candidates))
+        if not near[-1]:
+            keep(sketch)
+    return np.array(near, dtype=bool)
 
 
 def _length(
@@ -66,10 +105,10 @@ def _length(
 def _duplicates(texts: Sequence[str], labels: np.ndarray, *, seed: int) -> Mask:
     seen: set[bytes] = set()
     kept = np.ones(len(texts), dtype=bool)
-    for at, text in enumerate(texts):
-        key = hashlib.blake2b(folded(text).encode(), digest_size=16).digest()
-        kept[at] = key not in seen
-        seen.add(key)
+    for row, text in enumerate(texts):
+        digest = hashlib.blake2b(folded(text).encode(), digest_size=16).digest()
+        kept[row] = digest not in seen
+        seen.add(digest)
     return kept
 
 
@@ -77,65 +116,7 @@ def _near(texts: Sequence[str], labels: np.ndarray, *, seed: int, similarity: fl
     return ~near_duplicates(texts, similarity=similarity)
 
 
-def near_duplicates(
-    texts: Iterable[str], *, similarity: float, others: Iterable[str] = ()
-) -> np.ndarray:
-    """Which texts are near an earlier one that stays, or one of the others; bool `[texts]`.
-
-    MinHash over pairs of words (Broder 1997) with locality-sensitive hashing: texts that share a
-    band are compared by their sketches' estimated Jaccard similarity. A sketch takes 256 bytes,
-    and no text is kept.
-    """
-    before = _sketches(others)
-    sketches = np.concatenate([before, _sketches(texts)])
-    near: dict[int, list[int]] = {}
-    for one, other in _candidates(sketches, similarity=similarity):
-        alike = (sketches[one] == sketches[other]).mean(axis=1) >= similarity
-        for earlier, later in zip(one[alike].tolist(), other[alike].tolist(), strict=True):
-            near.setdefault(later, []).append(earlier)
-    found = np.zeros(len(sketches), dtype=bool)
-    for later in sorted(near):
-        found[later] = later >= len(before) and any(not found[at] for at in near[later])
-    return found[len(before) :]
-
-
-def _sketches(texts: Iterable[str]) -> np.ndarray:
-    """MinHash values, uint32 `[texts, permutations]`."""
-    blocks: list[np.ndarray] = []
-    block: list[np.ndarray] = []
-    for text in texts:
-        block.append(sketch_of(folded(text)).hashvalues.astype(np.uint32))
-        if len(block) == 10_000:
-            blocks.append(np.stack(block))
-            block = []
-    blocks.append(np.stack(block) if block else np.empty((0, SKETCH_PERMUTATIONS), np.uint32))
-    return np.concatenate(blocks)
-
-
-def _candidates(
-    sketches: np.ndarray, *, similarity: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices of pairs that share a band, the earlier text first.
-
-    Of texts that share one, each is paired with the first and with the one before it.
-    """
-    hashing = near_index(similarity)
-    odd = np.random.default_rng(0).integers(2**63, size=hashing.r, dtype=np.uint64) * 2 + 1
-    for band in range(hashing.b):
-        part = sketches[:, band * hashing.r : (band + 1) * hashing.r].astype(np.uint64)
-        keys = (part * odd).sum(axis=1, dtype=np.uint64)
-        order = np.argsort(keys, kind="stable")
-        same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
-        if len(same) == 0:
-            continue
-        starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]])
-        firsts = order[starts[np.searchsorted(starts, same, side="right") - 1]]
-        yield firsts, order[same]
-        yield order[same - 1], order[same]
-
-
 def _label_noise(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: int) -> Mask:
-    """Confident learning (Northcutt et al. 2021, arXiv:1911.00068), through cleanlab."""
     if find_spec("cleanlab") is None:
         raise DataError(
             "data.filters: \"label-noise\" needs cleanlab; pip install 'pennyweight[lab]'"
@@ -149,55 +130,56 @@ def _label_noise(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: 
 
 
 def _agreement(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: int) -> Mask:
-    models = (LogisticRegression(max_iter=1000), ComplementNB())
-    answers = [
+    first, second = (
         _out_of_fold(model, texts, labels, folds=folds, seed=seed).argmax(axis=1)
-        for model in models
-    ]
-    first, second = answers
+        for model in (LogisticRegression(max_iter=1000), ComplementNB())
+    )
     return ~((first == second) & (first != labels))
 
 
 def _out_of_fold(
     model: Any, texts: Sequence[str], labels: np.ndarray, *, folds: int, seed: int
 ) -> np.ndarray:
-    """Each row's class probabilities from a model that has not seen it, `[rows, classes]`."""
+    """Return class probabilities from models that were not fitted on the row, `[rows, classes]`."""
     fewest = int(np.bincount(labels).min())
     if fewest < folds:
         raise DataError(
-            f"data.filters: folds: given {folds}, but one class has {fewest} rows; each fold needs "
-            "a row of every class"
+            f"data.filters: folds: given {folds}, but the smallest class has {fewest} rows; every "
+            "fold needs a row of every class, so use fewer folds or add rows"
         )
     pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), model)
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    found: np.ndarray = cross_val_predict(
+    probabilities: np.ndarray = cross_val_predict(
         pipeline, list(texts), labels, cv=splits, method="predict_proba"
     )
-    return found
+    return probabilities
 
 
 def _perplexity(
     texts: Sequence[str], labels: np.ndarray, *, seed: int, model: str, share: float
 ) -> Mask:
-    found = LanguageModel.load(model).perplexities(texts)
-    return found <= np.quantile(found, 1.0 - share)
+    perplexities = LanguageModel.load(model).perplexities(texts)
+    return perplexities <= np.quantile(perplexities, 1.0 - share)
 
 
 FILTERS: Mapping[str, Filter] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Filter("length", "texts of too few or too many words", _length),
-            Filter("duplicates", "texts that stand earlier in the rows", _duplicates),
-            Filter("near-duplicates", "texts near an earlier one", _near, "Broder 1997"),
+            Filter("length", "texts with too few or too many words", _length),
+            Filter("duplicates", "exact copies of an earlier text", _duplicates),
+            Filter("near-duplicates", "near duplicates of an earlier text", _near, "Broder 1997"),
             Filter(
-                "label-noise", "labels in doubt, by confident learning", _label_noise,
+                "label-noise", "rows whose label is probably wrong (confident learning)",
+                _label_noise,
                 "Northcutt et al. 2021, arXiv:1911.00068",
             ),
             Filter(
-                "agreement", "labels that two cross-validated models contradict alike", _agreement
+                "agreement", "rows for which two cross-validated classifiers agree on a "
+                "different label", _agreement,
             ),
-            Filter("perplexity", "texts that a language model finds oddest", _perplexity),
+            Filter("perplexity", "texts with the highest perplexity under a language model",
+                   _perplexity),
         )
     }
 )  # fmt: skip

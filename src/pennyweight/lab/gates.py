@@ -1,9 +1,11 @@
-"""Quality gates for generated texts: what is unlike its class, said before, or copied, dies."""
+"""Quality gates for generated texts: they reject copies, off-class texts and near duplicates."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -13,93 +15,120 @@ from sklearn.pipeline import make_pipeline
 from pennyweight.data.overlap import folded
 from pennyweight.lab.filters import near_duplicates
 
-__all__ = ["copied", "counts_by_class", "pass_gates", "tfidf_judge"]
+__all__ = ["GateOptions", "copied", "counts_by_class", "pass_gates", "tfidf_judge"]
 
-# From texts to class probabilities `[texts, classes]`.
+# From texts to class probabilities, `[texts, classes]`.
 Judge = Callable[[Sequence[str]], np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class GateOptions:
+    """Thresholds of the gates.
+
+    Attributes:
+        confidence: lowest probability that the judge may give the intended class, in 0..1.
+        similarity: Jaccard similarity from which a text is a near duplicate, in 0..1.
+        copied_words: number of consecutive words shared with a protected text that is a copy.
+    """
+
+    confidence: float
+    similarity: float
+    copied_words: int
+
+
 def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
-    """An independent classifier: TF-IDF of one and two words with logistic regression."""
+    """Fit TF-IDF on one and two words with logistic regression, and return its probabilities.
+
+    Args:
+        texts: training texts.
+        labels: int64 `[texts]`.
+    """
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1),
         LogisticRegression(max_iter=1000, C=10.0),
     )
     model.fit(list(texts), labels)
 
-    def judge(asked: Sequence[str]) -> np.ndarray:
-        found: np.ndarray = model.predict_proba(list(asked))
-        return found
+    def judge(generated: Sequence[str]) -> np.ndarray:
+        probabilities: np.ndarray = model.predict_proba(list(generated))
+        return probabilities
 
     return judge
 
 
 def copied(texts: Sequence[str], protected: Iterable[str], *, words: int) -> np.ndarray:
-    """Which texts share a run of so many words with a protected text; bool `[texts]`.
+    """Return which texts share a run of words with a protected text, bool `[texts]`.
 
-    Texts of fewer words count where they stand in a protected text whole.
+    A text that equals a whole protected text counts even if it is shorter than the run.
+
+    Args:
+        texts: texts to check.
+        protected: texts that must not be copied.
+        words: length of the run.
     """
-    known: set[bytes] = set()
+    runs: set[bytes] = set()
     whole: set[bytes] = set()
     for text in protected:
         tokens = _words(text)
-        known.update(_runs(tokens, words))
+        runs.update(_runs(tokens, words))
         whole.add(_digest(tokens))
-    found = np.zeros(len(texts), dtype=bool)
-    for at, text in enumerate(texts):
+
+    def is_copied(text: str) -> bool:
         tokens = _words(text)
-        found[at] = _digest(tokens) in whole or any(run in known for run in _runs(tokens, words))
-    return found
+        return _digest(tokens) in whole or any(run in runs for run in _runs(tokens, words))
+
+    return np.array([is_copied(text) for text in texts], dtype=bool)
 
 
 def pass_gates(
     texts: Sequence[str],
     labels: np.ndarray,
+    options: GateOptions,
     *,
     judge: Judge | None,
-    confidence: float,
-    similarity: float,
-    parents: Sequence[str],
+    parents: Iterable[str],
     protected: Iterable[str],
-    words: int,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Which generated texts live, bool `[texts]`, and how many died at each gate, in order.
+    """Return which generated texts pass all gates, and how many each gate rejects.
 
     Args:
-        texts: generated.
-        labels: the classes they are meant for, int64 `[texts]`.
-        judge: an independent classifier; None to let every text pass.
-        confidence: probability of the intended class that it must give at least.
-        similarity: from which a text is a near duplicate of another one, of a training text, or of
-            a protected one.
-        parents: training texts.
-        protected: evaluation texts and others that none may copy.
-        words: length of a run that counts as copied.
+        texts: generated texts.
+        labels: the classes that they were generated for, int64 `[texts]`.
+        options: the gates' thresholds.
+        judge: an independent classifier; None skips its gate.
+        parents: training texts; near duplicates of them are rejected.
+        protected: texts that must not leak into training, such as those of the evaluation sets;
+            copies and near duplicates of them are rejected.
+
+    Returns:
+        The accepted texts, bool `[texts]`, and the numbers of texts rejected by "copied",
+        "off-class" and "near-duplicate". A text is counted at the first gate that rejects it.
     """
-    known = list(protected)
-    alive = np.ones(len(texts), dtype=bool)
-    died: dict[str, int] = {}
+    protected = list(protected)
+    accepted = np.ones(len(texts), dtype=bool)
+    rejected: dict[str, int] = {}
 
-    def close(gate: str, fails: np.ndarray) -> None:
-        died[gate] = int((alive & fails).sum())
-        alive[fails] = False
+    def reject(gate: str, fails: np.ndarray) -> None:
+        rejected[gate] = int((accepted & fails).sum())
+        accepted[fails] = False
 
-    close("copied", copied(texts, known, words=words))
+    reject("copied", copied(texts, protected, words=options.copied_words))
     if judge is not None:
-        given = judge(texts)[np.arange(len(texts)), labels]
-        close("another class", given < confidence)
-    living = np.flatnonzero(alive)
-    near = near_duplicates(
-        [texts[at] for at in living.tolist()], similarity=similarity, others=[*parents, *known]
+        intended = judge(texts)[np.arange(len(texts)), labels]
+        reject("off-class", intended < options.confidence)
+    remaining = np.flatnonzero(accepted)
+    near = np.zeros(len(texts), dtype=bool)
+    near[remaining] = near_duplicates(
+        [texts[row] for row in remaining.tolist()],
+        similarity=options.similarity,
+        others=chain(parents, protected),
     )
-    fails = np.zeros(len(texts), dtype=bool)
-    fails[living] = near
-    close("near duplicate", fails)
-    return alive, died
+    reject("near-duplicate", near)
+    return accepted, rejected
 
 
 def counts_by_class(labels: np.ndarray, names: Sequence[str]) -> Mapping[str, int]:
-    """How many rows each class has."""
+    """Return the number of rows of each class, by its name."""
     counts = np.bincount(labels, minlength=len(names))
     return dict(zip(names, counts.tolist(), strict=True))
 
@@ -109,7 +138,7 @@ def _words(text: str) -> list[str]:
 
 
 def _runs(tokens: Sequence[str], words: int) -> Iterable[bytes]:
-    return (_digest(tokens[at : at + words]) for at in range(len(tokens) - words + 1))
+    return (_digest(tokens[start : start + words]) for start in range(len(tokens) - words + 1))
 
 
 def _digest(tokens: Sequence[str]) -> bytes:

@@ -1,9 +1,9 @@
-"""Domain-adaptive generation: a language model that has read the target writes labelled texts.
+"""Domain-adaptive generation of labelled texts with a language model.
 
-It is fine-tuned on unlabelled target text and goes on from openings of each class; the label is
-the opening's class. Gates then take out what is unlike its class, copied, or said before. After
-the report of Leon, Manoj and Niroula (NYU Deep Learning competition, Spring 2025), who had no
-gates.
+The model is fine-tuned on unlabelled target text and then continues openings that are typical of
+each class; the label of a text is the class of its opening. The gates in `lab.gates` decide which
+texts are used. The method follows the report of Leon, Manoj and Niroula (NYU Deep Learning
+competition, spring 2025), which used no gates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from pennyweight.errors import DataError
-from pennyweight.lab.language_model import LanguageModel
+from pennyweight.files import recover_directory, replace_directory, replacing
+from pennyweight.lab.language_model import FineTuning, LanguageModel
 from pennyweight.lab.sampling import LengthMethod, Sampling, continue_texts, draw_lengths
 
 __all__ = ["Generation", "adapted_model", "load_prompts", "write_samples"]
@@ -29,14 +30,14 @@ __all__ = ["Generation", "adapted_model", "load_prompts", "write_samples"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What is generated, and how.
+    """Options of a generation.
 
     Attributes:
-        per_class: texts of each class, before the gates.
-        lengths: how numbers of words are drawn.
-        longest: the most words of a text.
+        per_class: number of texts per class, before the gates.
+        lengths: how the lengths of the texts are drawn.
+        longest: maximum length of a text in words.
         sampling: how tokens are drawn.
-        batch_rows: texts written at once; part of what decides the texts.
+        batch_rows: texts generated at once; another number gives other texts.
         seed: of prompts, lengths and tokens.
     """
 
@@ -49,10 +50,14 @@ class Generation:
 
 
 def load_prompts(name: str, labels: Sequence[str]) -> dict[str, list[str]]:
-    """Openings by class, from a TOML file or the shipped "news".
+    """Return the openings of each class from a TOML file or the shipped "news".
+
+    Args:
+        name: name of a shipped set of prompts, or path of a TOML file `class = ["opening", ...]`.
+        labels: the classes that must have openings.
 
     Raises:
-        DataError: it cannot be read, or lacks openings for a class.
+        DataError: the file cannot be read, or has no openings for a class.
     """
     shipped = resources.files("pennyweight.lab") / "prompts" / f"{name}.toml"
     try:
@@ -65,8 +70,12 @@ def load_prompts(name: str, labels: Sequence[str]) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise DataError(f"generate.prompts: {name}: cannot be read: {error}") from None
     for label in labels:
-        given = table.get(label)
-        if not isinstance(given, list) or not given or not all(isinstance(p, str) for p in given):
+        prompts = table.get(label)
+        if (
+            not isinstance(prompts, list)
+            or not prompts
+            or not all(isinstance(prompt, str) for prompt in prompts)
+        ):
             raise DataError(
                 f'generate.prompts: {name}: no list of openings for the class "{label}"; write '
                 f'"{label}" = ["...", "..."]'
@@ -77,33 +86,41 @@ def load_prompts(name: str, labels: Sequence[str]) -> dict[str, list[str]]:
 def adapted_model(
     name: str,
     texts: Sequence[str],
+    tuning: FineTuning,
     *,
-    epochs: float,
-    learning_rate: float,
-    seed: int,
     cache: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[LanguageModel, str]:
-    """The model, fine-tuned on texts; from the cache where this has been done before.
+    """Load a language model and fine-tune it on texts, or read the result from the cache.
+
+    Args:
+        name: directory in the hub's format, or hub id.
+        texts: texts to adapt to.
+        tuning: options of the fine-tuning; with 0 epochs the model is returned as it is.
+        cache: directory of adapted models.
+        log: receives progress lines.
 
     Returns:
-        The model, and a fingerprint of everything that made it.
+        The model, and a key that changes with everything that determines its weights.
+
+    Raises:
+        DataError: the model cannot be loaded, or the texts are too short to train on.
     """
-    told = [_identity(name), epochs, learning_rate, seed, _fingerprint(texts)]
-    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    if tuning.epochs == 0.0:
+        return LanguageModel.load(name), _key([_identity(name)])
+    key = _key([_identity(name), asdict(tuning), _fingerprint(texts)])
     folder = cache / key
-    if (folder / "done").is_file():
+    if recover_directory(folder):
         return LanguageModel.load(folder), key
     model = LanguageModel.load(name)
-    say(f"fine-tuning {name} on {len(texts):,} texts of the target, {epochs:g} epochs")
+    log(f"fine-tuning {name} on {len(texts):,} target texts for {tuning.epochs:g} epochs")
 
-    def show(step: int, last: int, loss: float) -> None:
+    def log_step(step: int, last: int, loss: float) -> None:
         if step == last or step % max(1, last // 5) == 0:
-            say(f"language model: step {step} of {last}, loss {loss:.3f}")
+            log(f"language model: step {step} of {last}, loss {loss:.3f}")
 
-    model.fit(texts, epochs=epochs, learning_rate=learning_rate, seed=seed, on_step=show)
-    model.save(folder)
-    (folder / "done").touch()
+    model.fit(texts, tuning, on_step=log_step)
+    replace_directory(folder, model.save)
     return model, key
 
 
@@ -114,34 +131,45 @@ def write_samples(
     generation: Generation,
     *,
     parts: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> pa.Table:
-    """All samples before the gates, with their provenance.
+    """Generate all samples with their provenance; no gate is applied.
 
-    Batches that stand in `parts` are read, so an interrupted run goes on where it stopped and ends
-    with the same rows.
+    Finished batches are kept in `parts`, so an interrupted generation continues where it stopped
+    and ends with the same rows.
+
+    Args:
+        model: the language model.
+        prompts: openings by class.
+        training_lengths: lengths of the training texts in words, `[texts]`.
+        generation: what to generate.
+        parts: directory of finished batches, one per model, prompts, lengths and generation.
+        log: receives progress lines.
 
     Returns:
-        Columns text, label, prompt, words (asked for), seed (of the batch), and the parameters.
+        Columns text, label, prompt, words (the requested length), seed (of the batch), and the
+        sampling parameters.
     """
     parts.mkdir(parents=True, exist_ok=True)
-    classes, chosen, words = _assignments(prompts, training_lengths, generation)
-    # Texts of one length end together.
+    classes, openings, words = _assignments(prompts, training_lengths, generation)
+    # Texts of similar length are generated together, so that few rows of a batch wait for others.
     order = np.argsort(words, kind="stable")
     size = generation.batch_rows
     rows: list[dict[str, Any]] = []
     for number, start in enumerate(range(0, len(order), size)):
-        part, at = parts / f"{number:05d}.jsonl", order[start : start + size]
+        part, batch = parts / f"{number:05d}.jsonl", order[start : start + size]
         if not part.is_file():
             seed = int(np.random.SeedSequence((generation.seed, number)).generate_state(1)[0])
-            begun = [chosen[i] for i in at]
-            sampling = generation.sampling
-            texts = continue_texts(model, begun, words[at], sampling=sampling, seed=seed)
-            columns = zip(texts, classes[at].tolist(), begun, words[at].tolist(), strict=True)
+            begun = [openings[index] for index in batch]
+            texts = continue_texts(
+                model, begun, words[batch], sampling=generation.sampling, seed=seed
+            )
+            columns = zip(texts, classes[batch].tolist(), begun, words[batch].tolist(), strict=True)
             names = ("text", "label", "prompt", "words")
             _write(part, [dict(zip(names, row, strict=True), seed=seed) for row in columns])
-            say(f"generated {min(start + size, len(order)):,} of {len(order):,} texts")
-        rows += [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+            log(f"generated {min(start + size, len(order)):,} of {len(order):,} texts")
+        with part.open(encoding="utf-8") as file:
+            rows += map(json.loads, file)
     table = pa.Table.from_pylist(rows)
     for key, value in asdict(generation.sampling).items():
         table = table.append_column(key, pa.array([value] * len(rows)))
@@ -151,31 +179,35 @@ def write_samples(
 def _assignments(
     prompts: Mapping[str, Sequence[str]], training_lengths: np.ndarray, generation: Generation
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Class, opening and number of words of every text to be written."""
+    """Return class, opening and requested number of words of every text."""
     labels = list(prompts)
-    draw = np.random.default_rng((generation.seed, 0))
+    generator = np.random.default_rng((generation.seed, 0))
     classes = np.repeat(np.arange(len(labels)), generation.per_class)
-    chosen = [prompts[labels[c]][int(draw.integers(len(prompts[labels[c]])))] for c in classes]
+    of_class = [prompts[labels[index]] for index in classes]
+    openings = [choices[int(generator.integers(len(choices)))] for choices in of_class]
     words = draw_lengths(
         training_lengths,
         len(classes),
         method=generation.lengths,
         longest=generation.longest,
-        draw=draw,
+        generator=generator,
     )
-    # No text is shorter than its opening with one word more.
-    return classes, chosen, np.maximum(words, [len(prompt.split()) + 1 for prompt in chosen])
+    # Every text has at least one word after its opening.
+    return classes, openings, np.maximum(words, [len(prompt.split()) + 1 for prompt in openings])
 
 
 def _write(part: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    new = part.with_suffix(".new")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    new.write_text(text, encoding="utf-8", newline="\n")
-    new.replace(part)
+    with replacing(part) as new:
+        new.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _key(facts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 def _identity(name: str) -> list[object]:
-    """What tells one model from another: of a directory its files, else the hub id."""
+    """Return what identifies a model: names, sizes and times of a directory's files, or its id."""
     folder = Path(name)
     if not folder.is_dir():
         return [name]

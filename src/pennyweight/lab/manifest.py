@@ -1,4 +1,4 @@
-"""Rows that the lab has made, written once: a Parquet file and what made it."""
+"""Derived rows on disk: a Parquet file, and a manifest that says how it was produced."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pennyweight.errors import DataError
-from pennyweight.files import replacing
+from pennyweight.files import hash_file, replacing
 
-__all__ = ["Made", "make_once", "read_made", "write_made"]
+__all__ = ["DerivedRows", "derive_once", "read_derived", "write_derived"]
 
 _MANIFEST = ".manifest.json"
-# Raise it when the same parameters would make other rows.
-_VERSION = 2
+# Raise it when the same parameters give other rows, or when the manifest's keys change.
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """Rows that were made.
+class DerivedRows:
+    """Cleaned, filtered, augmented or generated rows.
 
     Attributes:
-        path: the Parquet file; columns text, label, and provenance.
-        rows: the table.
-        manifest: parameters, fingerprints of parents, counts.
+        path: the Parquet file.
+        rows: its table, with the columns text and label, and provenance where there is some.
+        manifest: parameters, fingerprints of the parent rows, counts, and the file's SHA-256.
     """
 
     path: Path
@@ -37,58 +37,74 @@ class Made:
     manifest: Mapping[str, Any]
 
 
-def write_made(path: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> None:
-    """Write rows and manifest side by side; the manifest last, as the sign that both are whole.
+def write_derived(path: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> DerivedRows:
+    """Write rows and, beside them, their manifest.
+
+    The manifest is written last, so rows with a manifest are complete.
+
+    Args:
+        path: the Parquet file; its directory is created if it is missing.
+        rows: columns text and label, and provenance where there is some.
+        manifest: how the rows were produced; `rows`, `sha256` and `version` are added.
 
     Raises:
-        DataError: they cannot be written.
+        DataError: the files cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             pq.write_table(rows, part)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        told = {**manifest, "rows": rows.num_rows, "sha256": digest, "version": _VERSION}
-        text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
-        with replacing(_beside(path)) as part:
+            digest = hash_file(part)
+        facts = {**manifest, "rows": rows.num_rows, "sha256": digest, "version": _VERSION}
+        text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
+        with replacing(_manifest_of(path)) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    return DerivedRows(path, rows, json.loads(text))
 
 
-def read_made(path: Path) -> Made:
-    """Read what `write_made` wrote.
+def read_derived(path: Path) -> DerivedRows:
+    """Read rows that `write_derived` wrote.
 
     Raises:
-        DataError: it is missing, or the file is not the one that the manifest tells of.
+        DataError: the rows or the manifest are missing, or the rows changed since then.
     """
     try:
-        manifest = json.loads(_beside(path).read_text(encoding="utf-8"))
-        data = path.read_bytes()
+        manifest = json.loads(_manifest_of(path).read_text(encoding="utf-8"))
+        digest = hash_file(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no rows with a manifest: {error}") from None
-    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
-        raise DataError(f"{path}: changed since it was written; its manifest tells of other bytes")
-    return Made(path, pq.read_table(pa.BufferReader(data)), manifest)
+        raise DataError(f"{path}: no rows with a manifest beside them: {error}") from None
+    if digest != manifest.get("sha256"):
+        raise DataError(
+            f"{path}: changed since it was written: its SHA-256 is not the one in "
+            f"{_manifest_of(path).name}; write the rows again"
+        )
+    return DerivedRows(path, pq.read_table(path), manifest)
 
 
-def make_once(
-    folder: Path, parameters: Mapping[str, Any], make: Callable[[], tuple[pa.Table, dict[str, Any]]]
-) -> Made:
-    """Rows made with these parameters: read where they exist, else made and written.
+def derive_once(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    derive: Callable[[], tuple[pa.Table, dict[str, Any]]],
+) -> DerivedRows:
+    """Return the rows for these parameters: read if they exist, derived and written if not.
 
     Args:
-        folder: of all that was made.
-        parameters: everything that decides the rows, fingerprints of the parents too.
-        make: gives the rows, and what else the manifest is to say.
+        folder: cache directory.
+        parameters: everything that determines the rows, including fingerprints of their parents.
+        derive: returns the rows and further facts for the manifest.
+
+    Raises:
+        DataError: the rows cannot be written, or changed since they were written.
     """
     text = json.dumps([_VERSION, parameters], sort_keys=True, default=str)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet"
-    if not _beside(path).is_file():
-        rows, found = make()
-        write_made(path, rows, {"parameters": parameters, **found})
-    return read_made(path)
+    if _manifest_of(path).is_file():
+        return read_derived(path)
+    rows, facts = derive()
+    return write_derived(path, rows, {"parameters": parameters, **facts})
 
 
-def _beside(path: Path) -> Path:
+def _manifest_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".parquet") + _MANIFEST)

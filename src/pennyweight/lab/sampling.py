@@ -1,4 +1,4 @@
-"""Text from a language model, of lengths that are asked for, batch by batch and repeatable."""
+"""Sampling from a language model: texts of requested lengths, in repeatable batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pennyweight.lab.language_model import LanguageModel
 __all__ = ["LengthMethod", "Sampling", "continue_texts", "draw_lengths", "length_fit"]
 
 LengthMethod = Literal["skewed-normal", "empirical"]
-# Tokens a word may take before a row is given up as one long word.
+# A text that has used this many tokens per missing word on average is cut off.
 _TOKENS_PER_WORD = 8
 
 
@@ -36,41 +36,48 @@ def draw_lengths(
     *,
     method: LengthMethod,
     longest: int,
-    draw: np.random.Generator,
+    generator: np.random.Generator,
 ) -> np.ndarray:
-    """Numbers of words for texts to be written, int64 `[count]`, from 1 to `longest`.
+    """Draw lengths in words for new texts, int64 `[count]`, from 1 to `longest`.
 
     Args:
-        lengths: words of the training texts.
-        count: how many to draw.
-        method: from a skewed normal fitted to the lengths, or from the lengths themselves.
-        longest: where they are clipped.
-        draw: where chance comes from.
+        lengths: lengths of the training texts in words, `[texts]`.
+        count: number of lengths to draw.
+        method: "skewed-normal" fits a skewed normal distribution to the lengths, "empirical"
+            draws from the lengths themselves.
+        longest: larger draws are clipped to this.
+        generator: source of randomness.
     """
     if method == "empirical":
-        drawn = draw.choice(lengths, size=count)
+        drawn = generator.choice(lengths, size=count)
     else:
-        shape, place, scale = stats.skewnorm.fit(lengths)
-        drawn = stats.skewnorm.rvs(shape, place, scale, size=count, random_state=draw)
+        shape, location, scale = stats.skewnorm.fit(lengths)
+        drawn = stats.skewnorm.rvs(shape, location, scale, size=count, random_state=generator)
     return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
 
 
-def length_fit(asked: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    """Kolmogorov-Smirnov's distance between asked and made lengths, and its p-value."""
-    # The exact p-value fails on thousands of texts, and scipy says so to whoever runs this.
-    found = stats.ks_2samp(asked, made, method="asymp")
-    return {"statistic": float(found.statistic), "p": float(found.pvalue)}
+def length_fit(requested: np.ndarray, generated: np.ndarray) -> dict[str, float]:
+    """Return the Kolmogorov-Smirnov statistic of two samples of lengths, and its p-value."""
+    # On thousands of texts scipy's exact p-value fails with a warning.
+    result = stats.ks_2samp(requested, generated, method="asymp")
+    return {"statistic": float(result.statistic), "p": float(result.pvalue)}
 
 
 class _LongEnough(StoppingCriteria):
-    """Ends a row once the word after the last one asked for has begun."""
+    """Stop a row once it has begun the word after its last requested one.
+
+    Args:
+        begins_word: bool `[vocabulary]`, tokens that begin a word.
+        prompt: length of the prompts in tokens.
+        words: int64 `[rows]`, words that each row is to be continued by.
+    """
 
     def __init__(self, begins_word: torch.Tensor, prompt: int, words: torch.Tensor) -> None:
-        self._begins, self._prompt, self._words = begins_word, prompt, words
+        self._begins_word, self._prompt, self._words = begins_word, prompt, words
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        written = self._begins[input_ids[:, self._prompt :]].sum(dim=1)
-        return written > self._words
+        begun = self._begins_word[input_ids[:, self._prompt :]].sum(dim=1)
+        return begun > self._words
 
 
 def continue_texts(
@@ -81,14 +88,14 @@ def continue_texts(
     sampling: Sampling,
     seed: int,
 ) -> list[str]:
-    """Each prompt, continued until it has so many words; always the same for the same seed.
+    """Continue each prompt to the requested number of words; equal seeds give equal texts.
 
-    A text may come out shorter where the model runs into its context's end.
+    A text is shorter if the model's context ends before it.
 
     Args:
-        model: that writes.
-        prompts: how the texts begin.
-        words: int64 `[prompts]`, of whole texts with their prompts.
+        model: the language model.
+        prompts: openings of the texts, continued as one batch.
+        words: int64 `[prompts]`, lengths of the whole texts, prompts included.
         sampling: how tokens are drawn.
         seed: of the draws.
     """
@@ -97,10 +104,9 @@ def continue_texts(
     batch = tokenizer(list(prompts), padding=True, return_tensors="pt").to(device)
     prompt_words = np.array([len(prompt.split()) for prompt in prompts])
     missing = np.maximum(words - prompt_words, 0)
-    start = batch["input_ids"].shape[1]
-    room = model.context - start
-    most = int(min(room, max(1, int(missing.max()) * _TOKENS_PER_WORD)))
-    stop = _LongEnough(_begins_word(model), start, torch.from_numpy(missing).to(device))
+    prompt_tokens = batch["input_ids"].shape[1]
+    longest = max(1, int(missing.max()) * _TOKENS_PER_WORD)
+    stop = _LongEnough(_begins_word(model), prompt_tokens, torch.from_numpy(missing).to(device))
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         ids = model.model.generate(
@@ -111,21 +117,21 @@ def continue_texts(
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             repetition_penalty=sampling.repetition_penalty,
-            max_new_tokens=most,
+            max_new_tokens=min(model.context - prompt_tokens, longest),
             pad_token_id=tokenizer.pad_token_id,
-            # A text ends where its length does.
+            # Only its length ends a text.
             suppress_tokens=[tokenizer.eos_token_id],
             eos_token_id=None,
             stopping_criteria=StoppingCriteriaList([stop]),
         )
-    whole = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [
-        " ".join(text.split()[: max(count, 1)]) for text, count in zip(whole, words, strict=True)
+        " ".join(text.split()[: max(count, 1)]) for text, count in zip(texts, words, strict=True)
     ]
 
 
 def _begins_word(model: LanguageModel) -> torch.Tensor:
-    """Which tokens begin a new word, bool `[vocabulary]`: those with white space in front."""
+    """Return which tokens begin a word, bool `[vocabulary]`: those that start with white space."""
     size = model.model.config.vocab_size
     texts = model.tokenizer.batch_decode([[index] for index in range(len(model.tokenizer))])
     begins = torch.zeros(size, dtype=torch.bool)

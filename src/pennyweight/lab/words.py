@@ -1,6 +1,7 @@
 """Word-level augmentation: synonyms, deletion, swaps, typos (Wei & Zou 2019, arXiv:1901.11196).
 
-An augmentation is one entry in `AUGMENTATIONS`: a function that changes a list of words.
+An augmentation is one entry in `AUGMENTATIONS`: a frozen class with the augmentation's options as
+fields, which changes a list of words when it is called.
 """
 
 from __future__ import annotations
@@ -16,116 +17,190 @@ import numpy as np
 from pennyweight.data.wordnet import open_wordnet
 from pennyweight.errors import DataError
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "augment"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "Deletion", "Swap", "Synonyms", "Typos", "augment"]
 
 Words = list[str]
-# Neighbours on a QWERTY keyboard.
+# Neighbouring keys on a QWERTY keyboard.
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOURS = {
     key: [
-        *row[max(0, at - 1) : at],
-        *row[at + 1 : at + 2],
-        *(other[min(at, len(other) - 1)] for other in _KEYS if other is not row),
+        *row[max(0, column - 1) : column],
+        *row[column + 1 : column + 2],
+        *(other[min(column, len(other) - 1)] for other in _KEYS if other is not row),
     ]
     for row in _KEYS
-    for at, key in enumerate(row)
+    for column, key in enumerate(row)
 }
-# The tags of the Penn Treebank by their first letter, and WordNet's parts of speech.
+# The first letter of a Penn Treebank tag, and WordNet's part of speech.
 _TAGS = {"N": "n", "V": "v", "J": "a", "R": "r"}
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """One augmentation: its name in recipes, what it does, and the function."""
+    """One augmentation: its name in recipes, what it does, and the class that holds its options."""
 
     name: str
     summary: str
-    change: Callable[..., Words]
+    build: Callable[..., Callable[[Words, np.random.Generator], Words]]
 
 
 def augment(
     texts: Sequence[str], *, method: str, copies: int, seed: int, options: Mapping[str, Any]
 ) -> tuple[list[str], np.ndarray]:
-    """Changed copies of texts, and the index of the text that each comes from.
+    """Return changed copies of texts, and the index of the text that each one comes from.
 
-    A copy that came out unchanged is left out. The same for the same seed and options.
+    Copies that equal their text or an earlier copy of it are left out. The same seed and options
+    give the same copies.
 
     Args:
-        texts: cleaned.
+        texts: cleaned texts.
         method: a name in `AUGMENTATIONS`.
-        copies: of each text, at most.
+        copies: maximum number of copies of each text.
         seed: of positions and choices.
-        options: the augmentation's own.
+        options: the augmentation's own options.
+
+    Returns:
+        The copies, and the indices of their parents, int64 `[copies]`.
 
     Raises:
-        DataError: WordNet or a tagger is missing.
+        DataError: WordNet or the part-of-speech tagger is missing.
     """
-    made, parents = [], []
-    change = AUGMENTATIONS[method].change
+    changed, parents = [], []
+    change = AUGMENTATIONS[method].build(**options)
     for parent, text in enumerate(texts):
         words = text.split()
         seen = {" ".join(words)}
         for copy in range(copies):
-            draw = np.random.default_rng((seed, parent, copy))
-            changed = " ".join(change(list(words), draw, **options))
-            if changed and changed not in seen:
-                seen.add(changed)
-                made.append(changed)
+            generator = np.random.default_rng((seed, parent, copy))
+            candidate = " ".join(change(list(words), generator))
+            if candidate and candidate not in seen:
+                seen.add(candidate)
+                changed.append(candidate)
                 parents.append(parent)
-    return made, np.array(parents, dtype=np.int64)
+    return changed, np.array(parents, dtype=np.int64)
 
 
-def _positions(words: Words, probability: float, most: int, draw: np.random.Generator) -> list[int]:
-    drawn = np.flatnonzero(draw.random(len(words)) < probability)
-    return [int(at) for at in draw.permutation(drawn)[:most]]
+@dataclass(frozen=True, slots=True)
+class Synonyms:
+    """Replace words by single-word WordNet synonyms.
+
+    Attributes:
+        probability: of each word to be replaced, in 0..1.
+        most: maximum number of words replaced in one text.
+        part_of_speech: the senses that count: "most-frequent" takes the word's most frequent
+            sense, "tagger" those of the part of speech that NLTK's tagger assigns, "any" all.
+        spare_names: leave words alone that look like names.
+        wordnet: directory of WordNet's files; None to search the usual places.
+    """
+
+    probability: float
+    most: int
+    part_of_speech: str
+    spare_names: bool
+    wordnet: str | None
+
+    def __call__(self, words: Words, generator: np.random.Generator) -> Words:
+        """Return the changed words; the list may be changed in place."""
+        tags = _tags(tuple(words)) if self.part_of_speech == "tagger" else None
+        for position in _positions(words, self.probability, self.most, generator):
+            word = words[position]
+            if self.spare_names and _is_name(words, position):
+                continue
+            part = tags[position] if tags else self.part_of_speech
+            synonyms = _synonyms_of(word.lower(), part, self.wordnet) if word.isalpha() else ()
+            if synonyms:
+                synonym = synonyms[int(generator.integers(len(synonyms)))]
+                words[position] = synonym.capitalize() if word[0].isupper() else synonym
+        return words
 
 
-def _synonyms(
-    words: Words,
-    draw: np.random.Generator,
-    *,
-    probability: float,
-    most: int,
-    part_of_speech: str,
-    spare_names: bool,
-    wordnet: str | None,
-) -> Words:
-    tags = _tags(tuple(words)) if part_of_speech == "tagger" else None
-    for at in _positions(words, probability, most, draw):
-        word = words[at]
-        if spare_names and _is_name(words, at):
-            continue
-        part = tags[at] if tags else part_of_speech
-        choices = _choices(word.lower(), part, wordnet) if word.isalpha() else ()
-        if choices:
-            chosen = choices[int(draw.integers(len(choices)))]
-            words[at] = chosen.capitalize() if word[0].isupper() else chosen
-    return words
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Delete each word with a probability; a text never loses all its words."""
+
+    probability: float
+
+    def __call__(self, words: Words, generator: np.random.Generator) -> Words:
+        """Return the changed words; the list may be changed in place."""
+        kept = [word for word in words if generator.random() >= self.probability]
+        return kept or words
 
 
-def _is_name(words: Words, at: int) -> bool:
-    """A capital letter that no beginning of a sentence explains, or more than one."""
-    word = words[at]
-    begins = at == 0 or words[at - 1].endswith((".", "!", "?", ":", "-"))
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Exchange two words, `count` times."""
+
+    count: int
+
+    def __call__(self, words: Words, generator: np.random.Generator) -> Words:
+        """Return the changed words; the list may be changed in place."""
+        for _ in range(self.count):
+            if len(words) > 1:
+                i, j = generator.choice(len(words), size=2, replace=False)
+                words[i], words[j] = words[j], words[i]
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Typos:
+    """Put a typing error into each word of four or more letters with a probability.
+
+    A letter is left out, replaced by a neighbour on the keyboard, or exchanged with the one before
+    it; the last letter stays.
+    """
+
+    probability: float
+
+    def __call__(self, words: Words, generator: np.random.Generator) -> Words:
+        """Return the changed words; the list may be changed in place."""
+        for position in _positions(words, self.probability, len(words), generator):
+            letters = list(words[position])
+            if len(letters) < 4:
+                continue
+            i = int(generator.integers(1, len(letters) - 1))
+            kind = int(generator.integers(3))
+            if kind == 0:
+                del letters[i]
+            elif kind == 1:
+                keys = _NEIGHBOURS.get(letters[i].lower())
+                letters[i] = keys[int(generator.integers(len(keys)))] if keys else letters[i]
+            else:
+                letters[i], letters[i - 1] = letters[i - 1], letters[i]
+            words[position] = "".join(letters)
+        return words
+
+
+def _positions(
+    words: Words, probability: float, most: int, generator: np.random.Generator
+) -> list[int]:
+    """Return at most so many positions, each drawn with the probability, in random order."""
+    drawn = np.flatnonzero(generator.random(len(words)) < probability)
+    return [int(position) for position in generator.permutation(drawn)[:most]]
+
+
+def _is_name(words: Words, position: int) -> bool:
+    """Return whether a word has a capital that the beginning of a sentence does not explain."""
+    word = words[position]
+    begins = position == 0 or words[position - 1].endswith((".", "!", "?", ":", "-"))
     return any(letter.isupper() for letter in word[1:]) or (word[0].isupper() and not begins)
 
 
 @lru_cache(maxsize=200_000)
-def _choices(word: str, part: str, wordnet: str | None) -> tuple[str, ...]:
-    """Single-word synonyms, in WordNet's order of frequency."""
+def _synonyms_of(word: str, part: str, wordnet: str | None) -> tuple[str, ...]:
+    """Return single-word synonyms, in WordNet's order of frequency."""
     reader = open_wordnet(wordnet)
     senses = reader.synsets(word, pos=part if part in _TAGS.values() else None)
     if part == "most-frequent" and senses:
-        # The part of speech, and within it the sense, in which the word is used most.
+        # The sense in which the word is used most, over all parts of speech.
         count = [sum(lm.count() for lm in s.lemmas() if lm.name().lower() == word) for s in senses]
         senses = [senses[int(np.argmax(count))]]
     names = (lemma.name() for sense in senses for lemma in sense.lemmas())
-    found = dict.fromkeys(name for name in names if name.isalpha() and name.lower() != word)
-    return tuple(found)
+    return tuple(dict.fromkeys(name for name in names if name.isalpha() and name.lower() != word))
 
 
 @lru_cache(maxsize=64)
 def _tags(words: tuple[str, ...]) -> list[str]:
+    """Return WordNet's part of speech of each word, or "" where it has none."""
     import nltk
 
     try:
@@ -138,46 +213,14 @@ def _tags(words: tuple[str, ...]) -> list[str]:
     return [_TAGS.get(tag[:1], "") for _, tag in tagged]
 
 
-def _deletion(words: Words, draw: np.random.Generator, *, probability: float) -> Words:
-    kept = [word for word in words if draw.random() >= probability]
-    return kept or words
-
-
-def _swap(words: Words, draw: np.random.Generator, *, count: int) -> Words:
-    for _ in range(count):
-        if len(words) > 1:
-            one, other = draw.choice(len(words), size=2, replace=False)
-            words[one], words[other] = words[other], words[one]
-    return words
-
-
-def _typos(words: Words, draw: np.random.Generator, *, probability: float) -> Words:
-    """A key missed, a neighbouring key, or two letters in the wrong order."""
-    for at in _positions(words, probability, len(words), draw):
-        letters = list(words[at])
-        if len(letters) < 4:
-            continue
-        spot = int(draw.integers(1, len(letters) - 1))
-        kind = int(draw.integers(3))
-        if kind == 0:
-            del letters[spot]
-        elif kind == 1:
-            near = _NEIGHBOURS.get(letters[spot].lower())
-            letters[spot] = near[int(draw.integers(len(near)))] if near else letters[spot]
-        else:
-            letters[spot], letters[spot - 1] = letters[spot - 1], letters[spot]
-        words[at] = "".join(letters)
-    return words
-
-
 AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Augmentation("synonyms", "some words become WordNet synonyms", _synonyms),
-            Augmentation("deletion", "some words are left out", _deletion),
-            Augmentation("swap", "two words change places", _swap),
-            Augmentation("typos", "some words get a typing error", _typos),
+            Augmentation("synonyms", "replaces words with WordNet synonyms", Synonyms),
+            Augmentation("deletion", "deletes words", Deletion),
+            Augmentation("swap", "swaps pairs of words", Swap),
+            Augmentation("typos", "adds typing errors", Typos),
         )
     }
 )

@@ -1,22 +1,24 @@
-"""Base plus adapters plus head, built from a Plan, saved and loaded as a standard PEFT adapter."""
+"""Base, adapters and head built from a Plan; saved and loaded as a standard PEFT adapter."""
 
-from pennyweight.model.build import build_model, load_tokenizer
-from pennyweight.model.store import (
+from pennyweight.model.artifact import (
+    ArtifactFacts,
     load_adapter,
-    load_labels,
-    load_whole,
-    merge_adapter,
-    save_adapter,
-    save_merged,
+    read_artifact_facts,
+    save_artifact,
 )
+from pennyweight.model.build import BaseOptions, build_model, load_base, load_tokenizer
+from pennyweight.model.merge import load_merged, merge_adapter, save_merged
 
 __all__ = [
+    "ArtifactFacts",
+    "BaseOptions",
     "build_model",
     "load_adapter",
-    "load_labels",
+    "load_base",
+    "load_merged",
     "load_tokenizer",
-    "load_whole",
     "merge_adapter",
-    "save_adapter",
+    "read_artifact_facts",
+    "save_artifact",
     "save_merged",
 ]

@@ -4,172 +4,183 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import peft
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from pennyweight.base.hub import fetch
 from pennyweight.base.locate import BaseModel, skeleton
 from pennyweight.budget.layout import layout_of
+from pennyweight.budget.methods import Quantization
+from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.plan import Plan, freeze
 from pennyweight.errors import BaseModelError
-from pennyweight.model.quantize import Quantization, begin_with_loftq, quantizer, steady
+from pennyweight.model.quantize import (
+    disable_weight_packing,
+    initialize_with_loftq,
+    quantization_config,
+)
 
-__all__ = ["Weights", "build_model", "load_base", "load_tokenizer"]
+__all__ = ["BaseOptions", "Weights", "build_model", "load_base", "load_tokenizer"]
 
 Weights = Literal["pretrained", "random"]
 
 
-def load_base(
-    base: BaseModel,
-    *,
-    weights: Weights,
-    attention: str,
-    seed: int,
-    quantization: Quantization = "none",
-    dtype: torch.dtype = torch.float32,
-) -> tuple[PreTrainedModel, frozenset[str]]:
-    """The base in fp32 with its head, and the names of the weights its checkpoint did not have.
+@dataclass(frozen=True, slots=True)
+class BaseOptions:
+    """How a base is loaded.
 
-    Those fresh weights (the head, as a rule) are drawn from `seed`, so they are the same each time.
+    Attributes:
+        seed: seed of all random weights, those that the checkpoint lacks included.
+        weights: the checkpoint's weights, or random ones.
+        attention: transformers' name of the attention implementation.
+        quantization: how the encoder's frozen matrices are stored.
+        dtype: dtype of the products with 4-bit weights.
+    """
 
-    Args:
-        base: that was found.
-        weights: the checkpoint's, or random ones from `seed`.
-        attention: transformers' name of the implementation.
-        seed: of what is random.
-        quantization: how the encoder's matrices are held.
-        dtype: of the products with 4-bit weights.
+    seed: int
+    weights: Weights = "pretrained"
+    attention: str = "eager"
+    quantization: Quantization = "none"
+    dtype: torch.dtype = torch.float32
+
+
+def load_base(base: BaseModel, options: BaseOptions) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Return the base with its head in float32, and the names of its fresh weights.
+
+    Fresh weights are those that the checkpoint lacks, as a rule the head. They are drawn from the
+    seed, so they are the same each time.
 
     Raises:
-        BaseModelError: the weights cannot be found or read, or bitsandbytes is missing.
+        BaseModelError: the weights cannot be found or read, or bitsandbytes is not installed.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if weights == "random":
-            model = AutoModelForSequenceClassification.from_config(
-                base.config, attn_implementation=attention
-            )
-            fresh = frozenset(name for name, _ in model.named_parameters())
-            if quantization == "none":
-                return model, fresh
-            # Only what is loaded is quantized.
-            with tempfile.TemporaryDirectory() as folder:
-                model.save_pretrained(folder)
-                model, _ = _load(base, folder, attention, _quantizer(base, quantization, dtype))
-            return model, fresh
-        location = (
-            fetch(base.name, revision=base.revision) if base.origin == "hub" else base.location
-        )
-        return _load(base, location, attention, _quantizer(base, quantization, dtype))
+        torch.manual_seed(options.seed)
+        if options.weights == "random":
+            return _random_base(base, options)
+        return _pretrained_base(base, _location(base), options)
 
 
-def _quantizer(base: BaseModel, quantization: Quantization, dtype: torch.dtype) -> Any:
-    if quantization == "none":
-        return None
-    layout = layout_of(skeleton(base), labels=base.config.num_labels)
-    kept = [layout.head_module, *([layout.head_dense.name] if layout.head_dense else [])]
-    return quantizer(quantization, kept=kept, dtype=dtype)
+def _location(base: BaseModel) -> str:
+    """Return the local directory with the base's files, downloaded if it comes from the hub."""
+    if base.origin == "hub":
+        return str(fetch(base.name, revision=base.revision))
+    return base.location
 
 
-def _load(
-    base: BaseModel, location: str | Path, attention: str, quantization: Any
+def _random_base(base: BaseModel, options: BaseOptions) -> tuple[PreTrainedModel, frozenset[str]]:
+    model = AutoModelForSequenceClassification.from_config(
+        base.config, attn_implementation=options.attention, trust_remote_code=False
+    )
+    fresh = frozenset(name for name, _ in model.named_parameters())
+    if options.quantization != "none":
+        # Only weights that are loaded from files can be quantized.
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_pretrained(directory)
+            model, _ = _pretrained_base(base, directory, options)
+    return model, fresh
+
+
+def _pretrained_base(
+    base: BaseModel, location: str, options: BaseOptions
 ) -> tuple[PreTrainedModel, frozenset[str]]:
+    quantization = _quantization(base, options)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             location,
             # A copy, because transformers writes the quantization into it.
             config=copy.deepcopy(base.config),
-            attn_implementation=attention,
+            attn_implementation=options.attention,
             use_safetensors=True,
+            trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
             quantization_config=quantization,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise BaseModelError(
-            f"base.name: {base.name}: weights cannot be loaded: {reason}"
+            f"base.name: {base.name}: its weights cannot be loaded: {reason}"
         ) from None
-    steady(model)
+    disable_weight_packing(model)
     return model, frozenset(info["missing_keys"])
 
 
-def build_model(
-    base: BaseModel,
-    plan: Plan,
-    *,
-    weights: Weights,
-    attention: str,
-    seed: int,
-    quantization: Quantization = "none",
-    dtype: torch.dtype = torch.float32,
-    loftq: bool = False,
-) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The base with untrained adapters, and its fresh frozen weights.
+def _quantization(base: BaseModel, options: BaseOptions) -> Any:
+    if options.quantization == "none":
+        return None
+    layout = layout_of(skeleton(base), labels=base.config.num_labels)
+    head = [layout.head_module, *([layout.head_dense.name] if layout.head_dense else [])]
+    return quantization_config(options.quantization, unquantized=head, dtype=options.dtype)
 
-    The fresh frozen weights are those that neither the base's checkpoint nor the adapter holds
-    (a frozen or low-rank head's dense layer): they must be saved beside the adapter. A plan
-    without adapters gives the bare base, all of it to be trained. The arguments are `load_base`'s;
-    with `loftq` the adapters begin with what quantization has lost.
+
+def build_model(
+    base: BaseModel, plan: Plan, options: BaseOptions
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return the base with untrained adapters, and its fresh frozen weights by name.
+
+    The fresh frozen weights are those that neither the base's checkpoint nor the adapter holds (the
+    dense layer of a frozen or low-rank head): they must be saved beside the adapter. A plan without
+    adapters gives the bare base with every weight trainable.
+
+    Raises:
+        BaseModelError: as for `load_base`.
     """
-    model, fresh = load_base(
-        base,
-        weights=weights,
-        attention=attention,
-        seed=seed,
-        quantization=quantization,
-        dtype=dtype,
-    )
+    model, fresh = load_base(base, options)
     if plan.peft_config is None:
         return model, {}
+    # Copied now, because PEFT renames the modules that it wraps.
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if n in fresh}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*eva initialization used with")
+        torch.manual_seed(options.seed)
+        with ignore_expected_warnings():
             # A copy, because PEFT writes into it.
             adapted = peft.get_peft_model(model, copy.deepcopy(plan.peft_config))
-    freeze(adapted, plan.frozen)
-    if loftq:
-        original, _ = load_base(base, weights=weights, attention=attention, seed=seed)
-        begin_with_loftq(adapted, original)
-    # PEFT writes down the directory it was loaded from; others know the base by its hub id.
+    freeze(adapted, plan.method.frozen)
+    if plan.initialization == "loftq":
+        original, _ = load_base(base, replace(options, quantization="none"))
+        initialize_with_loftq(adapted, original)
+    # PEFT records the directory that the base was loaded from; others know it by its hub id.
     adapted.peft_config["default"].base_model_name_or_path = base.reference
     adapted.peft_config["default"].revision = base.revision
-    # Random weights are drawn again from the seed and the same config: no need to store a base.
-    if weights == "random":
-        frozen = {}
-    whole = tuple(f"{name}." for name in _trained_whole(adapted))
-    return adapted, {n: t for n, t in frozen.items() if not n.startswith(whole)}
+    if options.weights == "random":
+        # The seed and the config give the same weights again, so none need to be stored.
+        return adapted, {}
+    trained = tuple(f"{name}." for name in _modules_trained_in_full(adapted))
+    return adapted, {n: t for n, t in frozen.items() if not n.startswith(trained)}
 
 
-def _trained_whole(model: Any) -> list[str]:
-    marker = ".modules_to_save.default"
-    names = [n for n, _ in model.get_base_model().named_modules() if n.endswith(marker)]
-    return [name.removesuffix(marker) for name in names]
+def _modules_trained_in_full(model: Any) -> list[str]:
+    suffix = ".modules_to_save.default"
+    names = [name for name, _ in model.get_base_model().named_modules()]
+    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 
 def load_tokenizer(base: BaseModel, *, tokenizer: str | None) -> Any:
-    """The base's fast tokenizer, or the one named instead.
+    """Return the base's fast tokenizer, or the one at another location.
+
+    Args:
+        base: the base model.
+        tokenizer: hub id or local directory of another tokenizer; None for the base's own.
 
     Raises:
-        BaseModelError: it cannot be loaded.
+        BaseModelError: the tokenizer cannot be loaded.
     """
     if tokenizer is None and base.origin == "known config":
-        raise BaseModelError(f"base.tokenizer: {base.name}: only its config is known here")
-    location = tokenizer or (
-        str(fetch(base.name, revision=base.revision)) if base.origin == "hub" else base.location
-    )
+        raise BaseModelError(
+            f"base.tokenizer: only the config of {base.name} comes with Pennyweight; name a "
+            "tokenizer, or use a base whose files are available"
+        )
+    location = tokenizer or _location(base)
     try:
-        return AutoTokenizer.from_pretrained(location, use_fast=True)
+        return AutoTokenizer.from_pretrained(location, use_fast=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the tokenizer libraries raise many kinds
         reason = str(error).splitlines()[0]
         raise BaseModelError(f"base.tokenizer: {location}: cannot be loaded: {reason}") from None

@@ -1,4 +1,4 @@
-"""Recipes: one TOML file describes one system."""
+"""Recipes: a TOML file that describes a complete training run."""
 
 from pennyweight.recipe.load import (
     dump_recipe,

@@ -1,4 +1,4 @@
-"""`[data]`: which rows, how they are read, and what is done to them."""
+"""The `[data]` section: the rows, how they are read, and how they are prepared."""
 
 from __future__ import annotations
 
@@ -16,101 +16,130 @@ from pydantic import (
 
 from pennyweight.data.clean import STEPS
 from pennyweight.recipe.lab import Augmentation, Filter
-from pennyweight.recipe.section import Section
+from pennyweight.section import Section
 
 __all__ = ["Data", "Source", "SourceTable"]
 
 
-def _source_from_text(value: object) -> object:
+def _table_of(value: object) -> object:
     return {"location": value} if isinstance(value, str) else value
 
 
 class SourceTable(Section):
-    """Where rows come from, as a table; a plain string stands for its `location` alone."""
+    """A source of rows. A plain string is short for a table with only `location`."""
 
-    location: str = Field(min_length=1, description='a file, "hub:NAME[:SPLIT]", "sample:SPLIT"')
-    format: str | None = Field(None, description="a reader's name; left out, told from the file")
+    location: str = Field(
+        min_length=1,
+        description='a file or directory, "hub:NAME[:SPLIT]", or "sample:SPLIT"',
+        json_schema_extra={"path": "source"},
+    )
+    format: str | None = Field(
+        None, description="the file format; detected from the file if not set"
+    )
     text_columns: tuple[str, ...] | None = Field(
-        None, min_length=1, strict=False, description="columns joined by a space into the text"
+        None,
+        min_length=1,
+        strict=False,
+        description="the columns that hold the text; several are joined with a space",
     )
     label_column: str | None = Field(None, description="the column that holds the label")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub data set")
+    revision: str | None = Field(
+        None, description="the commit, tag or branch of a data set on the hub"
+    )
 
     @model_serializer(mode="wrap")
-    def _as_text_when_plain(self, handler: SerializerFunctionWrapHandler) -> object:
+    def _plain_string_if_possible(self, handler: SerializerFunctionWrapHandler) -> object:
         table: dict[str, object] = {k: v for k, v in handler(self).items() if v is not None}
         return table["location"] if set(table) == {"location"} else table
 
 
 Source = Annotated[
     SourceTable,
-    BeforeValidator(_source_from_text),
+    BeforeValidator(_table_of),
     Field(
         json_schema_extra={
-            "allowed": 'a file, "hub:NAME[:SPLIT]" or "sample:SPLIT", or a table with "location"'
+            "path": "source",
+            "allowed": 'a file, "hub:NAME[:SPLIT]" or "sample:SPLIT", or a table with "location"',
         }
     ),
 ]
 
 
 class Data(Section):
-    """`[data]`: rows, labels, cleaning, split and leak checks."""
+    """The training, validation and target rows, and how they are prepared."""
 
-    train: Source | None = Field(None, description="labelled training rows")
+    train: Source | None = Field(None, description="the labelled training rows")
     validation: Source | None = Field(
-        None, description="labelled validation rows; left out, they are split off the training rows"
+        None,
+        description="the labelled validation rows; if not set, they are held out from the "
+        "training rows",
     )
     labels: tuple[str, ...] = Field(
         ("World", "Sports", "Business", "Sci/Tech"),
         min_length=2,
         strict=False,
-        description="the classes' names, in the order of their indices",
+        description="the names of the classes, in the order of their indices",
     )
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.05, description="share of the training rows that is split off, stratified by class"
+        0.05,
+        description="the fraction of the training rows that is held out for validation, "
+        "stratified by class",
     )
     train_rows: PositiveInt | None = Field(
-        None, description="train on this many rows, drawn by the seed; left out, on all"
+        None,
+        description="train on a random sample of this many rows; if not set, on all of them",
     )
     max_tokens: Annotated[int, Field(ge=4)] = Field(
-        256, description="longer texts are cut to this many tokens"
+        256, description="the maximum sequence length; longer texts are truncated"
     )
     target: Source | None = Field(
         None,
-        description="unlabelled text from where the model will be used; no label of it is read",
+        description="unlabelled text from the domain in which the model will be used; any labels "
+        "in it are ignored",
     )
-    clean: tuple[str, ...] = Field((), strict=False, description="cleaning steps by name, in order")
+    clean: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="the cleaning steps, in order; applied to every set, and again at inference",
+    )
     filters: tuple[Filter, ...] = Field(
-        (), strict=False, description="what takes training rows out, in order"
+        (), strict=False, description="filters that remove training rows, applied in order"
     )
     augmentations: tuple[Augmentation, ...] = Field(
-        (), strict=False, description="what adds changed copies of training rows"
+        (), strict=False, description="augmentations that add modified copies of training rows"
     )
     extra: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Parquet files that `pennyweight data` has made, added to the training rows",
+        description="Parquet files written by `pennyweight data`, to be added to the training rows",
+        json_schema_extra={"path": "path"},
     )
     on_bad_row: Literal["stop", "set-aside"] = Field(
-        "stop", description="what a row that cannot be used does to the run"
+        "stop",
+        description="whether a row that cannot be used stops the run or is set aside in the run "
+        "directory",
     )
     overlap: Literal["remove", "keep", "refuse"] = Field(
-        "remove", description="training rows that stand exactly in a held-out set"
+        "remove",
+        description="what to do with training rows whose text also occurs in the validation rows "
+        "or in an evaluation set",
     )
     near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.8, description="Jaccard similarity from which two texts count as near duplicates"
+        0.8,
+        description="the minimum Jaccard similarity at which two texts of different sets are "
+        "counted as near duplicates",
     )
 
     @field_validator("clean")
     @classmethod
-    def _clean_steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+    def _cleaning_steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
         for step in steps:
             if step not in STEPS:
-                raise ValueError(f'no cleaning step "{step}"; there are {", ".join(STEPS)}')
+                raise ValueError(f'no cleaning step "{step}"; available: {", ".join(STEPS)}')
         return steps
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
+    def _labels_are_distinct(self) -> Data:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("two of data.labels are the same name; each class needs its own")
+            raise ValueError("data.labels contains a name twice; give each class its own name")
         return self

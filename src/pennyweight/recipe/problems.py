@@ -1,127 +1,106 @@
-"""Says what is wrong with a recipe: file, key, what was given, what is allowed."""
+"""Describe what is wrong with a recipe: the file, the key, the given value and what is allowed."""
 
 from __future__ import annotations
 
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["describe", "keys_of_method", "known_keys", "unknown_key"]
+from pennyweight.recipe.fields import (
+    KeyPath,
+    fields_of,
+    is_keyed_table,
+    known_keys,
+    marked,
+    models_in,
+)
 
-Path = tuple[str | int, ...]
+__all__ = ["describe", "unknown_key"]
+
+# Longer values are shortened in messages.
+_SHOWN_LENGTH = 60
 
 
 def describe(
-    error: ValidationError, *, model: type[BaseModel], origin: Callable[[Path], str]
+    error: ValidationError, *, model: type[BaseModel], origin: Callable[[KeyPath], str]
 ) -> str:
-    """One line per problem of a pydantic validation.
+    """Return one line for each problem that pydantic's validation found.
 
     Args:
-        error: what pydantic raised.
+        error: the error that pydantic raised.
         model: the model that was validated.
-        origin: tells from a key's path where its value was given ("recipe spam.toml", "--set").
+        origin: maps the path of a key to where its value comes from ("recipe spam.toml", "--set").
     """
-    lines: dict[str, str] = {}
+    messages: dict[KeyPath, str] = {}
     for problem in error.errors(include_url=False):
-        path, info = _key(problem, model)
+        path, field = _key_of(problem, model)
         if problem["type"] == "union_tag_invalid":
             path = (*path, problem["ctx"]["discriminator"].strip("'"))
-        where = f"{origin(path)}: {'.'.join(map(str, path)) or 'recipe'}"
-        # A union reports every member it tried; one line for the key says it all.
-        lines.setdefault(where, f"{where}: {_explain(problem, path, info, model)}")
-    return "\n".join(lines.values())
+        # Pydantic reports every member of a union that it tried; one message per key is enough.
+        messages.setdefault(path, _explain(problem, path, field, model))
+    return "\n".join(
+        f"{origin(path)}: {'.'.join(map(str, path)) or 'recipe'}: {message}"
+        for path, message in messages.items()
+        if not any(other[: len(path)] == path for other in messages if other != path)
+    )
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """What to say of a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"?' if near else f"known keys: {', '.join(sorted(known))}"
+    """Return the message for a key that does not exist, with the closest one that does."""
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f'did you mean "{matches[0]}"?' if matches else f"known keys: {', '.join(sorted(known))}"
     return f"unknown key, {hint}"
 
 
-def known_keys(model: type[BaseModel], path: Path) -> list[str]:
-    """The keys of the section at `path`; of a union, those of all its members."""
-    models = [model]
-    for part in path:
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        models = [found for field in fields for found in _models_in(field.annotation)]
-    return sorted({name for found in models for name in found.model_fields})
+def _key_of(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[KeyPath, FieldInfo | None]:
+    """Return the keys in pydantic's location, and the field of the last one.
 
-
-def keys_of_method(model: type[BaseModel], section: str, method: object) -> list[str]:
-    """The keys of a section with that method; none if there is no such method."""
-    field = model.model_fields.get(section)
-    for found in _models_in(field.annotation) if field else []:
-        choice = found.model_fields.get("method")
-        if choice is not None and method in get_args(choice.annotation):
-            return sorted(found.model_fields)
-    return []
-
-
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]
-
-
-def _key(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[Path, FieldInfo | None]:
-    """The part of pydantic's location that is keys, and the field that the last one names.
-
-    Pydantic's location also holds list indices, the union members it tried and the tags that
-    told them apart; none of those is a key of the recipe.
+    Pydantic's location also contains list indices, the members of a union that it tried, and the
+    tags that select one; none of those is a key of the recipe.
     """
-    location = problem["loc"]
-    models, keys, info = [model], list[str | int](), None
-    for part in location:
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+    models = [model]
+    keys: list[str | int] = []
+    field: FieldInfo | None = None
+    for part in problem["loc"]:
+        fields = fields_of(models, part)
         if fields:
-            info = fields[0]
-            models = [found for field in fields for found in _models_in(field.annotation)]
-        elif not (_is_table_entry(info) or _is_unknown(problem, part)):
+            field = fields[0]
+            models = [member for f in fields for member in models_in(f.annotation)]
+        elif not ((field is not None and is_keyed_table(field)) or _is_unknown(problem, part)):
             continue
         keys.append(part)
-        if info is not None and _allowed(info):
-            break
-    return tuple(keys), info
+    return tuple(keys), field
 
 
 def _is_unknown(problem: Mapping[str, Any], part: str | int) -> bool:
     return bool(problem["type"] == "extra_forbidden" and part == problem["loc"][-1])
 
 
-def _is_table_entry(info: FieldInfo | None) -> bool:
-    """Whether the next part is a key of the user's own, as in `evaluate.also`."""
-    return info is not None and get_origin(info.annotation) is dict
-
-
-def _allowed(info: FieldInfo) -> str | None:
-    extra = info.json_schema_extra
-    return str(extra["allowed"]) if isinstance(extra, Mapping) and "allowed" in extra else None
-
-
 def _explain(
-    problem: Mapping[str, Any], path: Path, info: FieldInfo | None, model: type[BaseModel]
+    problem: Mapping[str, Any], path: KeyPath, field: FieldInfo | None, model: type[BaseModel]
 ) -> str:
-    if problem["type"] == "extra_forbidden":
-        return unknown_key(str(path[-1]), known_keys(model, path[:-1]))
-    if problem["type"] == "missing":
-        return "missing; it has no default"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    given = problem["input"]
-    if problem["type"] == "union_tag_invalid":
-        given = problem["ctx"]["tag"]
-    return f"given {_shown(given)}; allowed: {_what_is_allowed(problem, info)}"
+    match problem["type"]:
+        case "extra_forbidden":
+            return unknown_key(str(path[-1]), known_keys(model, path[:-1]))
+        case "missing":
+            return "missing; it has no default"
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case "union_tag_invalid":
+            value = problem["ctx"]["tag"]
+        case _:
+            value = problem["input"]
+    return f"given {_shown(value)}; allowed: {_allowed(problem, field)}"
 
 
-def _what_is_allowed(problem: Mapping[str, Any], info: FieldInfo | None) -> str:
-    allowed = _allowed(info) if info else None
-    if allowed is not None:
-        return allowed
+def _allowed(problem: Mapping[str, Any], field: FieldInfo | None) -> str:
+    is_wrong_table = problem["type"] == "dict_type" and field is not None and is_keyed_table(field)
+    if not is_wrong_table and field is not None and (allowed := marked(field, "allowed")):
+        return str(allowed)
     context = problem.get("ctx", {})
     match problem["type"]:
         case "too_short":
@@ -140,4 +119,4 @@ def _what_is_allowed(problem: Mapping[str, Any], info: FieldInfo | None) -> str:
 
 def _shown(value: object) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 3]}..."

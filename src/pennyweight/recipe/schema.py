@@ -1,9 +1,13 @@
-"""What a recipe may say: one frozen, typed section per concern, every default in this file.
+"""The schema of a recipe: one frozen, typed section for each concern, with every default.
 
-`Recipe` is the root. `data` and the sections that choose a method (`adapter`, `optimizer`,
-`schedule`) stand in files of their own; methods are told apart by their `method` key, so that each
-has its own fields and a wrong pair cannot be written down. A union that pydantic would explain at
-length carries an `allowed` text instead.
+`Recipe` is the root. `[data]` and the sections that select a method (`[adapter]`, `[optimizer]` and
+its schedule) are defined in files of their own. Such a section is a union discriminated by its
+`method` key, so that each method has its own keys.
+
+Two entries in a field's `json_schema_extra` are read elsewhere:
+
+- `allowed` replaces pydantic's description of the allowed values in error messages;
+- `path` marks a value that may be a path; see `pennyweight.recipe.paths`.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from pydantic import (
     model_validator,
 )
 
-from pennyweight.recipe.adapters import Adapter, LoraAdapter
+from pennyweight.budget.methods import METHODS
+from pennyweight.recipe.adapters import Adapter, default_adapter
 from pennyweight.recipe.data import Data, Source
 from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.optimizers import AdamW, Optimizer
-from pennyweight.recipe.section import Fraction, Section
 from pennyweight.recipe.transduction import Transduction
+from pennyweight.section import Fraction, Section
 
 __all__ = [
     "Base",
@@ -39,178 +44,221 @@ __all__ = [
 
 
 class Base(Section):
-    """`[base]`: the frozen pretrained encoder."""
+    """The frozen pretrained encoder."""
 
     name: str = Field(
         "roberta-base",
         min_length=1,
         description='a hub id, a local directory in the hub\'s format, or "embedded"',
+        json_schema_extra={"path": "model"},
     )
-    revision: str | None = Field(None, description="commit, tag or branch on the hub")
+    revision: str | None = Field(None, description="the commit, tag or branch on the hub")
     weights: Literal["pretrained", "random"] = Field(
-        "pretrained", description='"random" builds the encoder from its config alone, untrained'
+        "pretrained",
+        description='"random" initializes the encoder from its config instead of loading weights',
     )
     tokenizer: str | None = Field(
-        None, description="hub id or local directory of the tokenizer, when not the base's own"
+        None,
+        description="the hub id or local directory of a tokenizer to use instead of the base's own",
+        json_schema_extra={"path": "model"},
     )
     attention: Literal["auto", "packed", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto",
-        description='"packed" puts texts end to end, without padding; the others are '
-        "transformers' implementations for padded batches",
+        description='"packed" concatenates texts without padding; the others are the '
+        "implementations in transformers, for padded batches",
     )
     quantization: Literal["none", "nf4", "int8"] = Field(
         "none",
-        description="hold the encoder's frozen matrices in 4 or 8 bits (QLoRA, arXiv:2305.14314)",
+        description="store the frozen matrices of the encoder in 4 or 8 bits (QLoRA, "
+        "arXiv:2305.14314)",
     )
     dropout: Fraction | None = Field(
-        None, description="dropout inside the frozen encoder; left out, the base's own"
+        None,
+        description="the dropout rate inside the frozen encoder; if not set, that of its config",
     )
 
 
 class Budget(Section):
-    """`[budget]`: the hard limit, head and biases counted."""
+    """The hard limit on the number of trainable parameters."""
 
-    trainable_parameters: PositiveInt = Field(1_000_000, description="the most that may be trained")
+    trainable_parameters: PositiveInt = Field(
+        1_000_000,
+        description="the maximum number of trainable parameters, including head and biases",
+    )
 
 
 class EarlyStopping(Section):
-    """Stop when `train.keep_best` has not improved by `threshold` for `patience` evaluations."""
+    """Stop once the metric in `train.keep_best` no longer improves."""
 
-    patience: PositiveInt = Field(2, description="evaluations without improvement")
-    threshold: NonNegativeFloat = Field(0.0, description="improvement that counts")
+    patience: PositiveInt = Field(
+        2, description="stop after this many evaluations without improvement"
+    )
+    threshold: NonNegativeFloat = Field(
+        0.0, description="the minimum change that counts as an improvement"
+    )
 
 
 Metric = Literal["accuracy", "macro_f1", "nll", "brier", "ece"]
 
 
 class Train(Section):
-    """`[train]`: the loop."""
+    """The training loop."""
 
-    epochs: PositiveInt = Field(3, description="passes over the training rows")
+    epochs: PositiveInt = Field(3, description="the number of passes over the training rows")
     max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
     batch_rows: PositiveInt = Field(
-        32, description="rows per optimizer step, over all processes and accumulation steps"
+        32,
+        description="the number of rows per optimizer step, over all processes and accumulation "
+        "steps",
     )
     accumulation_steps: PositiveInt = Field(
-        1, description="forward and backward passes that share one optimizer step"
+        1, description="the number of forward and backward passes per optimizer step"
     )
     batch_tokens: Annotated[int, Field(ge=512)] = Field(
         8192,
-        description="the most tokens that go through the model at once; a larger batch is split "
-        "and its gradients are summed",
+        description="the maximum number of tokens in a forward pass; a larger batch is split, and "
+        "the gradients of its parts are added up",
     )
-    evaluation_batch_rows: PositiveInt = Field(128, description="rows per batch without gradients")
+    evaluation_batch_rows: PositiveInt = Field(
+        128, description="rows per batch during evaluation and prediction"
+    )
     batch_order: Literal["grouped", "random"] = Field(
-        "grouped", description="texts of similar length together within a shuffled window, or not"
+        "grouped",
+        description="batch texts of similar length together within a shuffled window, or draw "
+        "batches at random",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of the frozen encoder; adapters, head and optimizer stay in fp32"
+        "auto",
+        description="the precision of the frozen encoder; adapters, head and optimizer state are "
+        "always fp32",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile on the feed-forward blocks; auto: on a GPU"
+        "auto",
+        description='apply torch.compile to the feed-forward blocks; "auto" does so on a GPU',
     )
     prefix_cache: Literal["off", "disk", "device"] = Field(
         "off",
-        description="compute the layers below the lowest adapter once, without dropout, and keep "
-        "what they give in a file or in the device's memory",
+        description="compute the layers below the lowest adapter once, without dropout, and cache "
+        "their outputs on disk or in device memory",
     )
     label_smoothing: Fraction = Field(
-        0.0, description="share of each target that is spread over all classes"
+        0.0, description="the fraction of each target that is spread over all classes"
     )
     r_drop: NonNegativeFloat = Field(
-        0.0, description="weight of the divergence of two passes under different dropout (R-Drop)"
+        0.0,
+        description="the weight of the divergence between two passes under different dropout "
+        "(R-Drop, arXiv:2106.14448)",
     )
     mixup: NonNegativeFloat = Field(
         0.0,
-        description="mix rows before the output layer, by shares from Beta(mixup, mixup); 0: off",
+        description="mix pairs of rows before the output layer, with weights drawn from "
+        "Beta(mixup, mixup); 0 turns it off",
     )
     average: Literal["off"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         "off",
-        description="decay of a moving average of the adapters, which is evaluated and saved",
+        description="the decay of a moving average of the trained weights, which is evaluated and "
+        "saved in their place",
         json_schema_extra={"allowed": '"off", or a number between 0 and 1, such as 0.99'},
     )
     max_gradient_norm: PositiveFloat | Literal["off"] = Field(
         1.0,
-        description="gradients are scaled down to this norm",
+        description="clip the norm of the gradients to this value",
         json_schema_extra={"allowed": 'a number above 0, or "off"'},
     )
     evaluate_every: Literal["epoch"] | PositiveInt = Field(
         "epoch",
-        description="when to evaluate on validation and write a checkpoint",
+        description="how often to evaluate on the validation rows and write a checkpoint",
         json_schema_extra={"allowed": '"epoch", or a whole number of optimizer steps from 1'},
     )
-    keep_best: Metric = Field("accuracy", description="the validation metric that picks the best")
+    keep_best: Metric = Field(
+        "accuracy", description="the validation metric that selects the checkpoint to keep"
+    )
     early_stopping: EarlyStopping | Literal["off"] = Field(
         "off",
-        description="when to stop before the last epoch",
+        description="stop early if the validation metric no longer improves",
         json_schema_extra={"allowed": '"off", or a table with patience and threshold'},
     )
-    log_every: PositiveInt = Field(10, description="optimizer steps between two recorded losses")
+    log_every: PositiveInt = Field(
+        10, description="the number of optimizer steps between two recorded losses"
+    )
     trackers: tuple[str, ...] = Field(
         ("tensorboard",),
         strict=False,
-        description="accelerate's trackers that get the curves",
+        description="the trackers, by their names in accelerate, that log the training curves",
     )
 
 
 class Distillation(Section):
-    """`[distillation]`: learn from teachers too (Hinton et al. 2015, arXiv:1503.02531)."""
+    """Training on the predictions of teachers (Hinton et al. 2015, arXiv:1503.02531)."""
 
     teachers: tuple[str, ...] = Field(
         min_length=1,
         strict=False,
-        description="finished runs, or directories with a transformers classifier",
+        description="finished runs, or directories that hold a transformers classifier",
+        json_schema_extra={"path": "path"},
     )
-    temperature: PositiveFloat = Field(2.0, description="softens teacher and student alike")
+    temperature: PositiveFloat = Field(
+        2.0, description="the temperature of both the teachers' and the student's probabilities"
+    )
     soft: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.5, description="share of the teachers in the loss; the rest is the labels'"
+        0.5,
+        description="the weight of the teachers' predictions in the loss; that of the labels is "
+        "1 - soft",
     )
     hidden: NonNegativeFloat = Field(
         0.0,
-        description="weight of a loss that turns the input of the student's output layer towards "
-        "the teacher's; needs one teacher of the same width",
+        description="the weight of a cosine loss between the inputs of the student's and the "
+        "teacher's output layers; needs a single teacher of the same width",
     )
 
     @model_validator(mode="after")
-    def _one_thinks(self) -> Distillation:
+    def _hidden_has_one_teacher(self) -> Distillation:
         if self.hidden > 0.0 and len(self.teachers) > 1:
-            raise ValueError("distillation.hidden: needs exactly one teacher")
+            raise ValueError(
+                f"distillation.hidden: needs exactly one teacher; given {len(self.teachers)}"
+            )
         return self
 
 
 class Evaluate(Section):
-    """`[evaluate]`: the sets that are read once, at the end."""
+    """The labelled sets on which the finished run is evaluated, once, at the end."""
 
-    test: Source | None = Field(None, description="the labelled test")
+    test: Source | None = Field(None, description="the labelled test set")
     also: dict[str, Source] = Field(
-        default_factory=dict, description="further labelled sets, by name"
+        default_factory=dict,
+        description="further labelled test sets, by name",
+        json_schema_extra={"path": "source"},
     )
     calibration_bins: Annotated[int, Field(ge=2)] = Field(
-        15, description="equal-width bins of the expected calibration error"
+        15, description="the number of equal-width bins of the expected calibration error"
     )
 
     @model_validator(mode="after")
-    def _names_are_free(self) -> Evaluate:
+    def _names_are_usable(self) -> Evaluate:
         for name in self.also:
             if name in {"test", "validation", "train"} or not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(
-                    f'evaluate.also: "{name}" cannot name a set; use letters, digits, "-", "_" '
-                    'and ".", and not "test", "validation" or "train"'
+                    f'evaluate.also: given the name "{name}"; allowed: letters, digits, "-", "_" '
+                    'and ".", except for "test", "validation" and "train"'
                 )
         return self
 
 
 class Recipe(Section):
-    """One system, complete: what to adapt, on which data, within which budget, how."""
+    """A complete recipe: the base, the data, the budget, and how the adapter is trained."""
 
-    name: str = Field("recipe", min_length=1, description="what the system is called")
-    summary: str = Field("", description="one line about it")
-    seed: NonNegativeInt = Field(42, description="of the split, the head, the batches, the dropout")
+    name: str = Field("recipe", min_length=1, description="the name of the recipe")
+    summary: str = Field("", description="a one-line description")
+    seed: NonNegativeInt = Field(
+        42, description="the seed of the split, the head, the batches and dropout"
+    )
     base: Base = Field(default_factory=Base)
     data: Data = Field(default_factory=Data)
     budget: Budget = Field(default_factory=Budget)
-    adapter: Adapter = Field(default_factory=LoraAdapter)
-    optimizer: Optimizer = Field(default_factory=AdamW)
+    adapter: Adapter = Field(
+        default_factory=default_adapter, description="the adapter method and its options"
+    )
+    optimizer: Optimizer = Field(default_factory=AdamW, description="the optimizer and its options")
     train: Train = Field(default_factory=Train)
     distillation: Distillation | None = None
     generate: Generate | None = None
@@ -218,62 +266,44 @@ class Recipe(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
     @model_validator(mode="after")
-    def _target_is_named(self) -> Recipe:
+    def _target_is_set(self) -> Recipe:
         for section in ("generate", "transduction"):
             if getattr(self, section) is not None and self.data.target is None:
                 raise ValueError(
-                    f"data.target: missing; [{section}] works on unlabelled text from where the "
-                    "model will be used, for example --set data.target=unlabelled.csv"
+                    f"data.target: missing; [{section}] works on unlabelled text from the domain "
+                    "in which the model will be used, for example "
+                    "--set data.target=unlabelled.csv"
                 )
         return self
 
     @model_validator(mode="after")
-    def _shares_are_of_classes(self) -> Recipe:
-        use = self.transduction
-        if use is None:
+    def _shares_name_classes(self) -> Recipe:
+        if self.transduction is None:
             return self
-        told = {"prior.stated": use.prior.stated if use.prior else {}}
-        told["self_training.by_class"] = use.self_training.by_class if use.self_training else {}
-        for key, table in told.items():
-            for name in table:
-                if name not in self.data.labels:
-                    raise ValueError(
-                        f'transduction.{key}: "{name}" is no class; there are '
-                        f"{', '.join(self.data.labels)}"
-                    )
-        if use.prior and use.prior.method == "stated":
-            stated = use.prior.stated
-            if set(stated) != set(self.data.labels) or abs(sum(stated.values()) - 1.0) > 1e-6:
+        prior, self_training = self.transduction.prior, self.transduction.self_training
+        tables = {
+            "prior.stated": prior.stated if prior else {},
+            "self_training.by_class": self_training.by_class if self_training else {},
+        }
+        classes = ", ".join(self.data.labels)
+        for key, table in tables.items():
+            if unknown := sorted(set(table) - set(self.data.labels)):
                 raise ValueError(
-                    "transduction.prior.stated: give every class a share, 1 in all; "
-                    f"classes: {', '.join(self.data.labels)}"
+                    f'transduction.{key}: "{unknown[0]}" is not a class; the classes are {classes}'
+                )
+        if prior and prior.method == "stated":
+            shares = prior.stated
+            if len(shares) != len(self.data.labels) or abs(sum(shares.values()) - 1.0) > 1e-6:
+                raise ValueError(
+                    "transduction.prior.stated: give every class a share, adding up to 1; "
+                    f"the classes are {classes}"
                 )
         return self
 
     @model_validator(mode="after")
     def _quantization_fits(self) -> Recipe:
-        how, adapter = self.base.quantization, self.adapter
-        begin = getattr(adapter, "initialization", None)
-        if begin == "loftq" and how != "nf4":
-            raise ValueError(
-                'adapter.initialization: "loftq" makes up for what 4 bits lose; it needs '
-                'base.quantization = "nf4"'
-            )
-        if begin == "loftq" and adapter.method not in ("lora", "rslora"):
-            raise ValueError(f'adapter.initialization: "loftq" does not go with {adapter.method}')
-        if how == "none":
-            return self
-        if begin in ("pissa", "olora"):
-            raise ValueError(
-                f'adapter.initialization: "{begin}" changes the base\'s weights, which '
-                f'base.quantization = "{how}" has frozen in few bits; try "loftq"'
-            )
-        if how == "int8" and adapter.method in ("dora", "rsdora"):
-            raise ValueError(
-                f"adapter.method: {adapter.method} does not work over bitsandbytes' int8 layers; "
-                'try base.quantization = "nf4"'
-            )
-        if adapter.method == "full" or adapter.bias != "none":
-            what = "adapter.method = full" if adapter.method == "full" else "adapter.bias"
-            raise ValueError(f'{what}: cannot train what base.quantization = "{how}" holds')
+        method = METHODS[self.adapter.method]
+        conflict = method.quantization_conflict(self.adapter, self.base.quantization)
+        if conflict is not None:
+            raise ValueError(conflict)
         return self

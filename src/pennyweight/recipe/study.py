@@ -1,4 +1,4 @@
-"""Studies: variations of one recipe over several seeds, from one TOML file."""
+"""Studies: variations of a recipe, each over several seeds, described by one TOML file."""
 
 from __future__ import annotations
 
@@ -17,41 +17,47 @@ from pennyweight.errors import RecipeError
 from pennyweight.recipe.load import load_recipe
 from pennyweight.recipe.problems import describe
 from pennyweight.recipe.schema import Recipe
-from pennyweight.recipe.section import Section
+from pennyweight.section import Section
 
 __all__ = ["Row", "Study", "StudyTable", "Variation", "load_study", "shipped_studies"]
 
 
 class Row(Section):
-    """`[[rows]]`: one variation."""
+    """One variation of the recipe: a row of the study's table."""
 
-    name: str = Field(min_length=1, description="what the table calls it")
-    recipe: str | None = Field(None, description="another recipe than the study's")
+    name: str = Field(min_length=1, description="the name of the row in the table")
+    recipe: str | None = Field(None, description="a recipe to use instead of that of the study")
     set: tuple[str, ...] = Field(
         (),
         strict=False,
-        description='overrides, each as "key.path=value"; {seed} stands for the run\'s seed',
+        description='overrides, each as "key.path=value"; {seed} is replaced by the seed',
     )
 
 
 class StudyTable(Section):
-    """A study's file."""
+    """The contents of a study's file."""
 
-    summary: str = Field("", description="one line about it")
-    recipe: str = Field(min_length=1, description="a shipped recipe's name, or a file")
+    summary: str = Field("", description="a one-line description")
+    recipe: str = Field(min_length=1, description="the name of a shipped recipe, or a recipe file")
     seeds: tuple[NonNegativeInt, ...] = Field(
-        (1, 2, 3), min_length=1, strict=False, description="every row is trained with each"
+        (1, 2, 3),
+        min_length=1,
+        strict=False,
+        description="the seeds; each row is trained once with every seed",
     )
-    set: tuple[str, ...] = Field((), strict=False, description="overrides of all rows")
-    rows: tuple[Row, ...] = Field((), strict=False, description="variations by name")
+    set: tuple[str, ...] = Field(
+        (), strict=False, description="overrides that apply to all rows, before a row's own"
+    )
+    rows: tuple[Row, ...] = Field((), strict=False, description="the variations, with their names")
     grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="values of keys, of which every combination is a row"
+        default_factory=dict,
+        description="a list of values for each key; every combination becomes a row",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One row of a study: its recipes, one per seed."""
+    """One row of a study, with a recipe for each seed."""
 
     name: str
     recipes: tuple[Recipe, ...]
@@ -59,7 +65,7 @@ class Variation:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study, resolved: every recipe of every row is valid."""
+    """A resolved study; the recipes of all rows have been validated."""
 
     name: str
     summary: str
@@ -68,7 +74,7 @@ class Study:
 
 
 def shipped_studies() -> dict[str, str]:
-    """Names of the studies that come with the package, and one line about each."""
+    """Return the names of the studies that ship with the package, with a summary of each."""
     files = sorted(_folder().iterdir(), key=lambda file: file.name)
     return {
         file.name.removesuffix(".toml"): str(tomllib.loads(file.read_text())["summary"])
@@ -78,64 +84,71 @@ def shipped_studies() -> dict[str, str]:
 
 
 def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
-    """The study of that name or in that file.
+    """Load a study and resolve the recipe of every row and seed.
 
     Args:
-        study: a shipped study's name, or a TOML file.
-        overrides: laid over the study's own, for all rows.
+        study: the name of a shipped study, or a TOML file.
+        overrides: applied to all rows, after the study's own `set` and before that of a row.
 
     Raises:
-        RecipeError: it cannot be found or read, or a row is no valid recipe.
+        RecipeError: the study does not exist or cannot be read, or the recipe of a row is not
+            valid.
     """
-    name, text = _find(str(study))
-    try:
-        table = StudyTable.model_validate(tomllib.loads(text))
-    except ValidationError as error:
-        raise RecipeError(
-            describe(error, model=StudyTable, origin=lambda _: f"study {study}")
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"study {study}: not valid TOML: {error}") from None
+    name, text = _read(str(study))
+    table = _parse(study, text)
     rows = [*table.rows, *_combinations(table.grid)]
     names = [row.name for row in rows]
     if not rows or len(set(names)) != len(names):
         raise RecipeError(f"study {study}: rows: give at least one row, each with its own name")
     variations = []
     for row in rows:
-        recipes = []
-        for seed in table.seeds:
-            given = [
-                *table.set,
-                *overrides,
-                *row.set,
-                f"seed={seed}",
-                f"name={json.dumps(row.name)}",
-            ]
-            given = [override.replace("{seed}", str(seed)) for override in given]
-            recipes.append(load_recipe(row.recipe or table.recipe, overrides=given))
-        variations.append(Variation(row.name, tuple(recipes)))
+        row_overrides = [*table.set, *overrides, *row.set]
+        recipes = tuple(
+            _recipe_of(row, seed, recipe=row.recipe or table.recipe, overrides=row_overrides)
+            for seed in table.seeds
+        )
+        variations.append(Variation(row.name, recipes))
     return Study(name, table.summary, table.seeds, tuple(variations))
+
+
+def _parse(study: str | Path, text: str) -> StudyTable:
+    try:
+        return StudyTable.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise RecipeError(
+            describe(error, model=StudyTable, origin=lambda _: f"study {study}")
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"study {study}: not valid TOML: {error}") from None
+
+
+def _recipe_of(row: Row, seed: int, *, recipe: str, overrides: Sequence[str]) -> Recipe:
+    own = [f"seed={seed}", f"name={json.dumps(row.name)}"]
+    return load_recipe(
+        recipe, overrides=[text.replace("{seed}", str(seed)) for text in (*overrides, *own)]
+    )
 
 
 def _combinations(grid: dict[str, list[Any]]) -> list[Row]:
     if not grid:
         return []
-    found = []
+    rows = []
     for values in itertools.product(*grid.values()):
         overrides = [f"{key}={_toml(value)}" for key, value in zip(grid, values, strict=True)]
-        found.append(Row(name=", ".join(overrides), set=tuple(overrides)))
-    return found
+        rows.append(Row(name=", ".join(overrides), set=tuple(overrides)))
+    return rows
 
 
 def _toml(value: object) -> str:
-    return str(value) if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _folder() -> Any:
     return resources.files("pennyweight.recipe") / "studies"
 
 
-def _find(study: str) -> tuple[str, str]:
+def _read(study: str) -> tuple[str, str]:
+    """Return the name and the text of a study."""
     if study in shipped_studies():
         return study, (_folder() / f"{study}.toml").read_text(encoding="utf-8")
     path = Path(study)
@@ -144,6 +157,5 @@ def _find(study: str) -> tuple[str, str]:
     except (OSError, UnicodeDecodeError, ValueError):
         known = ", ".join(shipped_studies())
         raise RecipeError(
-            f"study {study}: neither a shipped study nor a file that can be read; "
-            f"shipped studies: {known}"
+            f"study {study}: neither a shipped study nor a readable file; shipped studies: {known}"
         ) from None

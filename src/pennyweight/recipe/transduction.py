@@ -1,4 +1,4 @@
-"""`[transduction]`: what is done with the unlabelled target text itself."""
+"""The `[transduction]` section: uses of the unlabelled target text itself."""
 
 from __future__ import annotations
 
@@ -6,64 +6,76 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pennyweight.recipe.section import Fraction, Section
+from pennyweight.section import Fraction, Section
 
 __all__ = ["DensityRatio", "Prior", "SelfTraining", "Transduction"]
 
 
 class Prior(Section):
-    """Correct probabilities for the target's class shares, which no label tells."""
+    """Correction of the probabilities for the class shares of the target."""
 
     method: Literal["em", "confusion", "stated"] = Field(
         "em",
-        description="maximum likelihood (Saerens et al. 2002), the validation's confusion matrix "
-        "(arXiv:1802.03916), or mean probabilities brought to the shares in `stated`",
+        description="how the class shares are obtained: estimated by maximum likelihood (Saerens "
+        "et al. 2002), estimated from the validation confusion matrix (arXiv:1802.03916), or "
+        "known and given in `stated`",
     )
     stated: dict[str, Fraction] = Field(
-        default_factory=dict, description='share of each class, method = "stated"'
+        default_factory=dict,
+        description='the share of each class, with `method = "stated"`; the shares add up to 1',
     )
     groups: Literal["one", "discriminated"] = Field(
         "discriminated",
-        description="one prior for the whole target, or one for what looks like training text "
-        "and one for what does not",
+        description="estimate one set of shares for the whole target, or separate ones for the "
+        "texts that look like training text and for those that do not",
     )
 
 
 class SelfTraining(Section):
-    """Train on what a finished run is sure of in the target (Lee 2013, pseudo-labels)."""
+    """Pseudo-labels: train on target rows that a finished run labels with confidence (Lee 2013)."""
 
-    teacher: str = Field(min_length=1, description="a finished run")
+    teacher: str = Field(
+        min_length=1,
+        description="the finished run that labels the target",
+        json_schema_extra={"path": "path"},
+    )
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.95, description="probability from which a label is taken over"
+        0.95, description="the minimum probability for a row to be added with its label"
     )
     by_class: dict[str, Fraction] = Field(
-        default_factory=dict, description="other confidences for single classes"
+        default_factory=dict,
+        description="a different minimum probability for individual classes",
     )
     most_per_class: PositiveInt | None = Field(
-        None, description="the surest rows of a class that are taken; left out, all"
+        None,
+        description="the maximum number of rows added per class, most confident first; if not "
+        "set, there is no maximum",
     )
-    label_smoothing: Fraction = Field(0.1, description="of the labels taken over")
+    label_smoothing: Fraction = Field(0.1, description="label smoothing of the added rows")
 
 
 class DensityRatio(Section):
-    """Weigh training rows by how much they look like the target (Bickel et al. 2009)."""
+    """Weights of training rows by their resemblance to the target (Bickel et al. 2009)."""
 
-    largest: PositiveFloat = Field(5.0, description="weights are clipped to it")
+    largest: PositiveFloat = Field(5.0, description="the maximum weight of a row")
     power: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.5, description="flattens the ratios: 1 takes them as they are"
+        0.5, description="the exponent applied to the density ratios; 1 leaves them unchanged"
     )
 
 
 class Transduction(Section):
-    """`[transduction]`: uses of `data.target`; every output then says *transductive*."""
+    """Uses of the text in `data.target`. Every output of such a run is marked *transductive*."""
 
     prior: Prior | None = None
     self_training: SelfTraining | None = None
     consistency: NonNegativeFloat = Field(
         0.0,
-        description="weight of the divergence of two passes over target rows under dropout",
+        description="the weight of a loss that makes two passes over target rows agree under "
+        "different dropout",
     )
     consistency_rows: PositiveInt | None = Field(
-        None, description="target rows drawn for it; left out, all"
+        None,
+        description="use a random sample of this many target rows for the consistency loss; if not "
+        "set, use all of them",
     )
     density_ratio: DensityRatio | None = None

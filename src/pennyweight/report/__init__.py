@@ -1,4 +1,4 @@
-"""Reports from runs' own records: figures, paper, notebook, run page. Nothing is typed by hand.
+"""Reports about runs: figures, a paper, a notebook, exports, and a local web page.
 
-A report is facts, a content model, and templates; every number in it is one of the record's.
+A report is facts, a content model and templates. Every number in it comes from a run's record.
 """

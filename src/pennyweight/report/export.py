@@ -1,4 +1,4 @@
-"""The same curves and figures for those who live in TensorBoard or MLflow."""
+"""Exports of runs to TensorBoard and MLflow: curves, final metrics and figures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pennyweight.report.figures import FIGURES, draw
 
 __all__ = ["to_mlflow", "to_tensorboard"]
 
+_EXPERIMENT = "pennyweight"
+
 
 def to_tensorboard(runs: Sequence[str | Path], folder: Path) -> None:
     """Write each run's curves, final metrics and figures as TensorBoard logs.
 
     Raises:
-        RunError: there is no complete run.
+        RunError: no run is complete.
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -35,33 +37,35 @@ def to_mlflow(runs: Sequence[str | Path], folder: Path) -> None:
     """Write each run's recipe, curves, final metrics and figures as an MLflow run.
 
     Raises:
-        RunError: there is no complete run.
-        ReportError: MLflow is missing.
+        RunError: no run is complete.
+        ReportError: MLflow is not installed.
     """
     if find_spec("mlflow") is None:
-        raise ReportError("--mlflow needs MLflow; pip install 'pennyweight[mlflow]'")
+        raise ReportError("--mlflow needs MLflow; run: pip install 'pennyweight[mlflow]'")
     import mlflow
 
     folder.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-    name = "pennyweight"
-    if mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=(folder / "artifacts").resolve().as_uri())
-    mlflow.set_experiment(name)
+    if mlflow.get_experiment_by_name(_EXPERIMENT) is None:
+        artifacts = (folder / "artifacts").resolve().as_uri()
+        mlflow.create_experiment(_EXPERIMENT, artifact_location=artifacts)
+    mlflow.set_experiment(_EXPERIMENT)
     for run in load_facts(runs).runs:
+        record = run.record
         with mlflow.start_run(run_name=run.name):
-            mlflow.log_dict(run.record.recipe, "recipe.json")
-            mlflow.log_params({"seed": run.record.recipe["seed"], **run.record.parameters})
-            for scalar, value, step in _scalars(run):
-                mlflow.log_metric(scalar.replace("/", "."), value, step=step)
-            for figure_name in FIGURES:
-                figure = draw(figure_name, Facts((run,)))
+            mlflow.log_dict(record.recipe.model_dump(mode="json"), "recipe.json")
+            counts = record.parameters.model_dump() if record.parameters else {}
+            mlflow.log_params({"seed": record.recipe.seed, **counts})
+            for name, value, step in _scalars(run):
+                mlflow.log_metric(name.replace("/", "."), value, step=step)
+            for name in FIGURES:
+                figure = draw(name, Facts((run,)))
                 if figure is not None:
-                    mlflow.log_figure(figure, f"{figure_name}.png")
+                    mlflow.log_figure(figure, f"{name}.png")
 
 
 def _scalars(run: RunFacts) -> Iterator[tuple[str, float, int]]:
-    """Name, value and step of everything with a number."""
+    """Yield the name, value and step of every curve's points and of every final metric."""
     for step, loss in run.losses:
         yield "train/loss", loss, step
     for metric in ("accuracy", "macro_f1", "nll"):
@@ -69,4 +73,4 @@ def _scalars(run: RunFacts) -> Iterator[tuple[str, float, int]]:
             yield f"validation/{metric}", value, step
     last = run.losses[-1][0] if run.losses else 0
     for name, metrics in run.record.metrics.items():
-        yield f"final/{name}/accuracy", metrics["accuracy"], last
+        yield f"final/{name}/accuracy", metrics.accuracy, last

@@ -1,23 +1,51 @@
-"""What a report may say: plain facts from run directories, read once."""
+"""The facts that a report draws on, read from run directories and study tables."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from scipy.stats import binomtest
 
+from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RunError
-from pennyweight.runs.record import PREDICTIONS, RunRecord, load_record
+from pennyweight.evaluation.metrics import Metrics
+from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.record import RunRecord, load_record
 
-__all__ = ["Comparison", "Facts", "RunFacts", "compare_runs", "load_facts"]
+__all__ = [
+    "Comparison",
+    "Facts",
+    "RankTable",
+    "RunFacts",
+    "StudyFacts",
+    "StudyRowFacts",
+    "compare_runs",
+    "load_facts",
+]
 
-_LAYER = re.compile(r"\.(\d+)\.")
+
+@dataclass(frozen=True, slots=True)
+class RankTable:
+    """The ranks of a run's adapters.
+
+    Attributes:
+        roles: names of the adapted matrices inside a layer, such as "attention.self.query".
+        layers: numbers of the layers, from 0 to the highest one with an adapter.
+        ranks: int `[roles, layers]`; 0 where a matrix has no adapter.
+    """
+
+    roles: tuple[str, ...]
+    layers: tuple[int, ...]
+    ranks: np.ndarray
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all ranks are equal, so that a heat map of them would show nothing."""
+        return len(np.unique(self.ranks)) <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +53,10 @@ class RunFacts:
     """One run.
 
     Attributes:
-        path: its directory.
-        record: everything it recorded.
-        notes: what must be said wherever it is shown: status, leaks, transduction, budget.
+        path: the run's directory.
+        record: the run's record.
+        notes: statements that must accompany the results: status, leaks, transductive use of the
+            target, an exceeded budget, uncommitted changes.
     """
 
     path: Path
@@ -36,94 +65,161 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        """What the recipe is called."""
-        return str(self.record.recipe["name"])
+        """The recipe's name."""
+        return self.record.recipe.name
 
     @property
-    def sets(self) -> list[str]:
-        """Names of the measured sets, the test first and validation last."""
-        names = [name for name in self.record.metrics if name != "validation"]
-        names.sort(key=lambda name: name != "test")
-        return [*names, *(["validation"] if "validation" in self.record.metrics else [])]
+    def base_name(self) -> str:
+        """The base's name, without the organization or directory that it is in."""
+        base = self.record.base
+        return Path(base.reference if base else self.record.recipe.base.name).name
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The evaluated sets: the test first, validation last."""
+        order = {"test": 0, "validation": 2}
+        return tuple(sorted(self.record.metrics, key=lambda name: order.get(name, 1)))
+
+    @property
+    def main_metrics(self) -> Metrics:
+        """The metrics of the first of `sets`."""
+        return self.record.metrics[self.sets[0]]
 
     @property
     def losses(self) -> list[tuple[int, float]]:
-        """Step and mean loss."""
-        return [(entry["step"], entry["loss"]) for entry in self.record.history]
+        """The recorded steps, each with its mean training loss."""
+        return [(entry.step, entry.loss) for entry in self.record.history]
 
     def evaluations(self, metric: str) -> list[tuple[int, float]]:
-        """Step and a metric on validation."""
+        """Return the steps that ended with an evaluation, each with a validation metric."""
         return [
-            (entry["step"], entry["evaluation"][metric])
+            (entry.step, entry.evaluation[metric])
             for entry in self.record.history
-            if "evaluation" in entry
+            if entry.evaluation is not None
         ]
 
-    def ranks(self) -> tuple[list[str], list[int], np.ndarray]:
-        """Kinds of matrices, layers, and the rank of each; 0 where there is no adapter."""
-        found: dict[tuple[str, int], int] = {}
-        for matrix in self.record.plan["matrices"]:
-            layer = _LAYER.search(matrix["name"])
-            if matrix["rank"] is not None and layer is not None:
-                found[matrix["name"][layer.end() :], int(layer[1])] = matrix["rank"]
-        kinds = list(dict.fromkeys(kind for kind, _ in found))
-        layers = list(range(max((layer for _, layer in found), default=-1) + 1))
-        table = np.array([[found.get((kind, at), 0) for at in layers] for kind in kinds])
-        return kinds, layers, table.reshape(len(kinds), len(layers))
+    @property
+    def adapted(self) -> tuple[Matrix, ...]:
+        """The matrices that have an adapter."""
+        return tuple(matrix for matrix in self.record.plan.matrices if matrix.rank is not None)
+
+    @property
+    def parameters_by_kind(self) -> dict[str, int]:
+        """Planned trainable parameters of each kind: the adapter method, "head" and "bias"."""
+        counts: dict[str, int] = {}
+        for matrix in self.record.plan.matrices:
+            counts[matrix.kind] = counts.get(matrix.kind, 0) + matrix.parameters
+        return counts
+
+    def ranks(self) -> RankTable:
+        """Return the rank of every adapted matrix by role and layer."""
+        by_place = {
+            (matrix.role, matrix.layer): matrix.rank
+            for matrix in self.adapted
+            if matrix.layer is not None
+        }
+        roles = tuple(dict.fromkeys(role for role, _ in by_place))
+        layers = tuple(range(max((layer for _, layer in by_place), default=-1) + 1))
+        table = [[by_place.get((role, layer), 0) for layer in layers] for role in roles]
+        return RankTable(roles, layers, np.array(table).reshape(len(roles), len(layers)))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRowFacts:
+    """One row of a study's table; accuracies are fractions, by set.
+
+    Attributes:
+        name: name of the variation.
+        mean: mean accuracy over the seeds.
+        interval: 95% interval of the mean; None with a single seed.
+        p: p-value of the paired test against the first row; None where there is no test.
+        parameters: trainable parameters.
+    """
+
+    name: str
+    mean: Mapping[str, float]
+    interval: Mapping[str, tuple[float, float] | None]
+    p: Mapping[str, float | None]
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """A study's table, as `study.json` holds it."""
+
+    summary: str
+    rows: tuple[StudyRowFacts, ...]
+
+    def rows_with(self, name: str) -> tuple[StudyRowFacts, ...]:
+        """Return the rows that were evaluated on a set."""
+        return tuple(row for row in self.rows if name in row.mean)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one report is about.
+    """The subject of a report.
 
     Attributes:
-        runs: the first is the report's subject, the others are compared with it.
-        study: a study's table, where one was named.
+        runs: the first run is the report's subject; the others are compared with it.
+        study: the table of a study, if one was given.
     """
 
     runs: tuple[RunFacts, ...]
-    study: Mapping[str, Any] | None = None
+    study: StudyFacts | None = None
 
     @property
     def main(self) -> RunFacts:
-        """The run that the report is about."""
+        """The run that the report describes."""
         return self.runs[0]
+
+    def label(self, run: RunFacts) -> str:
+        """Return a run's name, with its directory's name if another run has the same name."""
+        is_unique = sum(other.name == run.name for other in self.runs) == 1
+        return run.name if is_unique else f"{run.name} ({run.path.resolve().name})"
 
 
 def load_facts(paths: Sequence[str | Path]) -> Facts:
-    """Read runs; a study's directory stands for its runs and brings its table.
+    """Read the complete runs among `paths`; a study's directory contributes its runs and table.
 
     Raises:
-        RunError: a directory is neither a run nor a study, or no run in it is complete.
+        RunError: a directory is neither a run nor a study, a study's table is damaged, or no run
+            is complete.
     """
-    found: list[RunFacts] = []
+    runs: list[RunFacts] = []
     study = None
     for path in map(Path, paths):
         table = path / "study.json"
         if table.is_file():
-            study = json.loads(table.read_text(encoding="utf-8"))
-            records = sorted(path.glob("*/*/record.json"))
-            found += [_run(record.parent) for record in records]
+            study = _read_study(table)
+            runs += [_read_run(record.parent) for record in sorted(path.glob("*/*/record.json"))]
         else:
-            found.append(_run(path))
-    complete = [run for run in found if run.record.status == "complete"]
+            runs.append(_read_run(path))
+    complete = tuple(run for run in runs if run.record.status == "complete")
     if not complete:
-        named = ", ".join(str(path) for path in paths)
-        raise RunError(f"{named}: no complete run; a report is written of complete runs")
-    return Facts(tuple(complete), study)
+        names = ", ".join(str(path) for path in paths)
+        raise RunError(f"{names}: no complete run; a report needs at least one")
+    return Facts(complete, study)
 
 
-def _run(path: Path) -> RunFacts:
+def _read_study(table: Path) -> StudyFacts:
+    try:
+        return TypeAdapter(StudyFacts).validate_json(table.read_bytes())
+    except (OSError, ValidationError):
+        raise RunError(
+            f"{table}: damaged, or written by another version; repeat `pennyweight study`"
+        ) from None
+
+
+def _read_run(path: Path) -> RunFacts:
     record = load_record(path)
     notes = []
     if record.status != "complete":
         notes.append(f"This run is not complete: its status is {record.status}.")
     notes += [f"{mark}." for mark in record.marks]
-    if record.parameters and record.over_budget:
+    if record.over_budget:
         notes.append("Over budget: a teacher or baseline, not a submission.")
-    states = [state for state in record.git.values() if isinstance(state, Mapping)]
-    if any(state.get("dirty") for state in states):
-        notes.append("The working tree had changes that were not committed.")
+    if record.git.working_directory.dirty or record.git.pennyweight.dirty:
+        notes.append("The working tree had uncommitted changes.")
     return RunFacts(path, record, tuple(notes))
 
 
@@ -132,10 +228,10 @@ class Comparison:
     """Two runs on the same rows.
 
     Attributes:
-        rows: of the set.
-        only_one: rows that the first run alone gets right.
-        only_other: rows that the second alone gets right.
-        p: of McNemar's exact test that both are equally good.
+        rows: number of rows in the set.
+        only_one: rows that only the first run classifies correctly.
+        only_other: rows that only the second run classifies correctly.
+        p: p-value of McNemar's exact test that both runs are equally accurate.
     """
 
     rows: int
@@ -145,23 +241,25 @@ class Comparison:
 
 
 def compare_runs(one: Path, other: Path, name: str) -> Comparison:
-    """McNemar's test (1947) of two runs on a set that both have measured.
+    """Return McNemar's test (1947) of two runs on a set that both have evaluated.
 
     Raises:
-        RunError: one of them has not, or its rows are others.
+        RunError: a run has no predictions for the set, or the runs evaluated different rows.
     """
-    answers = []
-    for path in (one, other):
-        try:
-            with np.load(path / PREDICTIONS) as file:
-                answers.append((file[name], file[f"{name}.labels"]))
-        except (OSError, KeyError, ValueError):
-            raise RunError(f"{path}: holds no predictions for the set {name}") from None
-    (first, labels), (second, others) = answers
-    if not np.array_equal(labels, others):
-        raise RunError(f"{one} and {other}: their sets {name} are of other rows")
-    right, also = first == labels, second == labels
-    only_one, only_other = int((right & ~also).sum()), int((also & ~right).sum())
+    (first, labels), (second, other_labels) = _predictions(one, name), _predictions(other, name)
+    if not np.array_equal(labels, other_labels):
+        raise RunError(f"{one} and {other}: their {name} sets hold different rows")
+    right, also_right = first == labels, second == labels
+    only_one, only_other = int((right & ~also_right).sum()), int((also_right & ~right).sum())
     differing = only_one + only_other
     p = float(binomtest(only_one, differing).pvalue) if differing else 1.0
     return Comparison(len(labels), only_one, only_other, p)
+
+
+def _predictions(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true classes, int `[rows]`, of a set."""
+    try:
+        with np.load(RunDirectory(run).predictions) as file:
+            return file[name], file[f"{name}.labels"]
+    except (OSError, KeyError, ValueError):
+        raise RunError(f"{run}: no predictions for the set {name}") from None

@@ -1,8 +1,10 @@
-"""A report's figures, in one style that reads in print and to the colour-blind; SVG and PNG."""
+"""The figures of a report, readable in print and without colour; as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,202 +13,271 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from pennyweight.evaluation.metrics import Bin
 from pennyweight.report.facts import Facts, RunFacts
 
-__all__ = ["FIGURES", "draw", "write_figures"]
+__all__ = ["FIGURES", "FONT", "FigureKind", "draw", "write_figures"]
 
-# Okabe and Ito's palette, and marks besides, so that no line is told by colour alone.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+# A Times-like typeface that comes with matplotlib; the paper is set in it as well.
+FONT = "STIXGeneral"
+# Okabe and Ito's palette. Markers and line styles differ too, so that colour is never needed.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", "-.", ":", "-", "--", "-.")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-# One column of a two-column letter page, in inches.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_GREY = "#999999"
+# Width of a column of a two-column letter page, in inches.
 _WIDTH = 3.31
+# A bin with fewer rows says little about calibration.
+_FEW_ROWS = 10
 _STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "font.family": "DejaVu Sans",
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
+    "font.size": 9,
+    # Characters that the first font lacks come from the second.
+    "font.family": [FONT, "DejaVu Serif"],
+    "mathtext.fontset": "stix",
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    # Text stays text, in fonts that publishers accept (no Type 3).
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "svg.hashsalt": "pennyweight",
     "figure.constrained_layout.use": True,
 }
 
 
+@dataclass(frozen=True, slots=True)
+class FigureKind:
+    """A figure that reports may have.
+
+    Attributes:
+        caption: its caption in the paper.
+        draw: returns the figure, or None if the facts contain nothing to draw.
+    """
+
+    caption: str
+    draw: Callable[[Facts], Figure | None]
+
+
 def _curves(facts: Facts) -> Figure:
     run = facts.main
-    figure, (left, right) = plt.subplots(1, 2, figsize=(_WIDTH, 1.7))
-    steps, losses = zip(*run.losses, strict=True) if run.losses else ((), ())
-    left.plot(steps, losses, color=_COLOURS[0], linewidth=1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(_WIDTH, 1.45))
+    left.plot(*_columns(run.losses), color=_COLOURS[0])
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    found = run.evaluations("accuracy")
-    at, accuracy = zip(*found, strict=True) if found else ((), ())
-    right.plot(at, [100 * a for a in accuracy], color=_COLOURS[1], marker="s", markersize=3)
-    right.set(xlabel="step", ylabel="validation accuracy, %")
+    steps, accuracies = _columns(run.evaluations("accuracy"))
+    percentages = [100 * accuracy for accuracy in accuracies]
+    right.plot(steps, percentages, color=_COLOURS[1], marker="s", markersize=3)
+    right.set(xlabel="step", ylabel="validation acc. (%)")
+    for axes in (left, right):
+        axes.set_xlim(0, None)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 
 
+def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
 def _confusion(facts: Facts) -> Figure:
-    run = facts.main
-    metrics = run.record.metrics[run.sets[0]]
-    names = [entry["label"] for entry in metrics["classes"]]
-    counts = np.array(metrics["confusion"])
+    metrics = facts.main.main_metrics
+    names = [entry.label for entry in metrics.classes]
+    counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(_WIDTH, 2.4))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    figure, axes = plt.subplots(figsize=(_WIDTH, min(1.1 + 0.26 * len(names), 3.3)))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
+    if sum(map(len, names)) > 40:
+        axes.tick_params(axis="x", labelrotation=40)
     axes.set(xlabel="predicted", ylabel="label")
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7)
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     return figure
 
 
 def _reliability(facts: Facts) -> Figure:
     run = facts.main
-    figure, axes = plt.subplots(figsize=(_WIDTH, 2.0))
-    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
-    for number, name in enumerate(run.sets[:3]):
-        bins = run.record.metrics[name].get("reliability", [])
-        axes.plot(
-            [b["confidence"] for b in bins],
-            [b["accuracy"] for b in bins],
+    names = run.sets[: len(_COLOURS)]
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(_WIDTH, 2.5), sharex=True, height_ratios=(3, 1)
+    )
+    top.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    lowest = 1.0
+    for number, name in enumerate(names):
+        metrics = run.record.metrics[name]
+        _draw_bins(top, metrics.reliability, number, label=f"{name} (ECE {metrics.ece:.3f})")
+        shift = 0.008 * (number - (len(names) - 1) / 2)
+        bottom.bar(
+            [each.confidence + shift for each in metrics.reliability],
+            [each.rows for each in metrics.reliability],
+            width=0.008,
             color=_COLOURS[number],
-            linestyle=_STYLES[number],
-            marker=_MARKS[number],
-            markersize=3,
-            linewidth=1,
-            label=f"{name} (ECE {run.record.metrics[name]['ece']:.3f})",
         )
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(frameon=False, loc="lower right")
+        lowest = min([lowest, *(each.confidence for each in metrics.reliability)])
+    top.set(ylabel="accuracy", ylim=(-0.04, 1.04))
+    bottom.set(xlabel="confidence", ylabel="rows", yscale="log", ylim=(0.5, None))
+    bottom.axhline(_FEW_ROWS, color=_GREY, linewidth=0.6, linestyle=":")
+    bottom.set_xlim(max(math.floor(10 * lowest) / 10 - 0.02, -0.02), 1.02)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, columnspacing=1.2)
     return figure
 
 
+def _draw_bins(axes: Any, bins: tuple[Bin, ...], number: int, *, label: str) -> None:
+    """Draw a line through the bins with enough rows, and hollow markers for the others."""
+    style = {"color": _COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
+    filled = [each for each in bins if each.rows >= _FEW_ROWS]
+    hollow = [each for each in bins if each.rows < _FEW_ROWS]
+    axes.plot(
+        [each.confidence for each in filled],
+        [each.accuracy for each in filled],
+        linestyle=_STYLES[number],
+        label=label,
+        **style,
+    )
+    axes.plot(
+        [each.confidence for each in hollow],
+        [each.accuracy for each in hollow],
+        linestyle="none",
+        markerfacecolor="none",
+        markeredgewidth=0.6,
+        alpha=0.6,
+        **style,
+    )
+
+
 def _ranks(facts: Facts) -> Figure | None:
-    kinds, layers, table = facts.main.ranks()
-    if not kinds:
+    table = facts.main.ranks()
+    if not table.roles:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.2 * len(kinds)))
-    axes.imshow(table, cmap="cividis", aspect="auto", vmin=0)
-    axes.set_yticks(range(len(kinds)), kinds)
-    axes.set_xticks(layers)
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.2 * len(table.roles)))
+    axes.imshow(table.ranks, cmap="cividis", aspect="auto", vmin=0)
+    axes.set_yticks(range(len(table.roles)), table.roles)
+    axes.set_xticks(table.layers)
     axes.set(xlabel="layer")
-    for (row, column), rank in np.ndenumerate(table):
-        colour = "black" if rank > table.max() / 2 else "white"
-        axes.text(column, row, str(rank), ha="center", va="center", color=colour, fontsize=6)
+    for (row, column), rank in np.ndenumerate(table.ranks):
+        colour = "black" if rank > table.ranks.max() / 2 else "white"
+        axes.text(column, row, str(rank), ha="center", va="center", color=colour, fontsize=7)
     axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     return figure
 
 
 def _spending(facts: Facts) -> Figure | None:
-    """Accuracy against trained parameters, one mark per run."""
-    runs = [run for run in facts.runs if run.sets]
-    if len(runs) < 2:
+    """Draw accuracy against trained parameters, one marker per run."""
+    name = facts.main.sets[0]
+    groups: dict[str, list[RunFacts]] = {}
+    for run in facts.runs:
+        if name in run.record.metrics and run.record.parameters is not None:
+            groups.setdefault(run.name, []).append(run)
+    if sum(map(len, groups.values())) < 2:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 2.6))
-    for number, (name, group) in enumerate(_by_name(runs).items()):
-        values = [100 * run.record.metrics[run.sets[0]]["accuracy"] for run in group]
+    figure, axes = plt.subplots(figsize=(_WIDTH, 1.7 + 0.12 * math.ceil(len(groups) / 2)))
+    for number, (label, runs) in enumerate(groups.items()):
         axes.scatter(
-            [run.record.parameters["model"] for run in group],
-            values,
-            s=14,
+            [run.record.parameters.model for run in runs if run.record.parameters],
+            [100 * run.record.metrics[name].accuracy for run in runs],
+            s=16,
             color=_COLOURS[number % len(_COLOURS)],
-            marker=_MARKS[number % len(_MARKS)],
-            label=name,
+            marker=_MARKERS[number % len(_MARKERS)],
+            label=label,
         )
     axes.set_xscale("log")
-    axes.set(xlabel="trained parameters", ylabel=f"{runs[0].sets[0]} accuracy, %")
+    axes.set(xlabel="trained parameters", ylabel=f"{name} accuracy (%)")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
 def _comparison(facts: Facts) -> Figure | None:
-    """Each run's accuracy with its interval, or of a study each row's over seeds."""
-    rows = _compared(facts)
+    """Draw the accuracy of each run, or of each row of a study, with its interval."""
+    rows = _accuracies(facts)
     if len(rows) < 2:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.5 + 0.22 * len(rows)))
-    for at, (_name, mean, low, high) in enumerate(reversed(rows)):
+    rows.reverse()
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.5 + 0.2 * len(rows)))
+    for height, (_, mean, (low, high)) in enumerate(rows):
         axes.errorbar(
             100 * mean,
-            at,
+            height,
             xerr=[[100 * (mean - low)], [100 * (high - mean)]],
             color=_COLOURS[0],
             marker="o",
             markersize=3,
             capsize=2,
-            linewidth=1,
         )
-    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
-    axes.set(xlabel=f"{facts.main.sets[0]} accuracy, %")
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set(xlabel=f"{facts.main.sets[0]} accuracy (%)")
     return figure
 
 
-def _compared(facts: Facts) -> list[tuple[str, float, float, float]]:
+def _accuracies(facts: Facts) -> list[tuple[str, float, tuple[float, float]]]:
     name = facts.main.sets[0]
     if facts.study is not None:
-        found = []
-        for row in facts.study["rows"]:
-            if name in row["mean"]:
-                low, high = row["interval"][name] or (row["mean"][name],) * 2
-                found.append((row["name"], row["mean"][name], low, high))
-        return found
-    return [
-        (run.name, m["accuracy"], *m["accuracy_interval"])
-        for run in facts.runs
-        if (m := run.record.metrics.get(name))
-    ]
+        return [
+            (row.name, row.mean[name], row.interval[name] or (row.mean[name], row.mean[name]))
+            for row in facts.study.rows_with(name)
+        ]
+    metrics = [(facts.label(run), run.record.metrics.get(name)) for run in facts.runs]
+    return [(label, each.accuracy, each.accuracy_interval) for label, each in metrics if each]
 
 
-def _by_name(runs: list[RunFacts]) -> dict[str, list[RunFacts]]:
-    found: dict[str, list[RunFacts]] = {}
-    for run in runs:
-        found.setdefault(run.name, []).append(run)
-    return found
-
-
-FIGURES: Mapping[str, tuple[str, Callable[[Facts], Figure | None]]] = MappingProxyType(
+FIGURES: Mapping[str, FigureKind] = MappingProxyType(
     {
-        "curves": ("Loss of the training steps, and accuracy on validation.", _curves),
-        "ranks": ("Rank of every adapted matrix, by layer.", _ranks),
-        "confusion": ("Labels against predictions; shade is the share of the label.", _confusion),
-        "reliability": ("Accuracy by confidence; on the dotted line they agree.", _reliability),
-        "comparison": ("Accuracy with 95 % intervals.", _comparison),
-        "spending": ("Accuracy against trained parameters.", _spending),
+        "ranks": FigureKind("Rank of every adapted matrix, by layer.", _ranks),
+        "curves": FigureKind("Training loss and validation accuracy.", _curves),
+        "confusion": FigureKind(
+            "Labels and predictions. The shade is the share of the label's rows.", _confusion
+        ),
+        "reliability": FigureKind(
+            "Accuracy by confidence (top) and rows per bin (bottom). A calibrated classifier lies "
+            f"on the dotted diagonal. Hollow markers are bins with fewer than {_FEW_ROWS} rows.",
+            _reliability,
+        ),
+        "comparison": FigureKind("Accuracy with 95% intervals.", _comparison),
+        "spending": FigureKind("Accuracy against trained parameters.", _spending),
     }
 )
 
 
 def draw(name: str, facts: Facts) -> Figure | None:
-    """One figure, or None where the facts give nothing to draw; a notebook shows it."""
+    """Return a figure, or None if the facts contain nothing to draw."""
     with mpl.rc_context(_STYLE):
-        figure = FIGURES[name][1](facts)
+        figure = FIGURES[name].draw(facts)
     if figure is not None:
-        # Nobody but the caller keeps it.
+        # pyplot would keep every figure in memory, and notebooks would show it twice.
         plt.close(figure)
     return figure
 
 
-def write_figures(facts: Facts, folder: Path) -> dict[str, Path]:
-    """Write every figure there is as SVG and PNG (300 dots per inch); the PNGs' paths by name."""
+def write_figures(facts: Facts, folder: Path) -> tuple[str, ...]:
+    """Write each figure as NAME.svg, NAME.pdf and NAME.png (300 dots per inch).
+
+    Returns:
+        The names of the figures that the facts allow to draw.
+    """
     mpl.use("agg")
     folder.mkdir(parents=True, exist_ok=True)
-    written = {}
+    names = []
     for name in FIGURES:
         figure = draw(name, facts)
         if figure is None:
             continue
         with mpl.rc_context(_STYLE):
-            # A date in the file would make every run's another.
+            # Without dates, equal figures are equal files.
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
             figure.savefig(folder / f"{name}.png", dpi=300)
-        written[name] = folder / f"{name}.png"
-    return written
+        names.append(name)
+    return tuple(names)

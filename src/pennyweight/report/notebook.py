@@ -1,10 +1,11 @@
-"""An executed notebook that walks through a run: data, plan, curves, evaluation, mistakes."""
+"""An executed notebook that walks through a run, from its data to predictions on new sentences."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,50 +16,96 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import v4
 
 from pennyweight.errors import ReportError
-from pennyweight.runs.record import load_record
+from pennyweight.runs.record import RunRecord, load_record
 
 __all__ = ["write_notebook"]
 
+_CELL = "# %% "
+_PLACEHOLDER = re.compile(r"\b(?:NAME|SUMMARY|DIRECTORY|RUN|SENTENCES)\b")
+_NEWS = ("World", "Sports", "Business", "Sci/Tech")
+_NEWS_SENTENCES = (
+    "The two governments signed a treaty that ends the dispute over their border.",
+    "A goal in the last minute put the visitors through to the final.",
+    "Shares rose after the company raised its forecast for the year.",
+    "The probe sent its first images after three years of flight.",
+)
+
 
 def write_notebook(run: Path, path: Path) -> Path:
-    """Write and execute the notebook of a run.
+    """Write and execute the notebook of a run, which refers to the run by a relative path.
 
     Args:
-        run: its directory.
-        path: of the notebook.
+        run: the run's directory.
+        path: the notebook's file.
 
     Raises:
-        ReportError: a cell fails, or the kernel cannot be started.
+        RunError: `run` is not a run.
+        ReportError: a cell fails, or the kernel is not installed.
     """
-    recipe = load_record(run).recipe
-    told = {
-        "NAME": str(recipe["name"]),
-        "SUMMARY": str(recipe.get("summary", "")),
-        "RUN": repr(str(run.resolve())),
+    record = load_record(run)
+    directory = Path(os.path.relpath(run.resolve(), path.resolve().parent)).as_posix()
+    values = {
+        "NAME": record.recipe.name,
+        "SUMMARY": record.recipe.summary,
+        "DIRECTORY": directory,
+        "RUN": repr(directory),
+        "SENTENCES": _as_list(_sentences(record)),
     }
-    made: Any = v4
-    notebook = made.new_notebook(
-        cells=[_cell(text, told) for text in _template().split("# %% ")[1:]]
+    nodes: Any = v4
+    notebook = nodes.new_notebook(
+        cells=[_cell(text, values) for text in _template().split(_CELL)[1:]]
     )
-    # Random names would make every notebook another file.
     for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"
+        cell["id"] = f"cell-{number}"  # the default identifiers are random
     notebook.metadata["kernelspec"] = {
         "name": "python3",
         "display_name": "Python 3",
         "language": "python",
     }
-    _use_this_interpreter()
+    _execute(notebook, path)
+    path.write_text(nbformat.writes(notebook), encoding="utf-8")
+    return path
+
+
+def _execute(notebook: Any, path: Path) -> None:
+    """Run all cells in the notebook's own directory, and keep what they print and show."""
+    _require_kernel()
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+    )
+    # Without this, the kernel warns that its local connection is not encrypted.
+    client.extra_arguments = ["--IPKernelApp.log_level=40"]
     try:
-        client = NotebookClient(notebook, timeout=600, kernel_name="python3")
-        # On this machine alone the kernel need not warn of its plain connection.
-        client.extra_arguments = ["--IPKernelApp.log_level=40"]
         client.execute()
     except CellExecutionError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ReportError(f"{path}: a cell of the notebook fails: {reason}") from None
-    path.write_text(nbformat.writes(notebook), encoding="utf-8")
-    return path
+    for cell in notebook.cells:
+        # Libraries report progress and missing extras there, which differ between machines.
+        cell.outputs = [
+            output for output in cell.get("outputs", []) if output.get("name") != "stderr"
+        ]
+        if cell.cell_type == "markdown":
+            del cell["outputs"]
+
+
+def _sentences(record: RunRecord) -> Sequence[str]:
+    """Return sentences to classify: news for news classes, otherwise mistakes of the run."""
+    labels = record.recipe.data.labels
+    if labels == _NEWS:
+        return _NEWS_SENTENCES
+    texts = [mistake.text for mistakes in record.mistakes.values() for mistake in mistakes]
+    return texts[:4] or [f"A text about {label}." for label in labels]
+
+
+def _as_list(sentences: Sequence[str]) -> str:
+    """Return a list of strings as Python source, one string per line."""
+    lines = "".join(f"    {sentence!r},\n" for sentence in sentences)
+    return f"[\n{lines}]"
 
 
 def _template() -> str:
@@ -66,18 +113,18 @@ def _template() -> str:
     return (folder / "notebook.txt").read_text(encoding="utf-8")
 
 
-def _cell(text: str, told: Mapping[str, str]) -> Any:
+def _cell(text: str, values: dict[str, str]) -> Any:
     kind, _, source = text.partition("\n")
-    for name, value in told.items():
-        source = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), source)
-    made: Any = v4
-    new_cell = made.new_markdown_cell if kind == "markdown" else made.new_code_cell
+    source = _PLACEHOLDER.sub(lambda match: values[match[0]], source)
+    nodes: Any = v4
+    new_cell = nodes.new_markdown_cell if kind == "markdown" else nodes.new_code_cell
     return new_cell(source.strip())
 
 
-def _use_this_interpreter() -> None:
-    """Let the kernel be the Python that runs this, wherever its kernels are installed."""
+def _require_kernel() -> None:
     from jupyter_client.kernelspec import KernelSpecManager
 
     if "python3" not in KernelSpecManager().find_kernel_specs():
-        raise ReportError(f"the notebook needs a kernel: {sys.executable} -m pip install ipykernel")
+        raise ReportError(
+            f"the notebook needs a Jupyter kernel; run: {sys.executable} -m pip install ipykernel"
+        )

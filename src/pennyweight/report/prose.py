@@ -1,4 +1,4 @@
-"""The author's own prose: a Markdown file whose headings name the paper's sections."""
+"""The author's own text: a Markdown file whose headings name the paper's sections."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from pennyweight.errors import ReportError
-from pennyweight.report.content import Text
+from pennyweight.report.content import Text, plain
 
 __all__ = ["load_prose"]
 
-_MARKS = {"strong_open": "**", "strong_close": "**", "em_open": "*", "em_close": "*"}
+_MARKUP = {"strong_open": "**", "strong_close": "**", "em_open": "*", "em_close": "*"}
+_UNSUPPORTED = frozenset({"fence", "code_block", "html_block", "blockquote_open", "hr"})
+_SUPPORTED = "paragraphs, lists, *emphasis*, **strong** and `code` are supported"
 
 
 def load_prose(path: Path | None) -> dict[str, tuple[Text, ...]]:
-    """Paragraphs and list items by heading; headings that the paper has are merged into it.
+    """Return the paragraphs and list items of a Markdown file, by heading.
 
     Raises:
-        ReportError: the file cannot be read, text stands before the first heading, or something is
-            in it that a paper of this kind cannot take (tables, pictures, quotes, code blocks).
+        ReportError: the file cannot be read, text comes before the first heading, or the file
+            contains something that a paper cannot show, such as tables, images, quotes or code.
     """
     if path is None:
         return {}
@@ -28,28 +30,28 @@ def load_prose(path: Path | None) -> dict[str, tuple[Text, ...]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"--prose {path}: cannot be read: {error}") from None
-    found: dict[str, list[Text]] = {}
-    section: str | None = None
+    sections: dict[str, list[Text]] = {}
+    title: str | None = None
     tokens = MarkdownIt().parse(text)
     depth = 0
-    for at, token in enumerate(tokens):
+    for number, token in enumerate(tokens):
         depth += (token.type == "list_item_open") - (token.type == "list_item_close")
         if token.type == "heading_open":
-            section = _inline(tokens[at + 1], path)
-            found.setdefault(section, [])
-        elif token.type == "inline" and tokens[at - 1].type == "paragraph_open":
-            if section is None:
+            title = _inline(tokens[number + 1], path)
+            sections.setdefault(title, [])
+        elif token.type == "inline" and tokens[number - 1].type == "paragraph_open":
+            if title is None:
                 raise ReportError(
-                    f"--prose {path}: line {_line(token)}: text before the first heading; begin "
+                    f"--prose {path}: line {_line(token)}: text before the first heading; start "
                     'with a heading such as "# Overview"'
                 )
-            found[section].append(Text(_inline(token, path), is_item=depth > 0))
-        elif token.type in ("fence", "code_block", "html_block", "blockquote_open", "hr"):
+            sections[title].append(Text(_inline(token, path), is_item=depth > 0))
+        elif token.type in _UNSUPPORTED:
+            name = token.type.removesuffix("_open")
             raise ReportError(
-                f"--prose {path}: line {_line(token)}: {token.type.removesuffix('_open')} is not "
-                "taken; write paragraphs, lists, *emphasis*, **strong** and `code`"
+                f"--prose {path}: line {_line(token)}: {name} is not supported; {_SUPPORTED}"
             )
-    return {name: tuple(texts) for name, texts in found.items()}
+    return {heading: tuple(texts) for heading, texts in sections.items()}
 
 
 def _line(token: Token) -> int:
@@ -57,20 +59,20 @@ def _line(token: Token) -> int:
 
 
 def _inline(token: Token, path: Path) -> str:
-    return "".join(_piece(child, path, token) for child in token.children or ())
+    return "".join(_translate(child, path, _line(token)) for child in token.children or ())
 
 
-def _piece(child: Token, path: Path, parent: Token) -> str:
+def _translate(child: Token, path: Path, line: int) -> str:
+    """Return a piece of a paragraph in the markup of `Text`."""
     match child.type:
         case "text":
-            # What the author wrote as stars and backticks is not to be read as marks.
-            return child.content.replace("*", "\N{ASTERISK OPERATOR}").replace("`", "'")
+            return plain(child.content)
         case "softbreak" | "hardbreak":
             return " "
         case "code_inline":
             return f"`{child.content}`"
         case "link_open" | "link_close":
             return ""
-        case kind if kind in _MARKS:
-            return _MARKS[kind]
-    raise ReportError(f"--prose {path}: line {_line(parent)}: {child.type} is not taken")
+        case kind if kind in _MARKUP:
+            return _MARKUP[kind]
+    raise ReportError(f"--prose {path}: line {line}: {child.type} is not supported; {_SUPPORTED}")

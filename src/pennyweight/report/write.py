@@ -1,37 +1,38 @@
-"""A report's files: figures, the paper as PDF and LaTeX, the notebook, and exports."""
+"""A report's files: figures, the paper as PDF and LaTeX, and the notebook."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pennyweight.errors import ReportError
-from pennyweight.report.content import make_content
+from pennyweight.report.content import FrontMatter
 from pennyweight.report.facts import Facts, load_facts
 from pennyweight.report.figures import FIGURES, write_figures
 from pennyweight.report.notebook import write_notebook
+from pennyweight.report.paper import make_content
 from pennyweight.report.prose import load_prose
-from pennyweight.report.typeset import latex, typst_source, write_pdf
+from pennyweight.report.typeset import latex_source, typst_source, write_pdf
 
-__all__ = ["PARTS", "Paper", "write_report"]
+__all__ = ["PARTS", "PaperOptions", "write_report"]
 
 PARTS = ("figures", "paper", "notebook")
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """What the author gives.
+class PaperOptions:
+    """The author's choices for the paper.
 
     Attributes:
-        title: None for one made of the run's name.
-        authors: in order.
-        link: to the repository.
-        prose: a Markdown file.
-        style: AAAI's own style file (aaai24.sty), which may not be passed on with this software.
-        without: names of figures to leave out.
+        title: title of the paper; None to derive one from the run's name.
+        authors: names in order.
+        link: address of the repository.
+        prose: a Markdown file with the author's own text, by section.
+        style: the author's copy of AAAI's style file, which may not be redistributed.
+        without: names of figures to leave out of the paper.
     """
 
     title: str | None = None
@@ -46,79 +47,87 @@ def write_report(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
-    paper: Paper | None = None,
+    paper: PaperOptions | None = None,
     parts: Sequence[str] = PARTS,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Path]:
-    """Write a report of complete runs, from their records alone.
+    """Write a report about complete runs; every number in it comes from their records.
 
     Args:
         runs: directories of runs or of a study; the first run is the report's subject.
-        out: where the files go; files of an earlier report there are replaced.
-        paper: what the author gives.
-        parts: of `PARTS`.
-        say: gets what is being done.
+        out: the report's directory; files of an earlier report are replaced.
+        paper: the author's choices for the paper.
+        parts: which of `PARTS` to write. The paper always comes with its figures.
+        log: receives progress messages.
 
     Returns:
-        What was written, by what it is.
+        The path of each part, by name.
 
     Raises:
-        RunError: there is no complete run.
-        ReportError: a library is missing, the paper is too long, or the author's files are not
-            usable.
+        RunError: no run is complete.
+        ReportError: a library is missing, the paper is too long, or one of the author's files
+            cannot be used.
     """
-    paper, out = paper or Paper(), Path(out)
+    paper, out = paper or PaperOptions(), Path(out)
     _require("matplotlib")
     facts = load_facts(runs)
     _check(paper)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReportError(f"--out {out}: cannot be made: {error.strerror}") from None
+        raise ReportError(f"--out {out}: cannot be created: {error.strerror}") from None
     written: dict[str, Path] = {}
-    drawn = write_figures(facts, out / "figures")
-    say(f"{len(drawn)} figures in {out / 'figures'}")
-    written["figures"] = out / "figures"
+    if "figures" in parts or "paper" in parts:
+        figures = write_figures(facts, out / "figures")
+        written["figures"] = out / "figures"
+        log(f"{len(figures)} figures in {out / 'figures'}")
     if "paper" in parts:
-        pages = _write_paper(facts, paper, drawn, out)
-        say(f"paper of {pages} pages in {out / 'paper.pdf'}")
+        shown = [name for name in figures if name not in paper.without]
+        pages = _write_paper(facts, paper, shown, out)
         written |= {"paper": out / "paper.pdf", "latex": out / "paper.tex"}
+        log(f"paper of {pages} {'page' if pages == 1 else 'pages'} in {out / 'paper.pdf'}")
     if "notebook" in parts:
         _require("nbclient")
         written["notebook"] = write_notebook(facts.main.path, out / "notebook.ipynb")
-        say(f"notebook in {written['notebook']}")
+        log(f"notebook in {written['notebook']}")
     return written
 
 
-def _check(paper: Paper) -> None:
+def _check(paper: PaperOptions) -> None:
+    """Refuse unusable options before anything is written."""
     for name in paper.without:
         if name not in FIGURES:
-            raise ReportError(f"--without {name}: no such figure; there are {', '.join(FIGURES)}")
+            raise ReportError(f"--without {name}: no such figure; choose from {', '.join(FIGURES)}")
     if paper.style is not None and not paper.style.is_file():
-        raise ReportError(f"--aaai-style {paper.style}: no such file; name your aaai24.sty")
+        raise ReportError(
+            f"--aaai-style {paper.style}: no such file; give the path of your aaai24.sty"
+        )
     load_prose(paper.prose)
 
 
-def _write_paper(facts: Facts, paper: Paper, drawn: Mapping[str, Path], out: Path) -> int:
-    """LaTeX's source, Typst's source and the PDF; its pages."""
-    shown = [name for name in drawn if name not in paper.without]
+def _write_paper(facts: Facts, paper: PaperOptions, shown: Sequence[str], out: Path) -> int:
+    """Write the paper as LaTeX, Typst and PDF, and return its number of pages."""
+    budget = facts.main.record.plan.budget
     content = make_content(
         facts,
-        title=paper.title or f"{facts.main.name}: text classification under a budget",
-        authors=paper.authors,
-        link=paper.link,
-        prose=load_prose(paper.prose),
-        drawn=frozenset(shown),
+        FrontMatter(
+            title=paper.title
+            or f"Text Classification with at Most {budget:,} Trainable Parameters",
+            authors=paper.authors,
+            link=paper.link,
+        ),
+        load_prose(paper.prose),
+        frozenset(shown),
     )
     if paper.style is not None:
         shutil.copy(paper.style, out)
-    pictures = {name: f"figures/{name}" for name in shown}
-    tex = latex(content, pictures, style=paper.style.stem if paper.style else None)
+    style = paper.style.stem if paper.style else None
+    tex = latex_source(content, {name: f"figures/{name}.pdf" for name in shown}, style=style)
     (out / "paper.tex").write_text(tex, encoding="utf-8")
-    source = typst_source(content, {name: f"{path}.png" for name, path in pictures.items()})
+    source = typst_source(content, {name: f"figures/{name}.svg" for name in shown})
     return write_pdf(source, out / "paper.pdf")
 
 
 def _require(module: str) -> None:
     if find_spec(module) is None:
-        raise ReportError(f"a report needs {module}; pip install 'pennyweight[report]'")
+        raise ReportError(f"a report needs {module}; run: pip install 'pennyweight[report]'")

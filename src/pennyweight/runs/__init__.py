@@ -1,1 +1,1 @@
-"""Runs: one directory each, with one record that everything later reads."""
+"""Runs: the typed record, the directory, its lock, and the rules of resuming."""

@@ -1,89 +1,257 @@
-"""The record of a run: everything that later stages may say about it."""
+"""The record of a run: everything that later stages may say about it, typed and versioned."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pennyweight.budget.summary import PlanSummary
+from pennyweight.data.splits import OverlapCount, SetFacts
+from pennyweight.engine.train.progress import Step
 from pennyweight.errors import RunError
+from pennyweight.evaluation.metrics import Metrics
 from pennyweight.files import replacing
+from pennyweight.recipe import Recipe
+from pennyweight.runs.upgrade import upgrade
 
 __all__ = [
-    "PREDICTIONS",
+    "ArtifactRecord",
+    "BaseRecord",
+    "Best",
+    "ComputeRecord",
+    "CorrectionRecord",
+    "DataRecord",
+    "EnvironmentRecord",
+    "GitRecord",
+    "GitState",
+    "GroupRecord",
+    "Mistake",
+    "ParameterCounts",
+    "RowStep",
     "RunRecord",
-    "artifact_of",
+    "ShareEstimate",
+    "TargetRecord",
+    "TrainingRows",
     "load_record",
     "save_record",
-    "write_atomically",
+    "write_text",
 ]
 
-_FILE = "record.json"
-# Each labelled row's answer and label, by set.
-PREDICTIONS = "predictions.npz"
+RECORD = "record.json"
 
 
-class RunRecord(BaseModel):
-    """One run, as `record.json` holds it. Times are UTC, sizes bytes, durations seconds."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+
+class ParameterCounts(_Part):
+    """Trainable parameters: as planned, in the model, in the saved file, and allowed."""
+
+    planned: int
+    model: int
+    file: int
+    budget: int
+
+
+class RowStep(_Part):
+    """One step that changed the training rows, such as a filter or an augmentation.
+
+    Attributes:
+        step: what was done.
+        added: rows that the step added.
+        removed: rows that the step removed.
+        file: where the rows that were added or removed are stored.
+        sha256: of that file, where the rows came from one.
+        rejected: generated texts that each gate rejected.
+        by_class: rows added, by class.
+        effective_rows: the number of equally weighted rows that weighted ones are worth.
+    """
+
+    step: str
+    added: int | None = None
+    removed: int | None = None
+    file: str | None = None
+    sha256: str | None = None
+    rejected: dict[str, int] | None = None
+    by_class: dict[str, int] | None = None
+    effective_rows: float | None = None
+
+
+class TrainingRows(_Part):
+    """The number of rows that were trained on, and the steps that led to them."""
+
+    rows: int
+    steps: tuple[RowStep, ...] = ()
+
+
+class DataRecord(_Part):
+    """What was read, what the sets share, and what became of the training rows."""
+
+    sets: dict[str, SetFacts]
+    overlaps: tuple[OverlapCount, ...] = ()
+    removed_from_train: int = 0
+    training: TrainingRows | None = None
+
+
+class ComputeRecord(_Part):
+    """Device, precision and attention; see `pennyweight.engine.device.Compute`."""
+
+    device: str
+    precision: str
+    attention: str
+    why: str
+    autocast: bool = False
+    processes: int = 1
+    compiled: bool = False
+    frozen_bytes: int | None = None
+
+
+class BaseRecord(_Part):
+    """The base model and where it came from."""
+
+    name: str
+    reference: str
+    revision: str | None
+    origin: str
+
+
+class EnvironmentRecord(_Part):
+    """Versions and machine; a package that is missing has the version "not installed"."""
+
+    python: str
+    platform: str
+    processor: str
+    cores: int | None
+    packages: dict[str, str]
+
+
+class GitState(_Part):
+    """The revision of a checkout and whether it had uncommitted changes; None outside one."""
+
+    revision: str | None = None
+    dirty: bool | None = None
+
+
+class GitRecord(_Part):
+    """The checkouts of the working directory and of Pennyweight itself."""
+
+    working_directory: GitState = GitState()
+    pennyweight: GitState = GitState()
+
+
+class Best(_Part):
+    """The evaluation that was kept: its step, and the validation metric that chose it."""
+
+    step: int
+    metric: str
+    value: float
+
+
+class Mistake(_Part):
+    """A wrong answer that the classifier was sure of; `confidence` is its probability."""
+
+    text: str
+    label: str
+    predicted: str
+    confidence: float
+
+
+class TargetRecord(_Part):
+    """Rows of the unlabelled target, and the share of them that each class was given."""
+
+    rows: int
+    predicted_shares: dict[str, float]
+
+
+class ShareEstimate(_Part):
+    """A class's estimated share with its 95% interval."""
+
+    share: float
+    interval: tuple[float, float]
+
+
+class GroupRecord(_Part):
+    """Some of the target's rows, with the estimated share of each class among them."""
+
+    name: str
+    rows: int
+    refused: str | None
+    prior: dict[str, ShareEstimate]
+
+
+class CorrectionRecord(_Part):
+    """How predictions were corrected for the target's class shares, and what that changed."""
+
+    method: str
+    temperature: float
+    area_under_curve: float | None
+    groups: tuple[GroupRecord, ...]
+    accuracy_without: dict[str, float] = {}
+    predicted_shares_without: dict[str, float] = {}
+
+
+class ArtifactRecord(_Part):
+    """The saved classifier: its directory inside the run, and the SHA-256 of each file in it."""
+
+    directory: str
+    files: dict[str, str]
+
+
+class RunRecord(_Part):
+    """One run, as `record.json` holds it. Times are UTC, sizes in bytes, durations in seconds."""
+
+    schema_version: Literal[2] = 2
     status: Literal["running", "complete", "failed", "interrupted"]
-    recipe: dict[str, Any]
-    plan: dict[str, Any]
-    parameters: dict[str, int] = Field(default_factory=dict)
-    data: dict[str, Any] = Field(default_factory=dict)
-    leaks: list[str] = Field(default_factory=list)
-    transductive: list[str] = Field(default_factory=list)
-    compute: dict[str, Any] = Field(default_factory=dict)
-    base: dict[str, Any] = Field(default_factory=dict)
-    environment: dict[str, Any] = Field(default_factory=dict)
-    git: dict[str, Any] = Field(default_factory=dict)
+    recipe: Recipe
+    plan: PlanSummary
+    parameters: ParameterCounts | None = None
+    data: DataRecord | None = None
+    leaks: tuple[str, ...] = ()
+    transductive: tuple[str, ...] = ()
+    compute: ComputeRecord | None = None
+    base: BaseRecord | None = None
+    environment: EnvironmentRecord | None = None
+    git: GitRecord = GitRecord()
     started: str = ""
+    process_id: int | None = None
     seconds: float = 0.0
     peak_memory_bytes: int = 0
-    history: list[dict[str, Any]] = Field(default_factory=list)
-    best: dict[str, Any] = Field(default_factory=dict)
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    mistakes: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-    target: dict[str, Any] = Field(default_factory=dict)
-    correction: dict[str, Any] = Field(default_factory=dict)
+    history: tuple[Step, ...] = ()
+    best: Best | None = None
+    metrics: dict[str, Metrics] = {}
+    mistakes: dict[str, tuple[Mistake, ...]] = {}
+    target: TargetRecord | None = None
+    correction: CorrectionRecord | None = None
+    artifact: ArtifactRecord | None = None
     failure: str | None = None
 
     @property
     def over_budget(self) -> bool:
-        """Whether more was trained than allowed, as full fine-tuning does: a teacher at most."""
-        counts = self.parameters or self.plan
-        return bool(counts.get("model", counts.get("trainable_parameters", 0)) > counts["budget"])
+        """Whether more was trained than the budget allows, as full fine-tuning may."""
+        trained = self.parameters.model if self.parameters else self.plan.trainable_parameters
+        return trained > self.plan.budget
 
     @property
-    def marks(self) -> list[str]:
-        """What must be said wherever the run's answers are shown."""
-        return [
+    def marks(self) -> tuple[str, ...]:
+        """Warnings that belong wherever the run's results are shown."""
+        return (
             *(f"LEAKS: {leak}" for leak in self.leaks),
             *(f"TRANSDUCTIVE: {use}" for use in self.transductive),
-        ]
+        )
 
     def with_changes(self, **changes: Any) -> RunRecord:
-        """A copy with some fields replaced."""
+        """Return a copy with some fields replaced."""
         return self.model_copy(update=changes)
 
 
-def artifact_of(run: Path, *, method: str) -> Path:
-    """Where a run keeps its best: an adapter, or of full fine-tuning the whole model."""
-    return run / ("model" if method == "full" else "adapter")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a half.
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     try:
         with replacing(path) as part:
@@ -95,19 +263,29 @@ def write_atomically(path: Path, text: str) -> None:
 def save_record(run: Path, record: RunRecord) -> None:
     """Write the record into the run's directory."""
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(run / _FILE, text)
+    write_text(run / RECORD, text)
 
 
-def load_record(run: Path) -> RunRecord:
-    """Read a run's record.
+def load_record(run: str | Path) -> RunRecord:
+    """Read a run's record; records of older versions are upgraded while they are read.
 
     Raises:
-        RunError: there is none, or it cannot be read.
+        RunError: there is none, it cannot be read, or it is of an unknown version.
     """
-    path = run / _FILE
+    path = Path(run) / RECORD
     if not path.is_file():
-        raise RunError(f"{run}: not a run: {_FILE} is missing; train one with --out {run}")
+        raise RunError(f"{run}: not a run: {RECORD} is missing; train one with --out {run}")
     try:
-        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    values = upgrade(values, path=path)
+    try:
+        return RunRecord.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise RunError(
+            f"{path}: {key}: {problem['msg']}; the record is damaged or was written by another "
+            "version of Pennyweight; train the run again, or use the version that wrote it"
+        ) from None

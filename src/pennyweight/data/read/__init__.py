@@ -1,7 +1,7 @@
-"""Files into rows: one reader a file, all in the table `READERS`.
+"""Readers of row files: one module per format, all listed in the table `READERS`.
 
-Reading streams: no reader holds a file's rows in memory. A row that cannot be used comes out as a
-record with a problem, in its place, so that the caller decides what a bad row does.
+Readers stream and never hold all rows in memory. A row that cannot be read becomes a record with a
+problem, in its place among the others, and the caller decides what to do about it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pennyweight.data.read.ag_news import open_ag_news
 from pennyweight.data.read.delimited import open_csv, open_tsv
@@ -17,24 +16,20 @@ from pennyweight.data.read.detect import format_of
 from pennyweight.data.read.jsonl import open_jsonl
 from pennyweight.data.read.parquet import open_parquet
 from pennyweight.data.read.pickled import open_pickle
-from pennyweight.data.read.record import Columns, Opened, Reader, Record
+from pennyweight.data.read.record import Columns, OpenFile, Reader, Record
 from pennyweight.data.read.saved import open_saved
 from pennyweight.data.read.text import open_lines
 from pennyweight.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = [
     "READERS",
     "Columns",
-    "Opened",
+    "OpenFile",
     "Reader",
     "Record",
     "detect",
-    "existing",
+    "existing_path",
     "open_file",
-    "records",
 ]
 
 READERS = MappingProxyType(
@@ -43,19 +38,19 @@ READERS = MappingProxyType(
         for reader in (
             Reader(
                 "ag_news_csv",
-                "AG News' own CSV: no header; class from 1, title, description",
+                "the original AG News CSV: no header; class from 1, title, description",
                 (".csv",),
                 open_ag_news,
             ),
-            Reader("csv", "comma-separated, first row names the columns", (".csv",), open_csv),
-            Reader("tsv", "tab-separated, first row names the columns", (".tsv", ".tab"), open_tsv),
-            Reader("jsonl", "one JSON object a line", (".jsonl", ".ndjson"), open_jsonl),
-            Reader("parquet", "Parquet, streamed", (".parquet", ".pq"), open_parquet),
-            Reader("datasets", "a directory of datasets' save_to_disk", (), open_saved),
-            Reader("lines", "one text a line", (".txt",), open_lines),
+            Reader("csv", "comma-separated values with a header", (".csv",), open_csv),
+            Reader("tsv", "tab-separated values with a header", (".tsv", ".tab"), open_tsv),
+            Reader("jsonl", "one JSON object per line", (".jsonl", ".ndjson"), open_jsonl),
+            Reader("parquet", "Apache Parquet", (".parquet", ".pq"), open_parquet),
+            Reader("datasets", "a directory written by datasets' save_to_disk", (), open_saved),
+            Reader("lines", "plain text, one text per line", (".txt",), open_lines),
             Reader(
                 "pickle",
-                "a pickled datasets.Dataset of plain columns; nothing in it is executed",
+                "a pickled datasets.Dataset of plain columns; no code in it is executed",
                 (".pkl", ".pickle"),
                 open_pickle,
             ),
@@ -65,12 +60,12 @@ READERS = MappingProxyType(
 
 
 def detect(path: str | Path) -> str:
-    """Which format of `READERS` a path has, by its content and its ending.
+    """Return the name in `READERS` of a path's format, judged by its content and its ending.
 
     Raises:
-        DataError: there is no such file, or its format cannot be told.
+        DataError: there is no such file, or its format cannot be detected.
     """
-    path = existing(Path(path))
+    path = existing_path(Path(path))
     endings: dict[str, str] = {}
     for reader in READERS.values():
         endings.update(dict.fromkeys(reader.endings, reader.name))
@@ -80,52 +75,35 @@ def detect(path: str | Path) -> str:
         raise DataError(f"{path}: {error.strerror}") from error
 
 
-def open_file(path: str | Path, *, format: str | None = None, split: str | None = None) -> Opened:  # noqa: A002
-    """Opens a file or directory with the reader of a format.
+def open_file(path: str | Path, *, format: str | None = None, split: str | None = None) -> OpenFile:  # noqa: A002
+    """Open a file or directory with the reader of its format.
 
     Args:
-        path: the file, or the directory that `save_to_disk` wrote.
+        path: the file, or a directory that `save_to_disk` wrote.
         format: a name in `READERS`; None to detect it.
-        split: which split of a saved DatasetDict.
+        split: the split of a saved DatasetDict; None for every other source.
 
     Raises:
-        DataError: there is no such file or format, or the file cannot be read as it.
+        DataError: there is no such file or format, or the file does not have that format.
     """
-    path = existing(Path(path))
+    path = existing_path(Path(path))
     name = format or detect(path)
     if name not in READERS:
-        raise DataError(f'no format "{name}"; there are {", ".join(READERS)}')
+        raise DataError(f'unknown format "{name}"; available: {", ".join(READERS)}')
     if split is not None and name != "datasets":
-        raise DataError(f'{path}: a {name} file has no splits; leave ":{split}" out')
+        raise DataError(f'{path}: a file of format {name} has no splits; leave out ":{split}"')
     try:
         return READERS[name].open(path, split)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def records(
-    path: str | Path,
-    *,
-    format: str | None = None,  # noqa: A002
-    split: str | None = None,
-    columns: Columns | None = None,
-) -> Iterator[Record]:
-    """Streams the rows of a file, good and bad; see `open_file`.
-
-    Args:
-        path: the file or directory.
-        format: a name in `READERS`; None to detect it.
-        split: which split of a saved DatasetDict.
-        columns: the columns wanted; formats that can, read no others.
-    """
-    return open_file(path, format=format, split=split).records(columns)
-
-
-def existing(path: Path) -> Path:
-    """The path, if there is something.
+def existing_path(path: Path) -> Path:
+    """Return the path if it exists.
 
     Raises:
-        DataError: there is nothing, and which file of that folder is near; or no permission.
+        DataError: it does not exist, in which case the message suggests a similar name from the
+            same folder; or it cannot be accessed.
     """
     folder = path.parent
     try:
@@ -136,6 +114,6 @@ def existing(path: Path) -> Path:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f'; did you mean "{folder / near[0]}"?' if near else ""
+    similar = difflib.get_close_matches(path.name, names, n=1)
+    hint = f'; did you mean "{folder / similar[0]}"?' if similar else ""
     raise DataError(f"{path}: no such file{hint}")

@@ -1,4 +1,4 @@
-"""What the Arrow formats share: batches into records, and Arrow's many errors into ours."""
+"""Functions shared by the Arrow formats: batches become records, Arrow's errors DataErrors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "ROWS_PER_BATCH",
     "as_bytes",
     "batch_records",
-    "chosen",
     "class_names",
+    "existing_columns",
     "translated_errors",
 ]
 
@@ -29,7 +29,7 @@ ROWS_PER_BATCH = 1000
 
 @contextmanager
 def translated_errors(path: Path | str, kind: str) -> Iterator[None]:
-    """Turns what pyarrow and datasets raise on a damaged file into a DataError of one line."""
+    """Turn what pyarrow and datasets raise on a damaged file into a one-line DataError."""
     try:
         yield
     except (
@@ -46,16 +46,18 @@ def translated_errors(path: Path | str, kind: str) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read as {kind}: {detail}") from error
 
 
-def chosen(available: Columns, wanted: Columns | None) -> list[str]:
-    """The columns to read: the wanted ones that exist, or all."""
-    return list(available if wanted is None else dict.fromkeys(c for c in wanted if c in available))
+def existing_columns(available: Columns, requested: Columns | None) -> list[str]:
+    """Return the requested columns that exist, each once; all of them if None are requested."""
+    if requested is None:
+        return list(available)
+    return list(dict.fromkeys(column for column in requested if column in available))
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """The names behind the integers of ClassLabel columns, which `datasets` notes as metadata."""
+    """Return the class names of ClassLabel columns, which `datasets` stores as metadata."""
     try:
-        note = json.loads((schema.metadata or {})[b"huggingface"])
-        features = note["info"]["features"].items()
+        metadata = json.loads((schema.metadata or {})[b"huggingface"])
+        features = metadata["info"]["features"].items()
         return {
             column: tuple(map(str, feature["names"]))
             for column, feature in features
@@ -66,7 +68,7 @@ def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def as_bytes(array: pa.Array) -> pa.Array:
-    """The same array, its strings as bytes: so their offsets can be checked apart from UTF-8."""
+    """View an array of strings as binary, so that its offsets can be checked apart from UTF-8."""
     if pa.types.is_string(array.type):
         return array.view(pa.binary())
     if pa.types.is_large_string(array.type):
@@ -75,9 +77,9 @@ def as_bytes(array: pa.Array) -> pa.Array:
 
 
 def batch_records(batch: pa.RecordBatch, *, first: int) -> Iterator[Record]:
-    """One record per row of a batch; `first` is the number of its first row.
+    """Yield one record per row of a batch, numbered from `first`.
 
-    Strings that are no UTF-8 make their row bad and no other.
+    A string that is not UTF-8 makes its own row bad and no other.
     """
     columns: list[list[object]] = []
     invalid: set[int] = set()
@@ -86,12 +88,12 @@ def batch_records(batch: pa.RecordBatch, *, first: int) -> Iterator[Record]:
             columns.append(array.to_pylist())
         except UnicodeDecodeError:
             values = as_bytes(array).to_pylist()
-            invalid.update(i for i, value in enumerate(values) if not _is_utf8(value))
+            invalid.update(row for row, value in enumerate(values) if not _is_utf8(value))
             columns.append([_decoded(value) for value in values])
     names = batch.schema.names
     for row in range(batch.num_rows):
         values = {name: column[row] for name, column in zip(names, columns, strict=True)}
-        problem = r"invalid UTF-8 (kept with \xNN for such a byte)" if row in invalid else None
+        problem = r"invalid UTF-8 (such bytes are shown as \xNN)" if row in invalid else None
         yield Record(first + row, None, values, problem)
 
 

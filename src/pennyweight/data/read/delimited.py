@@ -1,8 +1,8 @@
-"""CSV and TSV with a header, and the row splitting that every delimited format shares.
+"""CSV and TSV with a header, and the row splitting shared by all delimited formats.
 
-A row that cannot be taken apart costs exactly its first physical line: the other lines that it
-had swallowed are pushed back and read again. One stray quote is therefore one bad row, however
-far away the next quote is, and each line of the file ends up in some record.
+If a row cannot be split into fields, only its first physical line is given up: the other lines that
+the row had consumed are pushed back and read again. A stray quote therefore makes one bad row, no
+matter how far away the next quote is, and every line of the file is part of exactly one record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pennyweight.data.read.lines import (
     source_of,
     text_lines,
 )
-from pennyweight.data.read.record import Columns, Opened, Record
+from pennyweight.data.read.record import Columns, OpenFile, Record
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,38 +29,42 @@ if TYPE_CHECKING:
 
 __all__ = ["open_csv", "open_tsv", "split_rows"]
 
-# A quoted field may hold line breaks; a row of more lines than this is an unclosed quote.
+# A quoted field may contain line breaks. A row with more lines than this has an unclosed quote.
 _MAX_LINES_PER_ROW = 1000
-_NEVER_CLOSED = "broken quoting: a quote is opened and not closed"
+_NEVER_CLOSED = "broken quoting: a quote is opened but not closed"
 
 
-class _RowTooLong(Exception):  # noqa: N818 - never leaves this file
-    """The row that is being read takes more lines than any row should."""
+class _RowTooLong(Exception):  # noqa: N818 - never leaves this module
+    """The current row has too many lines, or one that is too long."""
 
 
-class _Tape:
-    """The physical lines as the csv module pulls them: remembered, and able to go back."""
+class _RewindableLines:
+    """Feeds physical lines to the csv module, and can push back those of the current row.
+
+    Attributes:
+        row_lines: the lines consumed since the caller last cleared the list.
+    """
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
-        self._waiting: deque[Line] = deque()
-        self.taken: list[Line] = []
+        self._pushed_back: deque[Line] = deque()
+        self.row_lines: list[Line] = []
 
-    def __iter__(self) -> _Tape:
+    def __iter__(self) -> _RewindableLines:
         return self
 
     def __next__(self) -> str:
-        line = self._waiting.popleft() if self._waiting else next(self._lines)
-        taken = self.taken
-        taken.append(line)
-        if line.problem is TOO_LONG or len(taken) > _MAX_LINES_PER_ROW:
+        line = self._pushed_back.popleft() if self._pushed_back else next(self._lines)
+        row_lines = self.row_lines
+        row_lines.append(line)
+        if line.problem is TOO_LONG or len(row_lines) > _MAX_LINES_PER_ROW:
             raise _RowTooLong
         return line.text
 
     def keep_first(self) -> None:
-        """Pushes all but the first taken line back."""
-        self._waiting.extendleft(reversed(self.taken[1:]))
-        del self.taken[1:]
+        """Push back all lines of the row except the first."""
+        self._pushed_back.extendleft(reversed(self.row_lines[1:]))
+        del self.row_lines[1:]
 
 
 def split_rows(
@@ -69,45 +73,48 @@ def split_rows(
     delimiter: str,
     width: int,
     has_header: bool,
-    values: Callable[[list[str]], Mapping[str, object]],
+    parse: Callable[[list[str]], Mapping[str, object]],
 ) -> Iterator[Record]:
-    """Streams a delimited file's rows; empty lines are ignored.
+    """Stream the rows of a delimited file, ignoring empty lines.
 
     Args:
         path: the file.
         delimiter: the character between two fields.
-        width: the number of fields a row must have.
-        has_header: whether the first row names the columns, and is no record.
-        values: makes a row's values of its fields; a ValueError's text is the row's problem.
+        width: number of fields that a row must have.
+        has_header: whether the first row names the columns and is not a record.
+        parse: turns a row's fields into values by column; the text of a ValueError that it raises
+            becomes the row's problem.
     """
-    tape = _Tape(text_lines(path))
-    reader = csv.reader(tape, delimiter=delimiter, strict=True)
+    lines = _RewindableLines(text_lines(path))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = -1 if has_header else 0
     while True:
-        tape.taken = []
-        fields, problem = _next_row(reader, tape, width)
-        taken = tape.taken
-        if not taken:
+        lines.row_lines = []
+        fields, problem = _next_row(reader, lines, width)
+        row_lines = lines.row_lines
+        if not row_lines:
             return
         if not fields and problem is None:
             continue
         number += 1
         if number == 0:
             continue
-        # Most rows are one sound line; only the others need a second look.
-        if problem is not None or len(taken) > 1 or taken[0].problem is not None:
-            problem = problem_of(taken, also=problem)
-        row = None
+        # Nearly all rows are one line without a problem; only the others need a closer look.
+        if problem is not None or len(row_lines) > 1 or row_lines[0].problem is not None:
+            problem = problem_of(row_lines, also=problem)
+        values = None
         if problem is None:
             try:
-                row = values(fields)
+                values = parse(fields)
             except ValueError as error:
                 problem = str(error)
-        yield Record(number, taken[0].number, row, problem, source_of(taken))
+        yield Record(number, row_lines[0].number, values, problem, source_of(row_lines))
 
 
-def _next_row(reader: Iterator[list[str]], tape: _Tape, width: int) -> tuple[list[str], str | None]:
-    """One row's fields, or what is wrong with the line that is left in `tape.taken`."""
+def _next_row(
+    reader: Iterator[list[str]], lines: _RewindableLines, width: int
+) -> tuple[list[str], str | None]:
+    """Return a row's fields, or no fields and the problem of the line in `lines.row_lines`."""
     try:
         fields = next(reader)
     except StopIteration:
@@ -115,12 +122,12 @@ def _next_row(reader: Iterator[list[str]], tape: _Tape, width: int) -> tuple[lis
     except csv.Error as error:
         problem = _describe(error)
     except _RowTooLong:
-        problem = TOO_LONG if tape.taken[0].problem is TOO_LONG else _NEVER_CLOSED
+        problem = TOO_LONG if lines.row_lines[0].problem is TOO_LONG else _NEVER_CLOSED
     else:
         if not fields or len(fields) == width:
             return fields, None
         problem = f"{len(fields)} columns instead of {width}"
-    tape.keep_first()
+    lines.keep_first()
     return [], problem
 
 
@@ -129,38 +136,41 @@ def _describe(error: csv.Error) -> str:
     if "unexpected end of data" in text:
         return _NEVER_CLOSED
     if "field larger than field limit" in text:
-        return f"a field longer than {csv.field_size_limit():,} characters, or a quote not closed"
+        return f"a field longer than {csv.field_size_limit():,} characters, or an unclosed quote"
     return f"broken quoting: {text}"
 
 
 def _header(path: Path, delimiter: str) -> Columns:
-    """The names in the first row that is not empty."""
+    """Return the fields of the first row that is not empty."""
     check_text(path)
-    tape = _Tape(text_lines(path))
+    lines = _RewindableLines(text_lines(path))
     try:
-        for fields in csv.reader(tape, delimiter=delimiter, strict=True):
-            problem = problem_of(tape.taken)
+        for fields in csv.reader(lines, delimiter=delimiter, strict=True):
+            problem = problem_of(lines.row_lines)
             if problem is not None:
                 break
             if fields:
                 return tuple(fields)
-            tape.taken = []
+            lines.row_lines = []
         else:
             raise DataError(f"{path}: the file is empty")
     except csv.Error as error:
         problem = _describe(error)
     except _RowTooLong:
         problem = _NEVER_CLOSED
-    raise DataError(f"{path}: the header (line {tape.taken[0].number}) cannot be read: {problem}")
+    line = lines.row_lines[0].number
+    raise DataError(f"{path}: the header (line {line}) cannot be read: {problem}")
 
 
-def _open(path: Path, split: str | None, *, delimiter: str) -> Opened:
+def _open(path: Path, split: str | None, *, delimiter: str) -> OpenFile:
     columns = _header(path, delimiter)
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise DataError(f'{path}: the header names the column "{twice[0]}" twice; rename one')
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f'{path}: the header has more than one column "{repeated[0]}"; rename all but one'
+        )
 
-    def values(fields: list[str]) -> Mapping[str, object]:
+    def parse(fields: list[str]) -> Mapping[str, object]:
         return dict(zip(columns, fields, strict=True))
 
     rows = partial(
@@ -169,24 +179,24 @@ def _open(path: Path, split: str | None, *, delimiter: str) -> Opened:
         delimiter=delimiter,
         width=len(columns),
         has_header=True,
-        values=values,
+        parse=parse,
     )
-    return Opened(columns, lambda wanted: rows())
+    return OpenFile(columns, lambda requested: rows())
 
 
-def open_csv(path: Path, split: str | None) -> Opened:
-    """Opens a comma-separated file whose first row names the columns.
+def open_csv(path: Path, split: str | None) -> OpenFile:
+    """Open a comma-separated file whose first row names the columns.
 
     Raises:
-        DataError: the file is empty or no UTF-8, or its header cannot be used.
+        DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
     return _open(path, split, delimiter=",")
 
 
-def open_tsv(path: Path, split: str | None) -> Opened:
-    """Opens a tab-separated file whose first row names the columns.
+def open_tsv(path: Path, split: str | None) -> OpenFile:
+    """Open a tab-separated file whose first row names the columns.
 
     Raises:
-        DataError: the file is empty or no UTF-8, or its header cannot be used.
+        DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
     return _open(path, split, delimiter="\t")

@@ -1,4 +1,4 @@
-"""Tells a file's format by what it begins with, and by its ending where that says nothing."""
+"""Detect a file's format by its first bytes, or else by its ending."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 __all__ = ["format_of"]
 
 _HEAD_BYTES = 4096
-# A class in quotes, then a text in quotes: no header begins like that.
+# A quoted number followed by another quoted field, which is not how a header begins.
 _AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","')
-_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 def format_of(path: Path, endings: Mapping[str, str]) -> str:
-    """The format's name.
+    """Return the name of a file's format.
 
     Args:
         path: an existing file or directory.
-        endings: file name ending -> format.
+        endings: format by file name ending.
 
     Raises:
-        DataError: it cannot be told, or the file is packed.
+        DataError: the format cannot be detected, or the file is compressed.
     """
     if path.is_dir():
         if is_saved(path):
             return "datasets"
-        raise DataError(f"{path}: a folder, but not one of datasets' save_to_disk; name a file")
+        raise DataError(f"{path}: a folder that datasets' save_to_disk did not write; name a file")
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
-    for magic, name in _PACKED.items():
+    for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
-            raise DataError(f"{path}: packed with {name}; unpack it first")
+            raise DataError(f"{path}: compressed with {name}; decompress it first")
     by_ending = endings.get(path.suffix.lower())
-    return _by_content(head, by_ending) or by_ending or _refuse(path, endings)
+    return _by_content(head, by_ending) or by_ending or _raise_unknown(path, endings)
 
 
 def _by_content(head: bytes, by_ending: str | None) -> str | None:
@@ -59,8 +59,9 @@ def _by_content(head: bytes, by_ending: str | None) -> str | None:
     return None
 
 
-def _refuse(path: Path, endings: Mapping[str, str]) -> str:
+def _raise_unknown(path: Path, endings: Mapping[str, str]) -> str:
     known = ", ".join(endings)
     raise DataError(
-        f"{path}: its format cannot be told; endings that say it: {known}; or name its format"
+        f"{path}: the format cannot be detected; rename the file to one of the known endings, "
+        f"{known}, or name its format"
     )

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; empty lines are ignored."""
+"""JSON Lines: one object per line; empty lines are ignored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.lines import Line, check_text, source_of, text_lines
-from pennyweight.data.read.record import Opened, Record
+from pennyweight.data.read.record import OpenFile, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["open_jsonl"]
 
-# Objects may differ in their keys, so the columns are the union over the first of them.
+# Objects may have different keys, so the columns are the union over the first objects.
 _OBJECTS_FOR_COLUMNS = 100
 
 
-def open_jsonl(path: Path, split: str | None) -> Opened:
-    """Opens a JSON Lines file.
+def open_jsonl(path: Path, split: str | None) -> OpenFile:
+    """Open a JSON Lines file.
 
     Raises:
-        DataError: the file is empty, or no UTF-8.
+        DataError: the file is empty or not UTF-8.
     """
     check_text(path)
     names: dict[str, None] = {}
     for record in itertools.islice(_records(path), _OBJECTS_FOR_COLUMNS):
         names.update(dict.fromkeys(record.values or ()))
-    return Opened(tuple(names), lambda columns: _records(path))
+    return OpenFile(tuple(names), lambda columns: _records(path))
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -38,19 +38,19 @@ def _records(path: Path) -> Iterator[Record]:
         if not line.text.strip(" \t\r\n"):
             continue
         number += 1
-        values, problem = _parsed(line)
+        values, problem = _parse(line)
         yield Record(number, line.number, values, problem, source_of([line]))
 
 
-def _parsed(line: Line) -> tuple[dict[str, object] | None, str | None]:
+def _parse(line: Line) -> tuple[dict[str, object] | None, str | None]:
     if line.problem is not None:
         return None, line.problem
     try:
         values = json.loads(line.text)
-    except json.JSONDecodeError as problem:
-        return None, f"broken JSON: {problem.msg} at character {problem.colno}"
-    except (ValueError, RecursionError) as problem:
-        return None, f"broken JSON: {problem}"
+    except json.JSONDecodeError as error:
+        return None, f"invalid JSON: {error.msg} at character {error.colno}"
+    except (ValueError, RecursionError) as error:
+        return None, f"invalid JSON: {error}"
     if not isinstance(values, dict):
         return None, "not a JSON object"
     return values, None

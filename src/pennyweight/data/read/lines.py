@@ -1,7 +1,7 @@
-r"""Physical lines of a text file, with bounded memory and with nothing lost.
+r"""Stream the physical lines of a text file in bounded memory and without losing a byte.
 
-Lines end at `\n` alone, which is what row numbers in editors go by; a `\r` before it stays with
-the line. A UTF-8 byte order mark is dropped. Bytes that are no UTF-8 come through as surrogates.
+Lines end at `\n` alone, as they do for an editor's line numbers; a `\r` before it is part of the
+line. A UTF-8 byte order mark is skipped. Bytes that are not UTF-8 are decoded as surrogates.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 _MAX_BYTES = 16 * 2**20
-INVALID_UTF8 = r"invalid UTF-8 (kept with \xNN for such a byte and \\ for a backslash)"
+INVALID_UTF8 = r"invalid UTF-8 (such bytes are shown as \xNN, and a backslash as \\)"
 TOO_LONG = f"line longer than {_MAX_BYTES:,} bytes"
 _NUL = "NUL byte"
-# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
+# UTF-32 comes first, because its little-endian mark begins with that of UTF-16.
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -39,7 +39,7 @@ _OTHER_ENCODINGS = (
 
 
 class Line(NamedTuple):
-    """One physical line, its end included; a longer one than 16 MiB comes in pieces."""
+    """A physical line with its line end; a line longer than 16 MiB comes in several pieces."""
 
     number: int
     text: str
@@ -47,22 +47,22 @@ class Line(NamedTuple):
 
 
 def check_text(path: Path) -> None:
-    """Refuses a file that holds no UTF-8 text at all.
+    """Check that a file can be UTF-8 text.
 
     Raises:
-        DataError: the file is empty, or begins with the mark of UTF-16 or UTF-32.
+        DataError: the file is empty, or begins with the byte order mark of UTF-16 or UTF-32.
     """
     with path.open("rb") as file:
         head = file.read(8)
     for mark, name in _OTHER_ENCODINGS:
         if head.startswith(mark):
-            raise DataError(f"{path}: the file is {name}; save it as UTF-8")
+            raise DataError(f"{path}: the file is encoded as {name}; save it as UTF-8")
     if not head.removeprefix(codecs.BOM_UTF8):
         raise DataError(f"{path}: the file is empty")
 
 
 def text_lines(path: Path) -> Iterator[Line]:
-    """Streams the lines of a file, numbered from 1."""
+    """Stream the lines of a file, numbered from 1."""
     number, inside_long_line = 1, False
     with path.open("rb") as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
@@ -84,7 +84,7 @@ def text_lines(path: Path) -> Iterator[Line]:
 
 
 def problem_of(lines: Sequence[Line], *, also: str | None = None) -> str | None:
-    """What is wrong with the lines of one row, in one phrase; None when nothing is."""
+    """Return all problems of a row's lines in one phrase, `also` first; None if there are none."""
     if also is None and len(lines) == 1:
         return lines[0].problem
     problems = dict.fromkeys(filter(None, (also, *(line.problem for line in lines))))
@@ -92,7 +92,7 @@ def problem_of(lines: Sequence[Line], *, also: str | None = None) -> str | None:
 
 
 def source_of(lines: Sequence[Line]) -> str:
-    """The lines as the file had them; bytes that are no UTF-8 escaped, see `INVALID_UTF8`."""
+    """Return the lines as they are in the file, with invalid bytes escaped; see `INVALID_UTF8`."""
     if len(lines) == 1 and lines[0].problem is None:
         return lines[0].text
     text = "".join(line.text for line in lines)

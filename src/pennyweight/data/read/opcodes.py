@@ -1,9 +1,10 @@
-"""A pickle, replayed by a machine of our own that can build plain data and nothing else.
+"""Interpret a pickle with a virtual machine that can build plain data and nothing else.
 
-Python's unpickler calls what the pickle names. This one never does: the few names that a pickled
-`datasets.Dataset` of plain columns needs become inert `Named` values, a call becomes a `Made`
-value that only remembers its arguments, and everything else is refused before the next opcode.
-`pickletools` takes the bytes apart; it executes nothing and allocates no more than the file holds.
+Python's unpickler calls whatever the pickle names. This machine never does: the few names that a
+pickled `datasets.Dataset` of plain columns needs become inert `GlobalName` values, a call becomes a
+`DeferredCall` that only stores its arguments, and everything else is refused before the next
+opcode. `pickletools` decodes the bytes; it executes nothing and allocates no more than the size of
+the file.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Made", "Named", "replay"]
+__all__ = ["DeferredCall", "GlobalName", "replay"]
 
-# A pickled Dataset takes some forty opcodes per chunk of a column; its texts are single ones.
+# A pickled Dataset takes about forty opcodes per chunk of a column, however many rows it has.
 _MAX_OPCODES = 5_000_000
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A name that the pickle asks for; stands for itself and can do nothing."""
+class GlobalName:
+    """A global name in the pickle, such as a class; it is never looked up."""
 
     module: str
     name: str
@@ -40,20 +41,27 @@ class Named:
 
 
 @dataclass(slots=True, eq=False)
-class Made:
-    """What the pickle would make by calling a name: the name, the arguments, the state."""
+class DeferredCall:
+    """A call in the pickle, which is never carried out.
 
-    by: Named
+    Attributes:
+        function: the name that is called.
+        arguments: its arguments.
+        state: the state that the pickle sets on the result.
+        items: the dict items that the pickle sets on the result.
+    """
+
+    function: GlobalName
     arguments: tuple[Any, ...]
     state: Any = None
     items: dict[str | bytes, Any] = field(default_factory=dict)
 
 
-def _names(module: str, *names: str) -> dict[tuple[str, str], Named]:
-    return {(module, name): Named(module, name) for name in names}
+def _names(module: str, *names: str) -> dict[tuple[str, str], GlobalName]:
+    return {(module, name): GlobalName(module, name) for name in names}
 
 
-_ADMITTED: dict[tuple[str, str], Named] = {
+_ALLOWED_NAMES: dict[tuple[str, str], GlobalName] = {
     **_names("datasets.arrow_dataset", "Dataset"),
     **_names("datasets.info", "DatasetInfo"),
     **_names("datasets.features.features", "ClassLabel", "Features", "Value"),
@@ -71,11 +79,11 @@ _ADMITTED: dict[tuple[str, str], Named] = {
         "schema",
         "type_for_alias",
     ),
-    # The row offsets that older versions of datasets keep beside a table.
+    # Row offsets, which older versions of datasets store beside a table.
     **_names("numpy", "dtype", "ndarray"),
     **_names("numpy.core.multiarray", "_reconstruct"),
     **_names("numpy._core.multiarray", "_reconstruct"),
-    # How protocols 0 to 4 spell bytes and bytearrays, and 0 and 1 objects.
+    # The encoding of bytes and bytearrays in protocols 0 to 4, and of objects in 0 and 1.
     **_names("builtins", "bytearray", "bytes", "object"),
     **_names("__builtin__", "bytearray", "bytes", "object"),
     **_names("_codecs", "encode"),
@@ -85,31 +93,31 @@ _ADMITTED: dict[tuple[str, str], Named] = {
 _ADVICE = {
     ("datasets.table", "MemoryMappedTable"): (
         "its rows are in files of the machine where it was pickled; "
-        "write them with to_parquet or save_to_disk there, and read that"
+        "write them there with to_parquet or save_to_disk, and read that"
     ),
     ("datasets.dataset_dict", "DatasetDict"): (
-        "it holds several splits; pickle one of them, or write it with to_parquet"
+        "it has several splits; pickle one of them, or write it with to_parquet"
     ),
 }
 
 
 def replay(path: Path) -> object:
-    """What the pickle describes, made of plain values, `Named` and `Made`.
+    """Return the content of a pickle as plain values, `GlobalName`s and `DeferredCall`s.
 
     Raises:
-        UnsafePickleError: it asks for a name or an opcode that plain columns do not need.
-        DataError: it is empty, cut off or damaged.
+        UnsafePickleError: the pickle uses a name or an opcode that plain columns do not need.
+        DataError: the pickle is empty, truncated or damaged.
     """
     if not path.stat().st_size:
         raise DataError(f"{path}: the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:
             with warnings.catch_warnings():
-                # A broken escape in a name: the name is not an admitted one then.
+                # Raised for an invalid escape in a name, which is not an allowed name then.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return _run(view)
         except UnsafePickleError as error:
-            raise UnsafePickleError(f"{path}: {error}; nothing of it was executed") from None
+            raise UnsafePickleError(f"{path}: {error}; no code in it was executed") from None
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
             detail = " ".join(str(error).split())[:200]
             raise DataError(f"{path}: the pickle is damaged: {detail}") from error
@@ -118,15 +126,15 @@ def replay(path: Path) -> object:
 def _run(view: mmap.mmap) -> object:
     machine = _Machine()
     for _ in range(_MAX_OPCODES):
-        # Mapping and reader read within the file, so no length in it is believed unseen.
+        # The reader stays within the mapped file, so a wrong length cannot allocate memory.
         opcode = _OPCODES.get(view.read(1).decode("latin-1"))
         if opcode is None:
             raise ValueError(f"no opcode at byte {view.tell()}")
         if opcode.name == "STOP":
             return machine.result()
-        if opcode.name not in _ADMITTED_OPCODES:
+        if opcode.name not in _ALLOWED_OPCODES:
             raise UnsafePickleError(
-                f"the pickle uses {opcode.name}, which plain columns do not need"
+                f"the pickle uses the opcode {opcode.name}, which plain columns do not need"
             )
         argument = opcode.arg.reader(cast("IO[bytes]", view)) if opcode.arg else None
         machine.step(opcode.name, argument)
@@ -134,7 +142,7 @@ def _run(view: mmap.mmap) -> object:
 
 
 class _Machine:
-    """The unpickler's stack, marks and memo, holding inert values only."""
+    """The unpickler's stack, marks and memo, which contain inert values only."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -142,7 +150,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Carries out one opcode of the tables at this file's end."""
+        """Execute one opcode of the tables at the end of this module."""
         if opcode in _LITERALS:
             self._stack.append(argument)
         elif opcode in _CONSTANTS:
@@ -151,9 +159,9 @@ class _Machine:
             _ACTIONS[opcode](self, argument)
 
     def result(self) -> object:
-        """The one value that is left."""
+        """Return the only value on the stack."""
         if self._marked or len(self._stack) != 1:
-            raise ValueError("it does not end in one value")
+            raise ValueError("it does not end with exactly one value")
         return self._stack[0]
 
     def _pop_mark(self) -> list[Any]:
@@ -205,7 +213,7 @@ class _Machine:
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not list:
-            raise UnsafePickleError("the pickle appends to something that is no list")
+            raise UnsafePickleError("the pickle appends to something that is not a list")
         target.extend(items)
 
     def _set_item(self, argument: object) -> None:
@@ -217,80 +225,80 @@ class _Machine:
 
     def _store(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Made):
+        if isinstance(target, DeferredCall):
             target = target.items
         if type(target) is not dict:
-            raise UnsafePickleError("the pickle stores into something that is no dict")
+            raise UnsafePickleError("the pickle sets an item of something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Other keys would have to be hashed, which a nested one can make take for ever.
+            # Other keys would have to be hashed, which takes forever for a deeply nested one.
             if type(key) is not str and type(key) is not bytes:
-                raise UnsafePickleError("the pickle has a dict key that is no string")
+                raise UnsafePickleError("the pickle has a dict key that is not a string")
             target[key] = value
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self._stack.append(_named(module, name))
+        self._stack.append(_allowed_name(module, name))
 
     def _stack_global(self, argument: object) -> None:
         name = self._stack.pop()
-        self._stack.append(_named(self._stack.pop(), name))
+        self._stack.append(_allowed_name(self._stack.pop(), name))
 
     def _call(self, argument: object) -> None:
         arguments = self._stack.pop()
-        named = self._stack.pop()
-        if not isinstance(named, Named) or type(arguments) is not tuple:
-            raise UnsafePickleError("the pickle calls something that is no name")
-        spelled = _SPELLED.get(named.name)
-        self._stack.append(spelled(arguments) if spelled else Made(named, arguments))
+        function = self._stack.pop()
+        if not isinstance(function, GlobalName) or type(arguments) is not tuple:
+            raise UnsafePickleError("the pickle calls something that is not a global name")
+        build = _BUILDERS.get(function.name)
+        self._stack.append(build(arguments) if build else DeferredCall(function, arguments))
 
     def _build(self, argument: object) -> None:
         state = self._stack.pop()
         target = self._stack[-1]
-        if not isinstance(target, Made):
-            raise UnsafePickleError("the pickle sets the state of something that it did not make")
+        if not isinstance(target, DeferredCall):
+            raise UnsafePickleError("the pickle sets the state of something that it did not create")
         target.state = state
 
 
-def _named(module: object, name: object) -> Named:
+def _allowed_name(module: object, name: object) -> GlobalName:
     if not isinstance(module, str) or not isinstance(name, str):
-        raise UnsafePickleError("the pickle asks for a name that is no string")
-    named = _ADMITTED.get((module, name))
-    if named is None:
+        raise UnsafePickleError("the pickle uses a global name that is not a string")
+    allowed = _ALLOWED_NAMES.get((module, name))
+    if allowed is None:
         shown = f"{module}.{name}"[:200].encode("unicode_escape").decode()
-        advice = _ADVICE.get((module, name), "which plain columns do not need")
-        raise UnsafePickleError(f"the pickle asks for {shown}: {advice}")
-    return named
+        advice = _ADVICE.get((module, name), "plain columns do not need it")
+        raise UnsafePickleError(f"the pickle uses {shown}: {advice}")
+    return allowed
 
 
-def _spelled_bytes(arguments: tuple[Any, ...]) -> bytes:
-    """`bytes()`, `bytearray()` and `bytearray(b"...")`; never `bytearray(10 ** 12)`."""
+def _build_bytes(arguments: tuple[Any, ...]) -> bytes:
+    """Evaluate `bytes()`, `bytearray()` and `bytearray(b"...")`, but not `bytearray(10**12)`."""
     match arguments:
         case ():
             return b""
         case (bytes() as content,):
             return content
-    raise UnsafePickleError("the pickle makes bytes of something else than bytes")
+    raise UnsafePickleError("the pickle creates bytes from something other than bytes")
 
 
-def _spelled_encode(arguments: tuple[Any, ...]) -> bytes:
+def _build_encode(arguments: tuple[Any, ...]) -> bytes:
     match arguments:
         case (str() as text, "latin1"):
             return text.encode("latin-1")
-    raise UnsafePickleError("the pickle encodes something else than bytes")
+    raise UnsafePickleError("the pickle encodes something other than bytes")
 
 
-def _spelled_object(arguments: tuple[Any, ...]) -> Made:
+def _build_object(arguments: tuple[Any, ...]) -> DeferredCall:
     match arguments:
-        case (Named() as named, Named(name="object"), None):
-            return Made(named, ())
-    raise UnsafePickleError("the pickle makes an object in no plain way")
+        case (GlobalName() as function, GlobalName(name="object"), None):
+            return DeferredCall(function, ())
+    raise UnsafePickleError("the pickle creates an object in an unusual way")
 
 
-_SPELLED: dict[str, Callable[[tuple[Any, ...]], object]] = {
-    "bytes": _spelled_bytes,
-    "bytearray": _spelled_bytes,
-    "encode": _spelled_encode,
-    "_reconstructor": _spelled_object,
+_BUILDERS: dict[str, Callable[[tuple[Any, ...]], object]] = {
+    "bytes": _build_bytes,
+    "bytearray": _build_bytes,
+    "encode": _build_encode,
+    "_reconstructor": _build_object,
 }
 _CONSTANTS: dict[str, Callable[[], object]] = {
     "NONE": lambda: None,
@@ -333,4 +341,4 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWOBJ": _Machine._call,
     "BUILD": _Machine._build,
 }
-_ADMITTED_OPCODES = _LITERALS | _CONSTANTS.keys() | _ACTIONS.keys() | {"PROTO", "FRAME"}
+_ALLOWED_OPCODES = _LITERALS | _CONSTANTS.keys() | _ACTIONS.keys() | {"PROTO", "FRAME"}

@@ -1,4 +1,4 @@
-"""Parquet, streamed: one batch of rows in memory at a time, and only the wanted columns."""
+"""Parquet, streamed: one batch of rows in memory at a time, and only the requested columns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 from pennyweight.data.read.arrow import (
     ROWS_PER_BATCH,
     batch_records,
-    chosen,
     class_names,
+    existing_columns,
     translated_errors,
 )
-from pennyweight.data.read.record import Columns, Opened, Record
+from pennyweight.data.read.record import Columns, OpenFile, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["open_parquet"]
 
 
-def open_parquet(path: Path, split: str | None) -> Opened:
-    """Opens a Parquet file.
+def open_parquet(path: Path, split: str | None) -> OpenFile:
+    """Open a Parquet file.
 
     Raises:
-        DataError: it is no Parquet file, or damaged.
+        DataError: the file is not Parquet, or damaged.
     """
     with translated_errors(path, "Parquet"):
         schema = pq.read_schema(path)
         available = tuple(schema.names)
-        # The hub's Parquet files carry their features, with the names of classes, as metadata.
+        # Parquet files from the hub store their features, including class names, as metadata.
         names = class_names(schema)
 
-    def records(wanted: Columns | None) -> Iterator[Record]:
+    def records(requested: Columns | None) -> Iterator[Record]:
         first = 1
         with translated_errors(path, "Parquet"), pq.ParquetFile(path) as file:
-            columns = chosen(available, wanted)
+            columns = existing_columns(available, requested)
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
                 yield from batch_records(batch, first=first)
                 first += batch.num_rows
 
-    return Opened(available, records, names)
+    return OpenFile(available, records, names)

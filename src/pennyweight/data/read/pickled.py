@@ -1,13 +1,18 @@
-"""A pickled `datasets.Dataset`, read without unpickling: see `opcodes` and `rebuild`."""
+"""Read a pickled `datasets.Dataset` without unpickling it; see `opcodes` and `rebuild`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pennyweight.data.read.arrow import ROWS_PER_BATCH, batch_records, chosen, translated_errors
+from pennyweight.data.read.arrow import (
+    ROWS_PER_BATCH,
+    batch_records,
+    existing_columns,
+    translated_errors,
+)
 from pennyweight.data.read.opcodes import replay
 from pennyweight.data.read.rebuild import PickledDataset, rebuild
-from pennyweight.data.read.record import Columns, Opened, Record
+from pennyweight.data.read.record import Columns, OpenFile, Record
 from pennyweight.errors import UnsafePickleError
 
 if TYPE_CHECKING:
@@ -21,33 +26,34 @@ __all__ = ["open_pickle"]
 _KIND = "a pickled datasets.Dataset"
 
 
-def open_pickle(path: Path, split: str | None) -> Opened:
-    """Opens a pickled Dataset of plain columns; nothing in the file is executed.
+def open_pickle(path: Path, split: str | None) -> OpenFile:
+    """Open a pickled Dataset of plain columns without executing any code in the file.
 
-    The buffers of its columns are held in memory, as the pickle holds them; rows are streamed.
+    The buffers of its columns are held in memory, as they are in the pickle; rows are streamed.
 
     Raises:
-        UnsafePickleError: the pickle asks for more than plain columns need.
-        DataError: it is damaged, or no Dataset.
+        UnsafePickleError: the pickle uses more than plain columns need.
+        DataError: the pickle is damaged, or is not a Dataset.
     """
     with translated_errors(path, _KIND):
         root = replay(path)
         try:
-            # The shortest row is a single bit of a column of truth values.
+            # The smallest row is one bit, in a boolean column.
             dataset = rebuild(root, max_rows=8 * path.stat().st_size)
         except UnsafePickleError as error:
-            raise UnsafePickleError(f"{path}: {error}; nothing of it was executed") from None
-    return Opened(
+            raise UnsafePickleError(f"{path}: {error}; no code in it was executed") from None
+    return OpenFile(
         tuple(dataset.table.column_names),
-        lambda wanted: _records(dataset, wanted, path=path),
+        lambda requested: _records(dataset, requested, path=path),
         dataset.class_names,
     )
 
 
-def _records(dataset: PickledDataset, wanted: Columns | None, *, path: Path) -> Iterator[Record]:
+def _records(dataset: PickledDataset, requested: Columns | None, *, path: Path) -> Iterator[Record]:
     first = 1
     with translated_errors(path, _KIND):
-        table = dataset.table.select(chosen(tuple(dataset.table.column_names), wanted))
+        available = tuple(dataset.table.column_names)
+        table = dataset.table.select(existing_columns(available, requested))
         for part in _parts(table, dataset.order):
             for batch in part.combine_chunks().to_batches():
                 yield from batch_records(batch, first=first)

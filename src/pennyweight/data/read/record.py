@@ -1,4 +1,4 @@
-"""The nouns of reading: one row, an opened file, and one entry of the table of readers."""
+"""Types shared by all readers: a record, an open file, and an entry in the table of readers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Columns", "Opened", "Reader", "Record"]
+__all__ = ["Columns", "OpenFile", "Reader", "Record"]
 
 Columns = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a file, good or bad.
+    """One row of a file, readable or not.
 
     Attributes:
-        number: the row's number from 1, a header not counted.
-        line: the number, from 1, of the row's first physical line; None in binary formats.
-        values: column -> value; None where the row could not be taken apart.
-        problem: what is wrong with the row as it stands in the file; None when nothing is.
-        source: the row as the file had it; None in binary formats.
+        number: number of the row, counted from 1 without the header.
+        line: number of the row's first physical line, counted from 1; None in binary formats.
+        values: value of each column; None if the row could not be split into columns.
+        problem: why the row is malformed; None if it is not.
+        source: the row's text in the file; None in binary formats.
     """
 
     number: int
@@ -35,11 +35,11 @@ class Record:
 
     @property
     def raw(self) -> str:
-        r"""The row for setting aside, losing nothing.
+        r"""The complete row as text, for the file of bad rows.
 
-        Text formats give the physical lines, line ends included. Where the problem names invalid
-        UTF-8, such a byte stands as `\xNN` and a backslash as `\\`, which can be undone. Binary
-        formats give the columns that were read, as JSON.
+        In text formats these are the physical lines with their line ends. If the problem is invalid
+        UTF-8, such bytes are escaped as `\xNN` and backslashes as `\\`, so that the bytes can be
+        restored. In binary formats these are the columns that were read, as JSON.
         """
         if self.source is not None:
             return self.source
@@ -47,14 +47,15 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A file that was found readable: its columns, and a way to its rows.
+class OpenFile:
+    """A file whose columns are known and whose rows can be streamed.
 
     Attributes:
-        columns: the names of the columns, in the file's order.
-        records: given the wanted columns (None: all), streams the rows from the first one on.
-        class_names: column -> the names of the classes that its integers stand for, where the
-            file says so.
+        columns: names of the columns, in the file's order.
+        records: streams all rows from the first one. Its argument lists the columns to read, None
+            for all; formats that cannot skip columns ignore it.
+        class_names: class names behind a column's integers, for columns where the file stores
+            them.
     """
 
     columns: Columns
@@ -64,16 +65,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One entry of the table of formats.
+    """An entry in the table of formats.
 
     Attributes:
-        name: what a recipe calls the format.
-        summary: one line for `--help`.
-        endings: file name endings that say so, each with its dot; () for directories.
-        open: given a path and the name of a split (None for most), opens it; raises DataError.
+        name: the format's name in recipes.
+        summary: one line of documentation.
+        endings: file name endings of the format, each with its dot; () for directories.
+        open: opens a path, given the name of a split or None; raises DataError.
     """
 
     name: str
     summary: str
     endings: tuple[str, ...]
-    open: Callable[[Path, str | None], Opened]
+    open: Callable[[Path, str | None], OpenFile]

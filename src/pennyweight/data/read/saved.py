@@ -1,4 +1,4 @@
-"""A directory that `datasets` wrote with `save_to_disk`, memory-mapped."""
+"""Read a directory that `datasets` wrote with `save_to_disk`, memory-mapped."""
 
 from __future__ import annotations
 
@@ -12,72 +12,77 @@ from pennyweight.data.read.arrow import (
     ROWS_PER_BATCH,
     as_bytes,
     batch_records,
-    chosen,
     class_names,
+    existing_columns,
     translated_errors,
 )
-from pennyweight.data.read.record import Columns, Opened, Record
+from pennyweight.data.read.record import Columns, OpenFile, Record
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["is_saved", "open_saved", "opened_dataset"]
+__all__ = ["is_saved", "open_dataset", "open_saved"]
 
 _SPLITS = "dataset_dict.json"
 _STATE = "state.json"
-_KIND = "a directory of datasets' save_to_disk"
+_KIND = "a directory written by datasets' save_to_disk"
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a directory looks like one that `save_to_disk` wrote."""
+    """Return whether a directory looks like one that `save_to_disk` wrote."""
     return (path / _SPLITS).is_file() or (path / _STATE).is_file()
 
 
-def open_saved(path: Path, split: str | None) -> Opened:
-    """Opens a saved Dataset, or the named split of a saved DatasetDict.
+def open_saved(path: Path, split: str | None) -> OpenFile:
+    """Open a saved Dataset, or one split of a saved DatasetDict.
 
     Raises:
-        DataError: no such directory or split, or a damaged one.
+        DataError: there is no such directory or split, or it is damaged.
     """
     folder = path
     with translated_errors(path, _KIND):
         if (path / _SPLITS).is_file():
-            folder = path / _chosen_split(path, split)
+            folder = path / _check_split(path, split)
         elif split is not None:
-            raise DataError(f'{path}: holds one split only; leave ":{split}" out')
+            raise DataError(f'{path}: the directory has only one split; leave out ":{split}"')
         dataset = datasets.load_from_disk(str(folder), keep_in_memory=False)
-    return opened_dataset(dataset, name=str(path))
+    return open_dataset(dataset, name=str(path))
 
 
-def _chosen_split(path: Path, split: str | None) -> str:
+def _check_split(path: Path, split: str | None) -> str:
     splits = json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"]
     names = ", ".join(map(str, splits))
     if split is None:
-        raise DataError(f"{path}: holds the splits {names}; name one as {path}:{splits[0]}")
+        raise DataError(
+            f"{path}: the directory has the splits {names}; name one, as in {path}:{splits[0]}"
+        )
     if split not in splits:
-        raise DataError(f'{path}: no split "{split}"; there are {names}')
+        raise DataError(f'{path}: no split "{split}"; available: {names}')
     return split
 
 
-def opened_dataset(dataset: datasets.Dataset, *, name: str) -> Opened:
-    """A Dataset as every other opened file; `name` is what messages call it."""
-    return Opened(
+def open_dataset(dataset: datasets.Dataset, *, name: str) -> OpenFile:
+    """Return a Dataset in the form of an open file; `name` is its name in messages."""
+    return OpenFile(
         tuple(dataset.column_names),
-        lambda wanted: _records(dataset, wanted, name=name),
+        lambda requested: _records(dataset, requested, name=name),
         class_names(dataset.features.arrow_schema),
     )
 
 
-def _records(dataset: datasets.Dataset, wanted: Columns | None, *, name: str) -> Iterator[Record]:
-    """Streams rows in the Dataset's order, with or without a permutation, batch by batch."""
+def _records(
+    dataset: datasets.Dataset, requested: Columns | None, *, name: str
+) -> Iterator[Record]:
+    """Stream the rows in the Dataset's order, which may be a permutation of the stored one."""
     first = 1
     with translated_errors(name, _KIND):
-        columns = chosen(tuple(dataset.column_names), wanted)
+        columns = existing_columns(tuple(dataset.column_names), requested)
         for column in columns:
             for chunk in dataset.data.column(column).chunks:
-                # Memory-mapped offsets are somebody's bytes; a wrong one would read anywhere.
+                # Offsets in a memory-mapped file are not checked by Arrow; a wrong one could read
+                # memory outside the buffer.
                 as_bytes(chunk).validate(full=True)
         tables = dataset.select_columns(columns).with_format("arrow")
         for table in tables.iter(batch_size=ROWS_PER_BATCH):
@@ -88,5 +93,5 @@ def _records(dataset: datasets.Dataset, wanted: Columns | None, *, name: str) ->
 
 def _as_table(table: object) -> pa.Table:
     if not isinstance(table, pa.Table):
-        raise DataError("rows that are no Arrow table")
+        raise DataError("the rows are not an Arrow table")
     return table

@@ -1,11 +1,11 @@
-"""Plain text: one text a line, in the one column `text`."""
+"""Plain text: one text per line, in the single column `text`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.lines import check_text, source_of, text_lines
-from pennyweight.data.read.record import Columns, Opened, Record
+from pennyweight.data.read.record import Columns, OpenFile, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["open_lines"]
 
 
-def open_lines(path: Path, split: str | None) -> Opened:
-    """Opens a text file; empty lines at its end are ignored, others are rows without text.
+def open_lines(path: Path, split: str | None) -> OpenFile:
+    """Open a text file; empty lines at its end are ignored, other empty lines are empty rows.
 
     Raises:
-        DataError: the file is empty, or no UTF-8.
+        DataError: the file is empty or not UTF-8.
     """
     check_text(path)
 
@@ -29,10 +29,10 @@ def open_lines(path: Path, split: str | None) -> Opened:
             if not text:
                 empty += 1
                 continue
-            # Empty lines count only once a text follows; until then they may be the file's end.
+            # Empty lines become rows only once a text follows; they may be the end of the file.
             for number in range(line.number - empty, line.number):
                 yield Record(number, number, {"text": ""}, None, "\n")
             empty = 0
             yield Record(line.number, line.number, {"text": text}, line.problem, source_of([line]))
 
-    return Opened(("text",), records)
+    return OpenFile(("text",), records)

@@ -1,0 +1,208 @@
+"""From the keys of `[adapter]` to a rank and an alpha for every matrix, counted by formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pennyweight.budget import patterns
+from pennyweight.budget.layout import Layout, WeightMatrix
+from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Head, Method
+from pennyweight.budget.methods.method import trained_head_modules
+from pennyweight.errors import BudgetError, RecipeError
+
+__all__ = ["Spending", "choose", "count_by_formula", "trained_biases"]
+
+Rank = int | Literal["fill"] | Mapping[str, int]
+Alpha = float | Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """How the budget is to be spent: the plain values of a recipe's `[adapter]` section.
+
+    Attributes:
+        method: the adapter method's name.
+        targets: patterns of the matrices that get an adapter.
+        rank: one for all targets, one per pattern, or "fill" for the largest that fits.
+        alpha: one for all targets or one per pattern; None if the method has none.
+        dropout: dropout probability on the adapters' input.
+        bias: which biases are trained.
+        head: how much of the classification head is trained.
+        head_rank: rank of the adapter on the head's dense layer with a low-rank head.
+        options: the method's own keys.
+    """
+
+    method: str
+    targets: tuple[str, ...]
+    rank: Rank
+    alpha: Alpha | None
+    dropout: float
+    bias: Bias
+    head: Head
+    head_rank: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def row(self) -> Method:
+        """The method's row in the table."""
+        return METHODS[self.method]
+
+
+def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
+    """Return rank and alpha of every adapted matrix: patterns looked up, "fill" solved.
+
+    Raises:
+        RecipeError: a pattern matches nothing, or a rank does not fit its matrix or method.
+        BudgetError: "fill" leaves no room for a rank of 1.
+    """
+    targets = _select_targets(layout, spending.targets)
+    head = _head_adapter(layout, spending)
+    _check_patterns(spending, targets, head)
+
+    def at_rank(rank: int | Mapping[str, int]) -> Choice:
+        adapted = [_adapt(matrix, rank, spending.alpha) for matrix in targets]
+        return Choice(
+            adapted=(*(matrix for matrix in adapted if matrix.rank > 0), *head),
+            dropout=spending.dropout,
+            bias=spending.bias,
+            head=spending.head,
+            options=spending.options,
+        )
+
+    if spending.rank == "fill":
+        rank = _largest_rank(
+            lambda r: count_by_formula(layout, at_rank(r), method=spending.row), budget=budget
+        )
+        choice = at_rank(min(rank, *(matrix.largest_rank for matrix in targets)))
+    else:
+        choice = at_rank(spending.rank)
+    if not choice.adapted:
+        raise RecipeError("adapter.rank: every target has rank 0, so there is nothing to adapt")
+    if not spending.row.support.rank_above_matrix:
+        _check_ranks(choice, head)
+    return choice
+
+
+def count_by_formula(layout: Layout, choice: Choice, *, method: Method) -> int:
+    """Return the number of parameters that a choice trains, by arithmetic alone."""
+    modules = trained_head_modules(layout, choice.head)
+    head = [size for module in modules for size in layout.elements_in(module).values()]
+    adapters = [method.parameters(a.matrix, a.rank) for a in choice.adapted]
+    return sum(head) + sum(adapters) + sum(trained_biases(layout, choice).values())
+
+
+def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
+    """Return the sizes of the trained biases, without those of head modules trained in full."""
+    in_head = tuple(f"{module}." for module in trained_head_modules(layout, choice.head))
+    biases = {
+        name: size
+        for name, size in layout.sizes.items()
+        if "bias" in name and not name.startswith(in_head)
+    }
+    if choice.bias == "all":
+        return biases
+    targeted = {f"{a.matrix.name}.bias" for a in choice.adapted} if choice.bias != "none" else set()
+    return {name: size for name, size in biases.items() if name in targeted}
+
+
+def _select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix]:
+    for pattern in targets:
+        if not any(patterns.matches_end(pattern, matrix.name) for matrix in layout.encoder):
+            roles = sorted({matrix.role for matrix in layout.encoder})
+            raise RecipeError(
+                f'adapter.targets: "{pattern}" matches no weight matrix of the encoder; '
+                f"its matrices are {', '.join(roles)}"
+            )
+    return [
+        matrix
+        for matrix in layout.encoder
+        if any(patterns.matches_end(pattern, matrix.name) for pattern in targets)
+    ]
+
+
+def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ...]:
+    """Return the adapter of the head's dense layer; empty unless the head is low-rank."""
+    if spending.head != "low-rank":
+        return ()
+    if not spending.row.support.low_rank_head:
+        raise RecipeError(
+            f'adapter.head: given "low-rank", which {spending.method} does not support; '
+            'allowed with it: "full", "output-only", "frozen"'
+        )
+    dense = layout.head_dense
+    if dense is None:
+        raise RecipeError(
+            'adapter.head: given "low-rank", but this base has no dense layer before its output '
+            'layer; allowed here: "full", "output-only", "frozen"'
+        )
+    alpha = spending.alpha
+    if isinstance(alpha, Mapping):
+        own_alpha = patterns.lookup(alpha, dense.name)
+        alpha = own_alpha if own_alpha is not None else float(spending.head_rank)
+    return (AdaptedMatrix(dense, spending.head_rank, alpha),)
+
+
+def _check_patterns(
+    spending: Spending, targets: Sequence[WeightMatrix], head: Sequence[AdaptedMatrix]
+) -> None:
+    names = [matrix.name for matrix in targets]
+    if isinstance(spending.rank, Mapping) and not spending.row.support.rank_per_matrix:
+        raise RecipeError(
+            f"adapter.rank: given a table, but {spending.method} has one rank for all targets; "
+            "give a whole number"
+        )
+    for key, table, known in (
+        ("rank", spending.rank, names),
+        ("alpha", spending.alpha, [*names, *(a.matrix.name for a in head)]),
+    ):
+        if isinstance(table, Mapping) and (unmatched := patterns.unmatched(table, known)):
+            raise RecipeError(
+                f'adapter.{key}: "{unmatched[0]}" matches none of the targets, such as '
+                f"{names[0]}; a pattern consists of parts of such names"
+            )
+
+
+def _adapt(
+    matrix: WeightMatrix, rank: int | Mapping[str, int], alpha: Alpha | None
+) -> AdaptedMatrix:
+    own_rank = patterns.lookup(rank, matrix.name) if isinstance(rank, Mapping) else rank
+    own_alpha = patterns.lookup(alpha, matrix.name) if isinstance(alpha, Mapping) else alpha
+    if own_rank is None:
+        raise _uncovered("rank", matrix)
+    if own_alpha is None and alpha is not None:
+        raise _uncovered("alpha", matrix)
+    return AdaptedMatrix(matrix, own_rank, own_alpha)
+
+
+def _uncovered(key: str, matrix: WeightMatrix) -> RecipeError:
+    return RecipeError(
+        f"adapter.{key}: no pattern covers {matrix.name}; start the table with "
+        f'"*" = the {key} of all other matrices'
+    )
+
+
+def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix]) -> None:
+    for adapted in choice.adapted:
+        largest = adapted.matrix.largest_rank
+        if adapted.rank > largest:
+            key = "adapter.head_rank" if adapted in head else "adapter.rank"
+            raise RecipeError(
+                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
+                f"{largest}, the rank of the matrix itself"
+            )
+
+
+def _largest_rank(count: Callable[[int], int], *, budget: int) -> int:
+    """Return the largest rank for all targets that fits: the count is linear in the rank."""
+    per_rank = count(2) - count(1)
+    fixed = count(1) - per_rank
+    rank = (budget - fixed) // per_rank
+    if rank < 1:
+        raise BudgetError(
+            f'adapter.rank: "fill" has no room: {fixed:,} parameters are trained without adapters '
+            f"and each rank costs {per_rank:,}, but the budget is {budget:,}; "
+            'try --set adapter.head="low-rank" or fewer targets'
+        )
+    return rank

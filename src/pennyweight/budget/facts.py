@@ -1,0 +1,60 @@
+"""The facts that Pennyweight saves beside trained weights, in `pennyweight.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from pennyweight.errors import RunError
+
+__all__ = ["ArtifactFacts", "read_artifact_facts", "write_artifact_facts"]
+
+_FILE = "pennyweight.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFacts:
+    """What the weights alone do not tell.
+
+    Attributes:
+        labels: the class names in the order of the logits.
+        method: the adapter method's name.
+        frozen: parts of the names of tensors that are stored and were never trained.
+    """
+
+    labels: tuple[str, ...]
+    method: str
+    frozen: tuple[str, ...] = ()
+
+
+_ADAPTER = TypeAdapter(ArtifactFacts)
+
+
+def write_artifact_facts(directory: Path, facts: ArtifactFacts) -> None:
+    """Write the facts into an artifact's directory."""
+    text = _ADAPTER.dump_json(facts, indent=1).decode()
+    (directory / _FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_artifact_facts(directory: Path) -> ArtifactFacts | None:
+    """Return an artifact's facts, or None if it has none, as artifacts of other software.
+
+    Raises:
+        RunError: the file is there and cannot be read.
+    """
+    path = directory / _FILE
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        location = ".".join(map(str, problem["loc"]))
+        reason = f"{location}: {problem['msg']}" if location else problem["msg"]
+    except OSError as error:
+        reason = str(error.strerror)
+    raise RunError(
+        f"{path}: cannot be read: {reason}; expected a JSON object with labels, method and frozen"
+    )

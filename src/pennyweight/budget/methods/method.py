@@ -1,0 +1,264 @@
+"""The row that describes an adapter method, and the values it exchanges with the planner.
+
+A `Method` holds everything that distinguishes its method from the others: the keys of its
+`[adapter]` section, its cost, its PEFT config, the names of its tensors, and what it supports. No
+other code asks for a method by name. This module imports neither torch nor PEFT, so the recipe
+schema and `--help` stay fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from pennyweight.budget.layout import Layout, WeightMatrix
+from pennyweight.budget.summary import Matrix
+from pennyweight.section import Fraction, Section
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig
+
+__all__ = [
+    "AdaptedMatrix",
+    "AdapterSection",
+    "Bias",
+    "Choice",
+    "Head",
+    "Method",
+    "Quantization",
+    "Support",
+    "TargetedSection",
+    "Tensors",
+    "peft_options",
+    "trained_head_modules",
+]
+
+Bias = Literal["none", "all", "lora_only"]
+Head = Literal["full", "low-rank", "output-only", "frozen"]
+Quantization = Literal["none", "nf4", "int8"]
+
+
+class AdapterSection(Section):
+    """Base of every `[adapter]` section. Subclasses narrow `method` to a `Literal`."""
+
+    method: str = Field(description="the adapter method; `pennyweight methods` lists them")
+
+    def quantization_conflict(self, quantization: Quantization) -> str | None:
+        """Return why these keys do not work on a quantized base, or None if they do."""
+        del quantization
+        return None
+
+
+class TargetedSection(AdapterSection):
+    """Base of the sections of methods that adapt selected weight matrices."""
+
+    targets: tuple[str, ...] = Field(
+        ("query", "value"),
+        min_length=1,
+        strict=False,
+        description="name patterns of the weight matrices that get an adapter",
+    )
+    dropout: Fraction = Field(0.0, description="the dropout rate on the input of the adapter")
+    bias: Bias = Field("none", description="which biases are trained as well")
+    head: Head = Field("full", description="how much of the classification head is trained")
+    head_rank: PositiveInt = Field(
+        8,
+        description='the rank of the adapter on the head\'s dense layer, with head = "low-rank"',
+    )
+
+    def quantization_conflict(self, quantization: Quantization) -> str | None:
+        """Return why these keys do not work on a quantized base, or None if they do."""
+        if quantization != "none" and self.bias != "none":
+            return (
+                f'adapter.bias: cannot train "{self.bias}" biases of a base that '
+                f'base.quantization = "{quantization}" keeps frozen; use adapter.bias = "none"'
+            )
+        return super().quantization_conflict(quantization)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedMatrix:
+    """A weight matrix with the rank of its adapter, and its alpha if the method has one."""
+
+    matrix: WeightMatrix
+    rank: int
+    alpha: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The settled values from which a method builds its PEFT config.
+
+    Attributes:
+        adapted: the adapted matrices, each with its rank and alpha.
+        dropout: dropout probability on the adapters' input.
+        bias: which biases are trained.
+        head: how much of the classification head is trained.
+        options: the method's own keys of the `[adapter]` section.
+    """
+
+    adapted: tuple[AdaptedMatrix, ...]
+    dropout: float
+    bias: Bias
+    head: Head
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _no_rank_dropped(adapter_config: Mapping[str, Any], matrices: Sequence[Matrix]) -> int:
+    del adapter_config, matrices
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """How a method's tensors are named, in the model and in the saved file.
+
+    Attributes:
+        peft_type: PEFT's name of the method in `adapter_config.json`, such as "LORA".
+        prefix: how the names of a matrix' adapter parameters begin after the matrix' own name.
+        frozen: parts of the names of tensors that the file holds and training never changes.
+        dropped: returns the number of trained parameters that the saved file no longer holds,
+            from its `adapter_config.json` and the planned matrices.
+    """
+
+    peft_type: str
+    prefix: str
+    frozen: tuple[str, ...] = ()
+    dropped: Callable[[Mapping[str, Any], Sequence[Matrix]], int] = _no_rank_dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What a method can be combined with.
+
+    Attributes:
+        rank_per_matrix: whether ranks may differ between matrices.
+        low_rank_head: whether the head's dense layer may get an adapter of its own rank.
+        rank_above_matrix: whether a rank may exceed that of the matrix itself.
+        quantizations: the values of `base.quantization` that the method works with.
+        resume_refusal: why an interrupted run cannot be resumed; None if it can.
+    """
+
+    rank_per_matrix: bool = True
+    low_rank_head: bool = True
+    rank_above_matrix: bool = False
+    quantizations: tuple[Quantization, ...] = ("none", "nf4", "int8")
+    resume_refusal: str | None = None
+
+
+def _unchanged(config: PeftConfig) -> PeftConfig:
+    return config
+
+
+def _no_penalties(
+    model: Any, optimizer: torch.optim.Optimizer, total_steps: int
+) -> tuple[Callable[[], torch.Tensor], ...]:
+    del model, optimizer, total_steps
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One adapter method.
+
+    Attributes:
+        name: the value of `adapter.method`.
+        summary: what the method does, in a few words.
+        formula: the parameters per matrix of `rows` by `columns` at rank r, for display.
+        paper: the method's paper.
+        section: the pydantic model of its `[adapter]` section.
+        parameters: returns the number of trained parameters for a matrix and a rank.
+        config: returns PEFT's config for a choice; None for full fine-tuning, which trains every
+            weight of the base and leaves a whole model instead of an adapter.
+        tensors: the names of its tensors; None for full fine-tuning.
+        support: what it can be combined with.
+        shapes_only: returns the config with which PEFT builds the same shapes on the meta device,
+            where an initialization cannot read the base's weights.
+        begin_training: prepares PEFT's model and the optimizer for a run of the given number of
+            optimizer steps, and returns penalties to add to the loss.
+    """
+
+    name: str
+    summary: str
+    formula: str
+    paper: str
+    section: type[AdapterSection]
+    parameters: Callable[[WeightMatrix, int], int]
+    config: Callable[[Layout, Choice], PeftConfig] | None
+    tensors: Tensors | None
+    support: Support = field(default_factory=Support)
+    shapes_only: Callable[[PeftConfig], PeftConfig] = _unchanged
+    begin_training: Callable[
+        [Any, torch.optim.Optimizer, int], tuple[Callable[[], torch.Tensor], ...]
+    ] = _no_penalties
+
+    @property
+    def trains_every_weight(self) -> bool:
+        """Whether no weight of the base is frozen."""
+        return self.config is None
+
+    @property
+    def may_exceed_budget(self) -> bool:
+        """Whether a plan over budget is allowed: a fully trained model is a teacher or baseline."""
+        return self.trains_every_weight
+
+    @property
+    def artifact(self) -> Literal["adapter", "model"]:
+        """The name of the run's subdirectory that holds the trained weights."""
+        return "model" if self.trains_every_weight else "adapter"
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Parts of the names of tensors that the saved file holds and training never changes."""
+        return self.tensors.frozen if self.tensors else ()
+
+    @property
+    def resume_refusal(self) -> str | None:
+        """Why an interrupted run cannot be resumed, or None if it can."""
+        return self.support.resume_refusal
+
+    def quantization_conflict(
+        self, section: AdapterSection, quantization: Quantization
+    ) -> str | None:
+        """Return why a section does not work with a `base.quantization`, or None if it does."""
+        allowed = self.support.quantizations
+        if quantization not in allowed:
+            return (
+                f"adapter.method: {self.name} does not work with "
+                f'base.quantization = "{quantization}"; use '
+                + " or ".join(f'base.quantization = "{one}"' for one in allowed)
+            )
+        return section.quantization_conflict(quantization)
+
+    def owns(self, parameter: str, *, matrix: str) -> bool:
+        """Return whether a model's parameter belongs to the adapter of the matrix of that name."""
+        return self.tensors is not None and f".{matrix}.{self.tensors.prefix}" in parameter
+
+
+def trained_head_modules(layout: Layout, head: Head) -> tuple[str, ...]:
+    """Return the names of the head's modules that are trained in full."""
+    match head:
+        case "full":
+            return (layout.head_module,)
+        case "low-rank" | "output-only":
+            return (layout.head_output.name,)
+        case "frozen":
+            return ()
+
+
+def peft_options(layout: Layout, choice: Choice) -> dict[str, Any]:
+    """Return the keyword arguments that the configs of all PEFT methods share."""
+    from peft import TaskType
+
+    modules = trained_head_modules(layout, choice.head)
+    # The task type makes PEFT train the whole head; any other head is spelled out instead.
+    is_full = choice.head == "full"
+    return {
+        "task_type": TaskType.SEQ_CLS if is_full else None,
+        "target_modules": sorted(adapted.matrix.name for adapted in choice.adapted),
+        "modules_to_save": None if is_full or not modules else list(modules),
+    }

@@ -1,0 +1,43 @@
+"""What commands print besides tables, and how they keep libraries from printing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import typer
+
+__all__ = ["log_to_stderr", "print_json", "print_rows_written", "quiet_libraries"]
+
+_QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars and notices of the libraries."""
+    # Through the environment, so that a command does not import a library that it does not need.
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # On import it lists faster kernels that are not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def log_to_stderr(line: str) -> None:
+    """Print a line of progress to standard error, so that standard output can be piped."""
+    typer.echo(line, err=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON to standard output."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_rows_written(rows: int, out: Path) -> None:
+    """Print how many rows were written, and where."""
+    typer.echo(f"{rows:,} rows in {out}")

@@ -1,0 +1,1 @@
+"""Batches: tokenized rows, packed or padded, and the cached lower layers."""

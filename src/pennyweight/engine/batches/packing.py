@@ -1,0 +1,179 @@
+"""Packed batches: many texts, one after another, in a single row of tokens without padding.
+
+transformers' own encoder runs on the row `[1, tokens]`; the attention function keeps the texts
+apart (`engine.kernels.attention`). Hooks pass on only what the head reads, the first token of every
+text, as early as the architecture allows. A batch may also start in the middle of the encoder, from
+hidden states instead of token ids (`engine.batches.prefix`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pennyweight.engine.batches.rows import TokenizedRows, send
+from pennyweight.engine.batches.tiles import Packing, lay_tiles
+from pennyweight.engine.kernels.attention import read_firsts_of
+from pennyweight.engine.kernels.families import FAMILIES, Family
+from pennyweight.engine.kernels.masks import MaskPool
+
+__all__ = ["pack", "read_packed"]
+
+
+# oneDNN compiles a kernel for every new shape, which takes ten times as long as running it, so
+# packed rows come in few lengths.
+_ROW_QUANTUM = 64
+
+
+def pack(
+    rows: TokenizedRows,
+    indices: np.ndarray,
+    *,
+    first_position: int,
+    copies: int = 1,
+    masks: MaskPool | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the model's keyword arguments for some rows, packed, and their indices in order.
+
+    The packed row is filled up to one of few lengths, and so are the tiles of attention.
+
+    Args:
+        rows: all rows.
+        indices: int64 `[texts]`, the rows to pack.
+        first_position: the position id of a text's first token.
+        copies: how often all texts are repeated, one copy after another.
+        masks: source of the dropout masks of attention; None for torch's own.
+        device: where the inputs go.
+
+    Returns:
+        `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; and the indices, sorted
+        by length within each copy. Rows with hidden states give `inputs_embeds`
+        `[1, tokens, hidden]` instead of `input_ids`.
+    """
+    indices = np.tile(indices[np.argsort(rows.lengths[indices], kind="stable")], copies)
+    lengths = rows.lengths[indices]
+    offsets = np.zeros(len(indices) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    tokens = int(offsets[-1])
+    width = _row_width(tokens)
+    positions = np.full(width, first_position, dtype=np.int64)
+    positions[:tokens] += np.arange(tokens) - np.repeat(offsets[:-1], lengths)
+    tiles, tokens_of_places, places_of_tokens = lay_tiles(lengths, offsets, width, device)
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return send(torch.from_numpy(array), device)
+
+    packing = Packing(
+        texts=len(indices),
+        tokens=tokens,
+        offsets=on_device(offsets),
+        longest=int(lengths.max()),
+        tiles=tiles,
+        tokens_of_places=on_device(tokens_of_places),
+        places_of_tokens=on_device(places_of_tokens),
+        masks=masks,
+        layers=None if rows.states is None else rows.states.layers,
+    )
+    inputs: dict[str, Any] = {"position_ids": on_device(positions)[None], "packing": packing}
+    if rows.states is not None:
+        states = rows.states.gather(indices, lengths, width)
+        inputs["inputs_embeds"] = send(states, device)[None]
+    else:
+        ids = np.full(width, rows.padding, dtype=np.int64)
+        ids[:tokens] = np.concatenate([rows.ids(index) for index in indices])
+        inputs["input_ids"] = on_device(ids)[None]
+    return inputs, indices
+
+
+def _row_width(tokens: int) -> int:
+    """Return the next of the few lengths that packed rows come in."""
+    quantum = _ROW_QUANTUM if tokens <= 16 * _ROW_QUANTUM else 4 * _ROW_QUANTUM
+    return -(-tokens // quantum) * quantum
+
+
+def read_packed(model: Any) -> None:
+    """Make a sequence classifier read packed batches, in place; padded batches pass unchanged.
+
+    The head gets the first token of every text. A head that takes the mean over the tokens
+    (ModernBERT's choice) gets the mean of every text. Layers that are not in `packing.layers`
+    return their input.
+    """
+    encoder = model.base_model
+    family = FAMILIES[model.config.model_type]
+    # The packing of the encoder's current call, because the encoder's modules do not pass it on.
+    current: list[Packing | None] = [None]
+
+    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current[0] = kwargs.get("packing")
+
+    encoder.register_forward_pre_hook(remember, with_kwargs=True)
+    _make_layers_skippable(encoder, family, current)
+    narrowing = family.narrowing(encoder)
+    if getattr(model.config, "classifier_pooling", "cls") == "mean":
+        # The norm comes before the mean in a padded batch too.
+        narrowing.register_forward_hook(
+            lambda _, args, out: out if current[0] is None else _means(out, current[0])
+        )
+    else:
+        if family.last_attention is not None:
+            read_firsts_of(family.last_attention(encoder))
+        narrowing.register_forward_pre_hook(
+            lambda _, args: (
+                args if current[0] is None else tuple(_firsts(t, current[0]) for t in args)
+            )
+        )
+
+
+def _make_layers_skippable(encoder: Any, family: Family, current: list[Packing | None]) -> None:
+    for number, layer in enumerate(family.layers(encoder)):
+        run = layer.forward
+
+        def forward(
+            hidden: torch.Tensor, *args: Any, _run: Any = run, _number: int = number, **kwargs: Any
+        ) -> torch.Tensor:
+            layers = None if current[0] is None else current[0].layers
+            if layers is not None and _number not in layers:
+                return hidden
+            out: torch.Tensor = _run(hidden, *args, **kwargs)
+            return out
+
+        layer.forward = forward
+    embed = encoder.embeddings.forward
+
+    def embeddings(*args: Any, **kwargs: Any) -> torch.Tensor:
+        is_inside = current[0] is not None and current[0].starts_inside
+        out: torch.Tensor = kwargs["inputs_embeds"] if is_inside else embed(*args, **kwargs)
+        return out
+
+    encoder.embeddings.forward = embeddings
+    # ELECTRA's embeddings are narrower than its layers.
+    if (projection := getattr(encoder, "embeddings_project", None)) is not None:
+        project_embeddings = projection.forward
+
+        def project(hidden: torch.Tensor) -> torch.Tensor:
+            is_inside = current[0] is not None and current[0].starts_inside
+            out: torch.Tensor = hidden if is_inside else project_embeddings(hidden)
+            return out
+
+        projection.forward = project
+
+
+def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    return hidden.squeeze(0).index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
+
+
+def _means(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    return (
+        torch.segment_reduce(
+            hidden.squeeze(0)[: packing.tokens].float(),
+            "mean",
+            offsets=packing.offsets.long(),
+            axis=0,
+        )
+        .to(hidden.dtype)
+        .unsqueeze(1)
+    )

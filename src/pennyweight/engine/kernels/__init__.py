@@ -1,0 +1,1 @@
+"""Fast forward and backward passes for the modules of transformers and PEFT."""

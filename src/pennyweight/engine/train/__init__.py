@@ -1,0 +1,1 @@
+"""The training loop, the objective, the optimizers and checkpoints."""

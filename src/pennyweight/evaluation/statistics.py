@@ -1,0 +1,44 @@
+"""Statistics over seeds: the interval of a mean, and the paired comparison of two systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["mean_interval", "paired_p"]
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float] | None:
+    """Return Student's t interval of the mean, or None for fewer than two values.
+
+    Args:
+        values: one figure per seed.
+        level: confidence level, in 0..1.
+    """
+    if len(values) < 2:
+        return None
+    mean = float(np.mean(values))
+    if np.ptp(values) == 0.0:
+        # Scipy gives NaN for a distribution without spread.
+        return mean, mean
+    low, high = stats.t.interval(level, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return float(low), float(high)
+
+
+def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of the paired t-test over the same seeds.
+
+    None if the test is undefined: there are fewer than two pairs, or all differences are the
+    same and not zero.
+
+    Raises:
+        ValueError: the two have different lengths.
+    """
+    differences = np.array([a - b for a, b in zip(first, second, strict=True)])
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) == 0.0:
+        return 1.0 if differences[0] == 0.0 else None
+    return float(stats.ttest_rel(first, second).pvalue)

@@ -1,0 +1,1 @@
+"""Inference: everything that uses a finished run."""

@@ -1,0 +1,252 @@
+"""The trained classifier of a finished run, with the same cleaning and tokens as in training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import datasets
+import numpy as np
+from scipy.special import softmax
+
+from pennyweight.base import BaseModel
+from pennyweight.budget.layout import layout_of
+from pennyweight.budget.methods import METHODS
+from pennyweight.data.clean import cleaner
+from pennyweight.data.ingest import OnBadRow, ReadOptions
+from pennyweight.engine.device import choose_compute
+from pennyweight.engine.features import output_layer_of
+from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
+from pennyweight.engine.predictor import Predictions, Predictor
+from pennyweight.errors import RunError
+from pennyweight.inference.correction import load_correction
+from pennyweight.inference.load import SavedModel
+from pennyweight.model.artifact import read_artifact_facts
+from pennyweight.model.build import BaseOptions, load_tokenizer
+from pennyweight.model.merge import save_merged
+from pennyweight.runs.directory import RunDirectory, verify_artifact
+from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.settings import find_base
+from pennyweight.settings.assemble import settings_of
+from pennyweight.settings.values import Settings
+
+__all__ = ["BackendName", "Classifier", "require_complete"]
+
+BackendName = Literal["torch", "onnx"]
+# Rows that are tokenized and sorted by length together where rows are streamed.
+_ROWS_PER_CHUNK = 4096
+
+
+class Classifier:
+    """A run's model, ready to predict; see `Classifier.load`.
+
+    Attributes:
+        record: of the run.
+        settings: the run's recipe as plain values.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        settings: Settings,
+        saved: SavedModel,
+        *,
+        tokenizer: Any,
+        backend: BackendName = "torch",
+    ) -> None:
+        self.record = record
+        self.settings = settings
+        self._saved = saved
+        self._tokenizer = tokenizer
+        self._clean = cleaner(settings.data.read.clean)
+        self._correction = load_correction(saved.artifact)
+        self._predictor = self._onnx() if backend == "onnx" else self._torch()
+
+    @classmethod
+    def load(cls, run: str | Path, *, backend: BackendName = "torch") -> Classifier:
+        """Load the best adapter of a finished run onto its base.
+
+        Args:
+            run: the run's directory.
+            backend: "torch" in the run's precision, or "onnx": ONNX Runtime in float32, through a
+                file that is exported into `RUN/onnx` when it is first needed.
+
+        Raises:
+            RunError: it is no run, is not complete, or its files were changed after training.
+            BaseModelError: the base cannot be found.
+        """
+        directory = RunDirectory(Path(run))
+        record = load_record(directory.path)
+        require_complete(directory.path, record)
+        settings = settings_of(record.recipe)
+        base = _same_base(find_base(record.recipe, config_only=False), record)
+        method = METHODS[record.recipe.adapter.method]
+        artifact = directory.artifact(method.artifact)
+        verify_artifact(directory.path, record, artifact)
+        _require_labels(artifact, settings.labels)
+        options = BaseOptions(
+            seed=settings.seed,
+            weights=settings.base.weights,
+            quantization=settings.base.quantization,
+        )
+        return cls(
+            record,
+            settings,
+            SavedModel(base, artifact, method, options, settings.inference),
+            tokenizer=load_tokenizer(base, tokenizer=str(artifact)),
+            backend=backend,
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names in the order of their indices."""
+        return self.settings.labels
+
+    @overload
+    def predict(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, texts: Sequence[str]) -> list[str]: ...
+
+    def predict(self, texts: str | Sequence[str]) -> str | list[str]:
+        """Return the most probable label of a raw text, or of each of several."""
+        if isinstance(texts, str):
+            return self.predict([texts])[0]
+        return [self.labels[index] for index in self.predict_probabilities(texts).argmax(axis=1)]
+
+    def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the class probabilities of raw texts, float64 `[texts, classes]`."""
+        predictions = self._predictor.texts(
+            [self._clean(text) for text in texts], features=self._needs_features
+        )
+        return _probabilities(self._corrected(predictions).logits)
+
+    def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
+        """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
+
+        Args:
+            rows: a table with the column `text`, cleaned as the run's training rows were.
+            features: whether the input of the output layer is returned as well.
+        """
+        texts = (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
+        for chunk in self._predictor.stream(texts, features=features or self._needs_features):
+            corrected = self._corrected(chunk)
+            yield corrected if features else Predictions(corrected.logits)
+
+    def outputs(self, rows: datasets.Dataset, *, features: bool = False) -> Predictions:
+        """Return the predictions of cleaned rows in their order; see `stream`."""
+        chunks = list(self.stream(rows, features=features))
+        if not chunks:
+            return self._predictor.texts([], features=features)
+        logits = np.concatenate([chunk.logits for chunk in chunks])
+        if not features:
+            return Predictions(logits)
+        return Predictions(
+            logits, np.concatenate([c.features for c in chunks if c.features is not None])
+        )
+
+    def read_options(self, *, bad_rows: Path, on_bad_row: OnBadRow) -> ReadOptions:
+        """Return how rows for this classifier are read: cleaned as in training."""
+        return replace(self.settings.data.read, bad_rows=bad_rows, on_bad_row=on_bad_row)
+
+    def merge(self, directory: str | Path) -> None:
+        """Write base and adapter as one plain transformers model, in float32, labels included.
+
+        A correction for one prior is folded into the output layer.
+
+        Raises:
+            RunError: the directory is not empty, or a correction has two groups.
+        """
+        directory = Path(directory)
+        if directory.exists() and any(directory.iterdir()):
+            raise RunError(f"{directory}: not empty; name a new directory")
+        correction = self._correction
+        if correction is not None and correction.direction is not None:
+            raise RunError(
+                f"{self._saved.artifact}: corrects the class shares of two groups of texts, which "
+                "a plain model cannot do; train with --set 'transduction.prior.groups=\"one\"' to "
+                "merge it"
+            )
+        model = self._saved.load(attention="eager")
+        if correction is not None:
+            output = layout_of(model, labels=len(self.labels)).head_output.name
+            correction.fold_into(output_layer_of(model, output))
+        save_merged(model, directory, tokenizer=self._tokenizer)
+
+    @property
+    def _needs_features(self) -> bool:
+        return self._correction is not None and self._correction.direction is not None
+
+    def _corrected(self, predictions: Predictions) -> Predictions:
+        if self._correction is None:
+            return predictions
+        logits = self._correction.apply(predictions.logits, predictions.features)
+        return Predictions(logits, predictions.features)
+
+    def _torch(self) -> Predictor:
+        compute = choose_compute(
+            precision=self.settings.compute.precision,
+            attention=self.settings.compute.attention,
+            config=self._saved.base.config,
+        )
+        return self._saved.load_predictor(compute, tokenizer=self._tokenizer)
+
+    def _onnx(self) -> Predictor:
+        require_onnx()
+        if self._needs_features:
+            raise RunError(
+                "--backend onnx: the run corrects the class shares of two groups of texts, which "
+                "are told apart by features that ONNX Runtime does not return; use --backend torch"
+            )
+        # Named by the weights' hash, so that another adapter never meets an old export.
+        artifact = self._saved.artifact
+        whole = artifact / "model.safetensors"
+        weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        directory = artifact.parent / "onnx" / digest
+        if not directory.is_dir():
+            export_onnx(self._saved.load(attention="eager"), directory)
+        backend = OnnxModel(
+            directory, batch_rows=self._saved.inference.batch_rows, classes=len(self.labels)
+        )
+        return Predictor(
+            backend, tokenizer=self._tokenizer, max_tokens=self._saved.inference.max_tokens
+        )
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
+    return probabilities
+
+
+def require_complete(run: Path, record: RunRecord) -> None:
+    """Refuse a run that is unfinished.
+
+    Raises:
+        RunError: the run's status is not "complete".
+    """
+    if record.status == "complete":
+        return
+    hint = f"; resume it with: pennyweight train {run} --out {run} --resume"
+    raise RunError(
+        f"{run}: the run's status is {record.status}; only a complete run can be used"
+        + ("" if record.status == "failed" else hint)
+    )
+
+
+def _require_labels(artifact: Path, labels: tuple[str, ...]) -> None:
+    facts = read_artifact_facts(artifact)
+    if facts is not None and tuple(facts.labels) != labels:
+        raise RunError(
+            f"{artifact}: its classes are {', '.join(facts.labels)}, and the run's record names "
+            f"{', '.join(labels)}; the adapter is of another run"
+        )
+
+
+def _same_base(base: BaseModel, record: RunRecord) -> BaseModel:
+    """Return the base at the revision that the run was trained on."""
+    revision = record.base.revision if record.base is not None else None
+    return replace(base, revision=revision) if base.origin == "hub" and revision else base

@@ -1,0 +1,67 @@
+"""Measure a finished run on labelled rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pennyweight.data.ingest import OnBadRow, Rows, read_rows
+from pennyweight.data.source import Source
+from pennyweight.evaluation.metrics import Metrics, measure
+from pennyweight.inference.classifier import BackendName, Classifier
+from pennyweight.runs.directory import RunDirectory
+
+__all__ = ["evaluate", "read_for"]
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Source,
+    *,
+    on_bad_row: OnBadRow = "stop",
+    backend: BackendName = "torch",
+) -> Metrics:
+    """Measure a run's classifier on labelled rows, cleaned and tokenized as in training.
+
+    Args:
+        run: the run's directory.
+        data: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or a `Source` that names columns.
+        on_bad_row: "stop", or "set-aside" to write bad rows to `RUN/bad_rows/evaluate.jsonl`.
+        backend: what runs the model; see `Classifier.load`.
+
+    Raises:
+        RunError: it is no complete run.
+        DataError: the rows cannot be read.
+        NonFiniteLogitsError: a logit is NaN or infinite.
+    """
+    classifier = Classifier.load(run, backend=backend)
+    rows = read_for(classifier, run, data, "evaluate", on_bad_row=on_bad_row)
+    return measure(
+        classifier.outputs(rows.table).logits,
+        np.asarray(rows.table.with_format("numpy")["label"][:]),
+        names=classifier.labels,
+        bins=classifier.settings.inference.calibration_bins,
+    )
+
+
+def read_for(
+    classifier: Classifier,
+    run: str | Path,
+    data: str | Source,
+    purpose: str,
+    *,
+    on_bad_row: OnBadRow,
+) -> Rows:
+    """Read rows as the run's training rows were read; only "evaluate" needs labels.
+
+    Bad rows that are set aside go to `RUN/bad_rows/PURPOSE.jsonl`.
+
+    Raises:
+        DataError: the rows cannot be read.
+    """
+    source = Source(location=data) if isinstance(data, str) else data
+    options = classifier.read_options(
+        bad_rows=RunDirectory(Path(run)).bad_rows, on_bad_row=on_bad_row
+    )
+    return read_rows(purpose, source, options, labelled=purpose == "evaluate")

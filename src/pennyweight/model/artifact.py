@@ -1,0 +1,112 @@
+"""The artifact of a training: a standard PEFT directory, with facts and tokenizer beside it.
+
+Files: `adapter_config.json` and `adapter_model.safetensors` (plain PEFT), `pennyweight.json` (the
+labels and the method), the tokenizer's, and `fresh_weights.safetensors` where the head is not
+trained in full: frozen weights that the base's checkpoint lacks, to be loaded into the base before
+the adapter. A model that was trained in full is a plain transformers directory instead, with
+`config.json` and `model.safetensors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
+from pennyweight.budget.peft_warnings import ignore_expected_warnings
+from pennyweight.errors import RunError
+
+__all__ = [
+    "FRESH_WEIGHTS",
+    "ArtifactFacts",
+    "load_adapter",
+    "load_whole_model",
+    "read_artifact_facts",
+    "save_artifact",
+]
+
+FRESH_WEIGHTS = "fresh_weights.safetensors"
+
+
+def save_artifact(
+    model: peft.PeftModel | PreTrainedModel,
+    directory: Path,
+    facts: ArtifactFacts,
+    *,
+    fresh_weights: Mapping[str, torch.Tensor],
+    tokenizer: Any | None = None,
+) -> None:
+    """Write the artifact into `directory`, which must not hold one yet.
+
+    Args:
+        model: PEFT's model, or a transformers model that was trained in full.
+        directory: where to write.
+        facts: labels and method; see `Plan.artifact_facts`.
+        fresh_weights: the frozen weights that `build_model` returned.
+        tokenizer: the tokenizer to save with it; None for a checkpoint.
+    """
+    if isinstance(model, peft.PeftModel):
+        with ignore_expected_warnings():
+            # The embeddings are frozen; "auto" would ask the hub whether they were resized.
+            model.save_pretrained(str(directory), save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(directory))
+    write_artifact_facts(directory, facts)
+    if fresh_weights:
+        save_file({n: t.contiguous() for n, t in fresh_weights.items()}, directory / FRESH_WEIGHTS)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(directory))
+
+
+def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
+    """Return a base with a saved adapter on it, for inference.
+
+    Args:
+        model: a base from `load_base`.
+        directory: the adapter's directory.
+
+    Raises:
+        RunError: the adapter is missing, or does not fit the base.
+    """
+    fresh_weights = directory / FRESH_WEIGHTS
+    with _readable(directory):
+        if fresh_weights.is_file():
+            model.load_state_dict(load_file(fresh_weights), strict=False)
+        with ignore_expected_warnings():
+            adapted = peft.PeftModel.from_pretrained(model, str(directory))
+    adapted.eval()
+    return adapted
+
+
+def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
+    """Return a model that was trained in full, in float32, for inference.
+
+    Raises:
+        RunError: the model is missing or cannot be read.
+    """
+    with _readable(directory):
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            str(directory),
+            attn_implementation=attention,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    return model.eval()
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{directory}: cannot be loaded: {reason}") from None

@@ -1,0 +1,205 @@
+"""The generated sections about what was measured: Results and Lessons."""
+
+from __future__ import annotations
+
+from pennyweight.errors import RunError
+from pennyweight.evaluation.metrics import Metrics
+from pennyweight.report.content import Block, Figure, Table, Text, plain
+from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
+from pennyweight.report.figures import FIGURES
+from pennyweight.report.phrases import cite, duration, interval, percent, plural, title
+
+__all__ = ["lessons", "results"]
+
+
+def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
+    """Return the section about the main run's metrics, with its figures."""
+    run = facts.main
+    name = run.sets[0]
+    blocks: list[Block] = [
+        Text(
+            f"[tab:results] gives the accuracy with its 95% interval{cite('wilson')}, the macro "
+            f"F1 and the expected calibration error (ECE){cite('1706.04599')}. {_cost(run)}"
+        ),
+        _results_table(run),
+    ]
+    sentences = {
+        "curves": _curve_sentence(run),
+        "confusion": _confusion_sentence(name, run.main_metrics),
+        "reliability": _reliability_sentence(run),
+    }
+    captions = {"confusion": f" Rows of the {name} set."}
+    for figure, sentence in sentences.items():
+        if figure in shown:
+            blocks += [Text(sentence), Figure(figure, FIGURES[figure].caption
+                                              + captions.get(figure, ""))]  # fmt: skip
+    return tuple(blocks)
+
+
+def _cost(run: RunFacts) -> str:
+    record = run.record
+    text = f"Training and evaluation took {duration(record.seconds)}"
+    if record.compute is not None:
+        text += f" on {title(record.compute.device.split(':')[0])} in {record.compute.precision}"
+    text += f", with a peak memory of {record.peak_memory_bytes / 1e9:.1f} GB."
+    if record.parameters is not None:
+        text += f" The saved artifact contains {record.parameters.file:,} trainable parameters"
+        text += f"; the whole model has {record.plan.total_parameters:,} parameters."
+    return text
+
+
+def _results_table(run: RunFacts) -> Table:
+    rows = [
+        (
+            name,
+            f"{metrics.rows:,}",
+            f"{100 * metrics.accuracy:.2f}",
+            interval(metrics.accuracy_interval),
+            f"{metrics.macro_f1:.4f}",
+            f"{metrics.ece:.3f}",
+        )
+        for name, metrics in ((name, run.record.metrics[name]) for name in run.sets)
+    ]
+    caption = "Accuracy in percent with its Wilson interval, macro F1, and calibration error."
+    return Table("results", caption, ("set", "rows", "acc.", "95%", "F1", "ECE"), tuple(rows))
+
+
+def _curve_sentence(run: RunFacts) -> str:
+    best = run.record.best
+    text = "[fig:curves] shows the training loss and the validation accuracy."
+    if best is not None:
+        value = (
+            percent(best.value) if best.metric in ("accuracy", "macro_f1") else f"{best.value:.4f}"
+        )
+        text += f" The checkpoint of step {best.step:,} was kept ({title(best.metric)} {value})."
+    return text
+
+
+def _confusion_sentence(name: str, metrics: Metrics) -> str:
+    labels = [entry.label for entry in metrics.classes]
+    errors = [
+        (count, labels[row], labels[column])
+        for row, counts in enumerate(metrics.confusion)
+        for column, count in enumerate(counts)
+        if row != column and count
+    ]
+    if not errors:
+        return f"[fig:confusion] shows no error on {name}."
+    count, label, predicted = max(errors)
+    return (
+        f"[fig:confusion] compares labels with predictions on {name}. The most frequent error is "
+        f"to predict {plain(predicted)} for {plain(label)} ({plural(count, 'row')})."
+    )
+
+
+def _reliability_sentence(run: RunFacts) -> str:
+    """Describe the set on which confidence and accuracy differ most."""
+    name = max(run.sets, key=lambda each: run.record.metrics[each].ece)
+    metrics = run.record.metrics[name]
+    confidence = sum(each.confidence * each.rows for each in metrics.reliability) / metrics.rows
+    return (
+        f"[fig:reliability] compares confidence with accuracy. The calibration error is largest on "
+        f"{name}, where the mean confidence is {percent(confidence)} and the accuracy "
+        f"{percent(metrics.accuracy)}."
+    )
+
+
+def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
+    """Return the section about strengths, weaknesses, and comparisons with other runs."""
+    run = facts.main
+    name, metrics = run.sets[0], run.main_metrics
+    worst = min(metrics.classes, key=lambda entry: entry.f1)
+    best = max(metrics.classes, key=lambda entry: entry.f1)
+    remarks = [
+        f"On {name}, {plain(best.label)} is the easiest class (F1 {best.f1:.3f}) and "
+        f"{plain(worst.label)} the hardest (F1 {worst.f1:.3f})."
+    ]
+    for other in run.sets[1:]:
+        gap = 100 * (metrics.accuracy - run.record.metrics[other].accuracy)
+        if other != "validation" and gap > 0:
+            remarks.append(
+                f"Accuracy is {gap:.2f} points lower on {other} than on {name}, and the "
+                f"calibration error is {run.record.metrics[other].ece:.3f} instead of "
+                f"{metrics.ece:.3f}."
+            )
+    blocks: list[Block] = [Text(" ".join(remarks))]
+    if facts.study is not None:
+        blocks += [_study_text(facts.study, name), _study_table(facts.study, name)]
+    elif len(facts.runs) > 1:
+        blocks += [
+            Text(
+                f"[tab:comparison] compares the runs on {name}. The p-values are those of "
+                f"McNemar's exact test{cite('mcnemar')} against {plain(facts.label(run))}."
+            ),
+            _runs_table(facts, name),
+        ]
+    sentences = {
+        "comparison": "[fig:comparison] shows the accuracies with their 95% intervals.",
+        "spending": "[fig:spending] relates accuracy to the number of trained parameters.",
+    }
+    for figure, sentence in sentences.items():
+        if figure in shown:
+            blocks += [Text(sentence), Figure(figure, FIGURES[figure].caption)]
+    return tuple(blocks)
+
+
+def _study_text(study: StudyFacts, name: str) -> Text:
+    """Return the paragraph about the study's table, with the most accurate row and its test."""
+    rows = study.rows_with(name)
+    text = f"[tab:comparison] gives the mean accuracies of the study on {name}."
+    if len(rows) < 2:
+        return Text(text)
+    first, best = rows[0], max(rows, key=lambda row: row.mean[name])
+    if best is first:
+        return Text(f"{text} No variation is more accurate than {plain(first.name)}.")
+    gain, p = 100 * (best.mean[name] - first.mean[name]), best.p.get(name)
+    test = f"paired test over seeds, p = {p:.3f}" if p is not None else "too few seeds for a test"
+    return Text(
+        f"{text} The most accurate variation is {plain(best.name)}, {gain:.2f} points above "
+        f"{plain(first.name)} ({test})."
+    )
+
+
+def _study_table(study: StudyFacts, name: str) -> Table:
+    rows = []
+    for row in study.rows_with(name):
+        bounds, p = row.interval[name], row.p.get(name)
+        rows.append(
+            (
+                row.name,
+                f"{100 * row.mean[name]:.2f}",
+                interval(bounds) if bounds else "",
+                "" if p is None else f"{p:.3f}",
+                f"{row.parameters:,}",
+            )
+        )
+    caption = f"{study.summary or 'The study'}: mean accuracy on {name} in percent, over seeds."
+    return Table(
+        "comparison", caption, ("variation", "acc.", "95%", "p", "parameters"), tuple(rows)
+    )
+
+
+def _runs_table(facts: Facts, name: str) -> Table:
+    rows = []
+    for run in facts.runs:
+        if name not in run.record.metrics:
+            continue
+        counts = run.record.parameters
+        rows.append(
+            (
+                facts.label(run),
+                f"{100 * run.record.metrics[name].accuracy:.2f}",
+                "" if run is facts.main else _mcnemar(facts.main, run, name),
+                f"{counts.file:,}" if counts else "",
+                f"{run.record.seconds:,.0f}",
+            )
+        )
+    caption = f"Runs compared: accuracy on {name} in percent, trainable parameters, seconds."
+    return Table("comparison", caption, ("run", "acc.", "p", "parameters", "s"), tuple(rows))
+
+
+def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:
+    try:
+        return f"{compare_runs(one.path, other.path, name).p:.3f}"
+    except RunError:
+        return ""  # the runs were evaluated on different rows

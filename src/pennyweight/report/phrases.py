@@ -1,0 +1,112 @@
+"""Words and numbers as a paper writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from pennyweight.evaluation.metrics import Metrics
+
+__all__ = [
+    "cite",
+    "duration",
+    "interval",
+    "join",
+    "percent",
+    "plural",
+    "score",
+    "spell",
+    "title",
+]
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+# How papers write the names; a name that is not listed stays as recipes write it.
+_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "accuracy": "accuracy",
+        "adafactor": "Adafactor",
+        "adalora": "AdaLoRA",
+        "adam": "Adam",
+        "adamw": "AdamW",
+        "brier": "Brier score",
+        "cpu": "a CPU",
+        "cuda": "a GPU",
+        "dora": "DoRA",
+        "ece": "calibration error",
+        "full": "full fine-tuning",
+        "int8": "8-bit integers",
+        "lion": "Lion",
+        "loha": "LoHa",
+        "lora": "LoRA",
+        "lora-fa": "LoRA-FA",
+        "macro_f1": "macro F1",
+        "muon": "Muon",
+        "nf4": "4-bit NormalFloat (NF4)",
+        "nll": "negative log-likelihood",
+        "rmsprop": "RMSProp",
+        "rsdora": "rsDoRA",
+        "rslora": "rsLoRA",
+        "sgd": "SGD",
+        "vera": "VeRA",
+    }
+)
+
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in percent with two decimals."""
+    return f"{100 * fraction:.2f}%"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Return the bounds of an interval in percent, without the sign."""
+    low, high = bounds
+    return f"{100 * low:.2f}\N{EN DASH}{100 * high:.2f}"
+
+
+def score(metrics: Metrics) -> str:
+    """Return an accuracy with its interval."""
+    return f"{percent(metrics.accuracy)} (95% interval {interval(metrics.accuracy_interval)})"
+
+
+def join(parts: Sequence[str]) -> str:
+    """Return a list in words: "a", "a and b", or "a, b, and c"."""
+    *others, last = parts
+    match len(others):
+        case 0:
+            return last
+        case 1:
+            return f"{others[0]} and {last}"
+        case _:
+            return f"{', '.join(others)}, and {last}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, whose plural ends in "s"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def spell(number: int) -> str:
+    """Return a number, in words below ten."""
+    return _NUMBERS[number] if number < len(_NUMBERS) else f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours, whichever reads best."""
+    if seconds < 3 * _MINUTE:
+        return plural(round(seconds), "second")
+    if seconds < 3 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} minutes"
+    return f"{seconds / _HOUR:.1f} hours"
+
+
+def title(name: str) -> str:
+    """Return a name as papers write it; a name that is not known stays as recipes write it."""
+    return _TITLES.get(name, name)
+
+
+def cite(*keys: str) -> str:
+    """Return the mark that cites some references, with a space before it; "" without keys."""
+    return f" [cite:{','.join(keys)}]" if keys else ""

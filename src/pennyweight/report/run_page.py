@@ -1,0 +1,197 @@
+"""A local web page over a folder of runs: standard library only, no network, no build step."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pennyweight.errors import PennyweightError, ReportError
+from pennyweight.report.facts import compare_runs
+from pennyweight.runs.record import RECORD, RunRecord, load_record
+
+__all__ = ["RunIndex", "make_server"]
+
+# The page contains its own scripts and styles, and connects to this server only.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:"
+)
+
+
+class RunIndex:
+    """The runs below a folder; a record is read again only when its file has changed.
+
+    Args:
+        folder: a directory with run directories at any depth.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        # By record file: modification time in nanoseconds, and the summary if it was readable.
+        self._summaries: dict[Path, tuple[int, dict[str, Any] | None]] = {}
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return one table row per run, newest first.
+
+        Records that cannot be read, because they are damaged or of an unknown version, are left
+        out.
+        """
+        rows = []
+        for file in self.folder.rglob(RECORD):
+            summary = self._summary(file)
+            if summary is not None:
+                rows.append({"path": file.parent.relative_to(self.folder).as_posix(), **summary})
+        return sorted(rows, key=lambda row: str(row["started"]), reverse=True)
+
+    def record(self, path: str) -> dict[str, Any]:
+        """Return a run's complete record as JSON values.
+
+        Args:
+            path: the run's directory, relative to the folder.
+
+        Raises:
+            ReportError: the path is outside the folder.
+            RunError: there is no run, or its record cannot be read.
+        """
+        return load_record(self._inside(path)).model_dump(mode="json")
+
+    def compare(self, one: str, other: str, name: str) -> dict[str, Any]:
+        """Return McNemar's test of two runs on a set.
+
+        Raises:
+            ReportError: a path is outside the folder.
+            RunError: the runs cannot be compared on this set.
+        """
+        return asdict(compare_runs(self._inside(one), self._inside(other), name))
+
+    def _summary(self, file: Path) -> dict[str, Any] | None:
+        try:
+            changed = file.stat().st_mtime_ns
+        except OSError:
+            return None  # deleted since it was listed
+        cached = self._summaries.get(file)
+        if cached is not None and cached[0] == changed:
+            return cached[1]
+        try:
+            summary = _summarize(load_record(file.parent))
+        except PennyweightError:
+            summary = None
+        self._summaries[file] = (changed, summary)
+        return summary
+
+    def _inside(self, path: str) -> Path:
+        directory = (self.folder / path).resolve()
+        if not directory.is_relative_to(self.folder):
+            raise ReportError(f"{path}: outside {self.folder}")
+        return directory
+
+
+def _summarize(record: RunRecord) -> dict[str, Any]:
+    """Return the table's row of a run."""
+    metrics = record.metrics.get("test") or record.metrics.get("validation")
+    shifted = record.metrics.get("shifted")
+    return {
+        "name": record.recipe.name,
+        "seed": record.recipe.seed,
+        "status": record.status,
+        "started": record.started,
+        "accuracy": metrics.accuracy if metrics else None,
+        "interval": metrics.accuracy_interval if metrics else None,
+        "shifted": shifted.accuracy if shifted else None,
+        "parameters": record.parameters.file if record.parameters else None,
+        "seconds": record.seconds,
+        "loss": record.history[-1].loss if record.history else None,
+        "leaks": bool(record.leaks),
+        "transductive": bool(record.transductive),
+    }
+
+
+def _finite(value: object) -> object:
+    """Return JSON values with None for infinities and NaN, which browsers refuse to parse."""
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+class _Server(ThreadingHTTPServer):
+    """An HTTP server that carries what its handlers need."""
+
+    def __init__(self, index: RunIndex, page: bytes, *, port: int) -> None:
+        self.index = index
+        self.page = page
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """The page, and three JSON endpoints: the runs, a run, and a comparison of two."""
+
+    server: _Server
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        index = self.server.index
+        try:
+            if url.path == "/":
+                self._answer(self.server.page, "text/html; charset=utf-8")
+            elif url.path == "/api/runs":
+                self._json({"folder": str(index.folder), "runs": index.summaries()})
+            elif url.path == "/api/run":
+                self._json(index.record(query["path"]))
+            elif url.path == "/api/compare":
+                self._json(index.compare(query["one"], query["other"], query["set"]))
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND)
+        except PennyweightError as error:
+            self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except KeyError as error:
+            self._json({"error": f"the parameter {error} is missing"}, HTTPStatus.BAD_REQUEST)
+
+    def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
+        body = json.dumps(_finite(value), allow_nan=False).encode()
+        self._answer(body, "application/json", status)
+
+    def _answer(self, body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
+        """Write no access log to the terminal."""
+
+
+def make_server(folder: Path, *, port: int) -> ThreadingHTTPServer:
+    """Return a server for this machine only, which is not running yet.
+
+    Args:
+        folder: the directory with the runs.
+        port: the port to listen on; 0 for any free one.
+
+    Raises:
+        ReportError: there is no such directory, or the port is in use.
+    """
+    if not folder.is_dir():
+        raise ReportError(f"{folder}: no such directory; give the folder that contains your runs")
+    page = (resources.files("pennyweight.report") / "page" / "index.html").read_bytes()
+    try:
+        return _Server(RunIndex(folder), page, port=port)
+    except OSError as error:
+        raise ReportError(
+            f"--port {port}: {error.strerror}; choose another port, or 0 for any free one"
+        ) from None

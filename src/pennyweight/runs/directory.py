@@ -1,0 +1,140 @@
+"""A run's directory: where everything lies in it, and who may write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pennyweight.errors import RunError
+from pennyweight.files import hash_file
+from pennyweight.runs.record import RECORD, ArtifactRecord, RunRecord, load_record
+
+__all__ = ["RunDirectory", "hash_artifact", "lock_run", "verify_artifact"]
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths inside a run's directory.
+
+    Attributes:
+        path: the directory itself, which need not exist.
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, complete, as TOML."""
+        return self.path / "recipe.toml"
+
+    @property
+    def record(self) -> Path:
+        """The record, as JSON."""
+        return self.path / RECORD
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint, from which training resumes."""
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def logs(self) -> Path:
+        """Curves for TensorBoard and other trackers."""
+        return self.path / "logs"
+
+    @property
+    def bad_rows(self) -> Path:
+        """Rows that could not be used, a JSONL file per set."""
+        return self.path / "bad_rows"
+
+    @property
+    def removed_rows(self) -> Path:
+        """Training rows that filters removed, a JSONL file per filter."""
+        return self.path / "removed"
+
+    @property
+    def predictions(self) -> Path:
+        """The predicted class and the label of every labelled row, by set."""
+        return self.path / "predictions.npz"
+
+    def artifact(self, kind: str) -> Path:
+        """The saved classifier: "adapter", or "model" after full fine-tuning."""
+        return self.path / kind
+
+    def is_unused(self) -> bool:
+        """Return whether the directory is missing or holds nothing but a lock."""
+        if not self.path.exists():
+            return True
+        return self.path.is_dir() and all(file.name == _LOCK for file in self.path.iterdir())
+
+
+@contextmanager
+def lock_run(directory: RunDirectory) -> Iterator[None]:
+    """Hold the directory, which is created, for this process alone.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Raises:
+        RunError: the directory cannot be created, or another process trains in it.
+    """
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.path / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = _owner(directory)
+        raise RunError(
+            f"{directory.path}: {owner} is training this run; wait until it ends, or stop it"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"--out {directory.path}: cannot be created: {error.strerror or error}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _owner(directory: RunDirectory) -> str:
+    try:
+        return f"process {load_record(directory.path).process_id}"
+    except RunError:
+        return "another process"
+
+
+def hash_artifact(artifact: Path) -> ArtifactRecord:
+    """Return the artifact's directory name and the SHA-256 of each of its files."""
+    files = sorted(file for file in artifact.iterdir() if file.is_file())
+    return ArtifactRecord(
+        directory=artifact.name, files={file.name: hash_file(file) for file in files}
+    )
+
+
+def verify_artifact(run: Path, record: RunRecord, artifact: Path) -> None:
+    """Check that a saved classifier is the one that its record describes.
+
+    Records of older versions hold no hashes; their artifacts are not checked.
+
+    Raises:
+        RunError: a file is missing, or was changed since it was written.
+    """
+    if record.artifact is None:
+        return
+    for name, digest in record.artifact.files.items():
+        file = artifact / name
+        if not file.is_file():
+            raise RunError(
+                f"{file}: missing, though {run}/{RECORD} lists it; restore it, or retrain"
+            )
+        if hash_file(file) != digest:
+            raise RunError(
+                f"{file}: its SHA-256 differs from the one in {run}/{RECORD}: the file was changed "
+                "or damaged after training; restore it, or train again"
+            )

@@ -1,0 +1,159 @@
+"""What becomes of a run's directory when training begins: new, started over, or resumed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pennyweight.data.splits import SetFacts
+from pennyweight.errors import RunError
+from pennyweight.files import recover_directory
+from pennyweight.recipe import Recipe
+from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.record import RunRecord, load_record
+
+__all__ = ["Opening", "check_data", "decide_opening", "prepare_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What will be done with a run's directory; nothing has been touched yet.
+
+    Attributes:
+        directory: of the run.
+        previous: the record of the run that is resumed; None for a new run.
+        replaced: the record of an unfinished run that is deleted and started over.
+    """
+
+    directory: RunDirectory
+    previous: RunRecord | None = None
+    replaced: RunRecord | None = None
+
+    def describe(self) -> str | None:
+        """Return a line that says what is replaced, if anything is."""
+        if self.replaced is None:
+            return None
+        reason = f" ({self.replaced.failure})" if self.replaced.failure else ""
+        line = f"{self.directory.path}: replacing the {_state(self.replaced)} run in it{reason}"
+        if self.replaced.best is not None:
+            line += f"; its {self.replaced.history[-1].step} steps are lost"
+        return line
+
+
+def decide_opening(out: Path, recipe: Recipe, *, resume: bool) -> Opening:
+    """Decide what to do with a directory.
+
+    A new or empty directory becomes a new run. An unfinished run is resumed on request, and
+    otherwise started over. Nothing else is ever overwritten.
+
+    Raises:
+        RunError: the directory holds a complete run or something else, or the run to resume is
+            missing, complete, or of another recipe.
+    """
+    directory = RunDirectory(out)
+    if not resume:
+        return _opening_of_new(directory)
+    record = load_record(out)
+    if record.status == "complete":
+        raise RunError(f"{out}: the run is complete already; name a new directory to train again")
+    if differing := _differing_keys(record.recipe, recipe):
+        keys = ", ".join(differing)
+        raise RunError(
+            f"{out}: the recipe differs from the one this run was begun with, in {keys}; resume it "
+            f"with pennyweight train {out} --out {out} --resume"
+        )
+    return Opening(directory, previous=record)
+
+
+def _opening_of_new(directory: RunDirectory) -> Opening:
+    if directory.is_unused():
+        return Opening(directory)
+    if not directory.record.is_file():
+        raise RunError(f"--out {directory.path}: not empty, and no run; name a new directory")
+    record = load_record(directory.path)
+    if record.status == "complete":
+        raise RunError(
+            f"--out {directory.path}: not empty: it holds a complete run; name a new directory"
+        )
+    return Opening(directory, replaced=record)
+
+
+def _differing_keys(one: Recipe, other: Recipe) -> list[str]:
+    """Return the keys in which two recipes differ, their summaries aside."""
+    first, second = (recipe.model_dump(mode="json", exclude={"summary"}) for recipe in (one, other))
+    keys = []
+    for section in first:
+        if first[section] == second[section]:
+            continue
+        old, new = first[section], second[section]
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys += [f"{section}.{k}" for k in {**old, **new} if old.get(k) != new.get(k)]
+        else:
+            keys.append(section)
+    return keys
+
+
+def check_data(opening: Opening, sets: Mapping[str, SetFacts]) -> None:
+    """Refuse to resume on other rows than the run was begun with.
+
+    Raises:
+        RunError: the fingerprint of a set differs from the recorded one.
+    """
+    previous = opening.previous
+    if previous is None or previous.data is None:
+        return
+    changed = [
+        name
+        for name, facts in previous.data.sets.items()
+        if name not in sets or sets[name].fingerprint != facts.fingerprint
+    ]
+    if changed:
+        sources = ", ".join(f"{name} ({previous.data.sets[name].source})" for name in changed)
+        raise RunError(
+            f"{opening.directory.path}: the rows of {sources} have changed since this run was "
+            "begun; restore them, or train again into a new directory"
+        )
+
+
+def prepare_directory(opening: Opening) -> None:
+    """Delete an unfinished run that is started over; recover what a crash left half-renamed.
+
+    The directory must be locked by this process.
+
+    Raises:
+        RunError: another process has changed the directory since the opening was decided.
+    """
+    directory = opening.directory
+    _require_unchanged(opening)
+    if opening.previous is not None:
+        recover_directory(directory.checkpoint)
+        for kind in ("adapter", "model"):
+            recover_directory(directory.artifact(kind))
+        return
+    if opening.replaced is None:
+        return
+    for entry in directory.path.iterdir():
+        if entry.name == ".lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _require_unchanged(opening: Opening) -> None:
+    """Refuse a directory in which another process worked before this one held the lock."""
+    directory, record = opening.directory, opening.previous or opening.replaced
+    now = None if directory.is_unused() else load_record(directory.path)
+    # Compared as JSON, because a NaN in a record does not equal itself.
+    first, second = (None if one is None else one.model_dump_json() for one in (record, now))
+    if first != second:
+        raise RunError(
+            f"{directory.path}: another process has changed this run in the meantime; try again"
+        )
+
+
+def _state(record: RunRecord) -> str:
+    return "unfinished" if record.status == "running" else record.status

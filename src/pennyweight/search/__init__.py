@@ -1,0 +1,1 @@
+"""Search: many recipes, compared over seeds."""

@@ -1,0 +1,178 @@
+"""Run a study: every variation with every seed, each in its own run directory, and one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pennyweight.budget.methods import METHODS
+from pennyweight.errors import PennyweightError, RunError
+from pennyweight.evaluation.statistics import mean_interval, paired_p
+from pennyweight.recipe import Recipe
+from pennyweight.recipe.study import Study
+from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.record import RunRecord, load_record, write_text
+from pennyweight.training.train import train
+from pennyweight.training.watcher import Watcher
+
+__all__ = ["StudyRow", "run_study"]
+
+_FILE = "study.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """One row of a study's table, over its seeds.
+
+    Attributes:
+        name: of the variation.
+        seeds: of the runs that are complete.
+        accuracies: of each of those runs, by set.
+        mean: mean accuracy by set.
+        deviation: standard deviation by set; None for one seed.
+        interval: 95% interval of the mean by set, over seeds; None for one seed.
+        p: of the paired t-test against the first row by set, over the seeds that both have; None
+            where the test cannot be computed.
+        predicted_shares: mean share of each class in the unlabelled target; empty without a target.
+        parameters: number of trained parameters.
+        seconds: mean duration of a run.
+        peak_memory_bytes: largest of the runs.
+        leaks: warnings of the runs about rows that are in two sets.
+        transductive: uses that the runs made of the target's text.
+        failures: why runs failed, by seed.
+    """
+
+    name: str
+    seeds: list[int]
+    accuracies: dict[str, list[float]]
+    mean: dict[str, float]
+    deviation: dict[str, float | None]
+    interval: dict[str, tuple[float, float] | None]
+    p: dict[str, float | None]
+    predicted_shares: dict[str, float]
+    parameters: int
+    seconds: float
+    peak_memory_bytes: int
+    leaks: list[str]
+    transductive: list[str]
+    failures: dict[str, str]
+
+
+def run_study(
+    study: Study,
+    *,
+    out: str | Path,
+    log: Callable[[str], None] = lambda _: None,
+    watcher: Watcher | None = None,
+) -> list[StudyRow]:
+    """Train what is not trained yet, and summarize it; `out/study.json` holds the same rows.
+
+    A study that was interrupted continues where it stopped: complete runs are read, unfinished ones
+    resumed. A run that fails is recorded, and the study goes on with the next one.
+
+    Raises:
+        RunError: a run directory in `out` belongs to another recipe.
+    """
+    out = Path(out)
+    rows: list[StudyRow] = []
+    first: dict[int, RunRecord] = {}
+    for number, variation in enumerate(study.variations, start=1):
+        records: dict[int, RunRecord] = {}
+        failures: dict[str, str] = {}
+        for seed, recipe in zip(study.seeds, variation.recipes, strict=True):
+            run = out / f"{number:02d}-{_slug(variation.name)}" / f"seed-{seed}"
+            log(f"{variation.name}, seed {seed}: {run}")
+            try:
+                records[seed] = _complete(recipe, run, watcher)
+            except RunError:
+                raise
+            except PennyweightError as error:
+                failures[str(seed)] = str(error)
+                log(f"failed: {error}")
+        first = first or records
+        rows.append(_summarize(variation.name, records, first, failures))
+        _save(out, study, rows)
+    return rows
+
+
+def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
+    """Return the record of a run, which is read, resumed, or trained."""
+    if not RunDirectory(run).record.is_file():
+        return train(recipe, out=run, watcher=watcher)
+    record = load_record(run)
+    if record.recipe != recipe:
+        raise RunError(
+            f"{run}: trained with another recipe; name a new --out, or delete the directory"
+        )
+    if record.status == "complete":
+        return record
+    can_resume = METHODS[recipe.adapter.method].resume_refusal is None
+    return train(recipe, out=run, resume=can_resume, watcher=watcher)
+
+
+def _summarize(
+    name: str,
+    records: Mapping[int, RunRecord],
+    first: Mapping[int, RunRecord],
+    failures: dict[str, str],
+) -> StudyRow:
+    runs = list(records.values())
+    sets = list(runs[0].metrics) if runs else []
+    accuracies = {of: [record.metrics[of].accuracy for record in runs] for of in sets}
+    return StudyRow(
+        name=name,
+        seeds=list(records),
+        accuracies=accuracies,
+        mean={of: float(np.mean(values)) for of, values in accuracies.items()},
+        deviation={
+            of: float(np.std(values, ddof=1)) if len(values) > 1 else None
+            for of, values in accuracies.items()
+        },
+        interval={of: mean_interval(values) for of, values in accuracies.items()},
+        p={of: _p(records, first, of) for of in sets},
+        predicted_shares=_mean_shares(runs),
+        parameters=max((r.parameters.model for r in runs if r.parameters), default=0),
+        seconds=float(np.mean([r.seconds for r in runs])) if runs else 0.0,
+        peak_memory_bytes=max((r.peak_memory_bytes for r in runs), default=0),
+        leaks=sorted({leak for record in runs for leak in record.leaks}),
+        transductive=sorted({use for record in runs for use in record.transductive}),
+        failures=failures,
+    )
+
+
+def _p(records: Mapping[int, RunRecord], first: Mapping[int, RunRecord], of: str) -> float | None:
+    """Return p against the first row over the seeds that both rows have."""
+    shared = [seed for seed in records if seed in first]
+    if records is first or not shared:
+        return None
+    own, reference = (
+        [table[seed].metrics[of].accuracy for seed in shared] for table in (records, first)
+    )
+    return paired_p(own, reference)
+
+
+def _mean_shares(records: Sequence[RunRecord]) -> dict[str, float]:
+    shares = [record.target.predicted_shares for record in records if record.target]
+    if not shares:
+        return {}
+    return {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
+
+
+def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
+    table: dict[str, Any] = {
+        "study": study.name,
+        "summary": study.summary,
+        "seeds": study.seeds,
+        "rows": [asdict(row) for row in rows],
+    }
+    write_text(out / _FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")

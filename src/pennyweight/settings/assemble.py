@@ -1,0 +1,228 @@
+"""The one door from a recipe to plain values.
+
+`settings_of` takes a whole `Recipe` apart into frozen values, one for each stage of training and
+inference; the stages never see the recipe itself.
+"""
+
+from __future__ import annotations
+
+from pennyweight.data.ingest import ReadOptions
+from pennyweight.data.source import Source
+from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
+from pennyweight.engine.train.objective import ObjectiveOptions
+from pennyweight.engine.train.optimizer import OptimizerOptions, ScheduleOptions
+from pennyweight.engine.train.progress import TrainOptions
+from pennyweight.environment import cache_directory
+from pennyweight.errors import RecipeError
+from pennyweight.lab.gates import GateOptions
+from pennyweight.lab.generate import Generation
+from pennyweight.lab.language_model import FineTuning
+from pennyweight.lab.sampling import Sampling
+from pennyweight.recipe import Recipe
+from pennyweight.recipe.data import SourceTable
+from pennyweight.recipe.lab import Generate
+from pennyweight.recipe.schema import EarlyStopping
+from pennyweight.recipe.transduction import Transduction
+from pennyweight.settings.values import (
+    Augmentation,
+    BaseSettings,
+    ComputeSettings,
+    DataSettings,
+    DensityRatioSettings,
+    DistillationSettings,
+    Filter,
+    FitSettings,
+    GenerationSettings,
+    InferenceSettings,
+    PriorSettings,
+    RowSettings,
+    SelfTrainingSettings,
+    Settings,
+)
+
+__all__ = ["settings_of"]
+
+
+def settings_of(recipe: Recipe) -> Settings:
+    """Take a recipe apart into plain values."""
+    base, train = recipe.base, recipe.train
+    return Settings(
+        labels=recipe.data.labels,
+        seed=recipe.seed,
+        base=BaseSettings(base.weights, base.tokenizer, base.quantization),
+        compute=ComputeSettings(train.precision, base.attention, train.compile),
+        data=_data(recipe),
+        rows=_rows(recipe),
+        distillation=_distillation(recipe),
+        fit=_fit(recipe),
+        inference=InferenceSettings(
+            max_tokens=recipe.data.max_tokens,
+            batch_tokens=train.batch_tokens,
+            batch_rows=train.evaluation_batch_rows,
+            calibration_bins=recipe.evaluate.calibration_bins,
+        ),
+        prior=_prior(recipe.transduction),
+    )
+
+
+def _data(recipe: Recipe) -> DataSettings:
+    data, evaluate = recipe.data, recipe.evaluate
+    if data.train is None:
+        raise RecipeError(
+            "data.train: missing; name the labelled training rows, for example "
+            "--set data.train=train.csv"
+        )
+    held_out = {"test": evaluate.test} if evaluate.test is not None else {}
+    return DataSettings(
+        sources=SourceSet(
+            train=_source(data.train),
+            validation=None if data.validation is None else _source(data.validation),
+            held_out={name: _source(table) for name, table in (held_out | evaluate.also).items()},
+            target=None if data.target is None else _source(data.target),
+        ),
+        read=ReadOptions(
+            labels=data.labels,
+            clean=data.clean,
+            on_bad_row=data.on_bad_row,
+            cache=cache_directory() / "rows",
+        ),
+        split=SplitOptions(
+            validation_fraction=data.validation_fraction,
+            train_rows=data.train_rows,
+            seed=recipe.seed,
+        ),
+        overlap=OverlapPolicy(rule=data.overlap, similarity=data.near_duplicate_similarity),
+    )
+
+
+def _source(table: SourceTable) -> Source:
+    return Source(**dict(table))
+
+
+def _rows(recipe: Recipe) -> RowSettings:
+    data, use = recipe.data, recipe.transduction
+    return RowSettings(
+        filters=tuple(
+            Filter(step.method, step.model_dump(exclude={"method"})) for step in data.filters
+        ),
+        augmentations=tuple(
+            Augmentation(step.method, step.copies, step.model_dump(exclude={"method", "copies"}))
+            for step in data.augmentations
+        ),
+        extra=data.extra,
+        generation=None if recipe.generate is None else _generation(recipe.generate, recipe.seed),
+        self_training=_self_training(use),
+        consistency_rows=use.consistency_rows if use is not None and use.consistency > 0.0 else 0,
+        density_ratio=_density_ratio(use),
+        label_smoothing=recipe.train.label_smoothing,
+    )
+
+
+def _generation(section: Generate, seed: int) -> GenerationSettings:
+    return GenerationSettings(
+        model=section.model,
+        prompts=section.prompts,
+        fine_tuning=FineTuning(
+            epochs=section.epochs, learning_rate=section.learning_rate, seed=seed
+        ),
+        generation=Generation(
+            per_class=section.per_class,
+            lengths=section.lengths,
+            longest=section.longest,
+            sampling=Sampling(
+                temperature=section.temperature,
+                top_k=section.top_k,
+                top_p=section.top_p,
+                repetition_penalty=section.repetition_penalty,
+            ),
+            batch_rows=section.batch_rows,
+            seed=seed,
+        ),
+        gates=GateOptions(
+            confidence=section.gates.confidence,
+            similarity=section.gates.similarity,
+            copied_words=section.gates.copied_words,
+        ),
+        judge=section.gates.judge == "tf-idf",
+        key=section.model_dump(),
+    )
+
+
+def _self_training(use: Transduction | None) -> SelfTrainingSettings | None:
+    if use is None or use.self_training is None:
+        return None
+    return SelfTrainingSettings(**dict(use.self_training))
+
+
+def _density_ratio(use: Transduction | None) -> DensityRatioSettings | None:
+    if use is None or use.density_ratio is None:
+        return None
+    return DensityRatioSettings(**dict(use.density_ratio))
+
+
+def _prior(use: Transduction | None) -> PriorSettings | None:
+    if use is None or use.prior is None:
+        return None
+    return PriorSettings(**dict(use.prior))
+
+
+def _distillation(recipe: Recipe) -> DistillationSettings | None:
+    section = recipe.distillation
+    if section is None:
+        return None
+    return DistillationSettings(section.teachers, section.hidden > 0.0)
+
+
+def _fit(recipe: Recipe) -> FitSettings:
+    train = recipe.train
+    return FitSettings(
+        options=_train_options(recipe),
+        optimizer=_optimizer(recipe),
+        objective=_objective(recipe),
+        average=None if train.average == "off" else train.average,
+        prefix_cache=train.prefix_cache,
+        log_every=train.log_every,
+        trackers=train.trackers,
+    )
+
+
+def _train_options(recipe: Recipe) -> TrainOptions:
+    train = recipe.train
+    stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
+    return TrainOptions(
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        batch_rows=train.batch_rows,
+        accumulation_steps=train.accumulation_steps,
+        batch_order=train.batch_order,
+        max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
+        evaluate_every=None if train.evaluate_every == "epoch" else train.evaluate_every,
+        keep_best=train.keep_best,
+        patience=stopping.patience if stopping else None,
+        threshold=stopping.threshold if stopping else 0.0,
+        seed=recipe.seed,
+    )
+
+
+def _optimizer(recipe: Recipe) -> OptimizerOptions:
+    values = recipe.optimizer.model_dump()
+    schedule = values.pop("schedule")
+    shared = ("method", "learning_rate", "weight_decay", "b_ratio", "layer_decay")
+    return OptimizerOptions(
+        **{name: values.pop(name) for name in shared},
+        schedule=ScheduleOptions(**schedule),
+        extra=values,
+    )
+
+
+def _objective(recipe: Recipe) -> ObjectiveOptions:
+    teachers, use = recipe.distillation, recipe.transduction
+    return ObjectiveOptions(
+        label_smoothing=recipe.train.label_smoothing,
+        r_drop=recipe.train.r_drop,
+        consistency=use.consistency if use else 0.0,
+        mixup=recipe.train.mixup,
+        temperature=teachers.temperature if teachers else 1.0,
+        soft=teachers.soft if teachers else 0.0,
+        hidden=teachers.hidden if teachers else 0.0,
+    )

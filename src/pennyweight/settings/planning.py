@@ -1,0 +1,47 @@
+"""Find a recipe's base model and count what it trains, before any row is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pennyweight.base import BaseModel, locate, skeleton
+from pennyweight.budget import Plan, make_plan
+from pennyweight.budget.plan import Spending
+from pennyweight.recipe import Recipe
+
+__all__ = ["find_base", "plan"]
+
+
+def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
+    """Find the recipe's base model; see `pennyweight.base.locate`."""
+    return locate(
+        recipe.base.name,
+        labels=recipe.data.labels,
+        revision=recipe.base.revision,
+        dropout=recipe.base.dropout,
+        config_only=config_only or recipe.base.weights == "random",
+    )
+
+
+def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
+    """Count exactly what a recipe trains, without loading or downloading weights.
+
+    Args:
+        recipe: the system to plan.
+        base: its base model, where it has been found already.
+
+    Raises:
+        BudgetError: over budget; the text names the excess and the cheapest changes that fit.
+        RecipeError: a pattern or rank does not fit the base.
+        BaseModelError: the base's config cannot be found.
+    """
+    base = base or find_base(recipe, config_only=True)
+    shared = set(Spending.__dataclass_fields__) - {"options"}
+    values: dict[str, Any] = recipe.adapter.model_dump()
+    spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
+    return make_plan(
+        skeleton(base),
+        spending,
+        labels=len(recipe.data.labels),
+        budget=recipe.budget.trainable_parameters,
+    )

@@ -1,0 +1,218 @@
+"""A recipe as plain frozen values, one for each stage of training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pennyweight.data.ingest import ReadOptions
+from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
+from pennyweight.engine.train.objective import ObjectiveOptions
+from pennyweight.engine.train.optimizer import OptimizerOptions
+from pennyweight.engine.train.progress import TrainOptions
+from pennyweight.lab.gates import GateOptions
+from pennyweight.lab.generate import Generation
+from pennyweight.lab.language_model import FineTuning
+
+__all__ = [
+    "Augmentation",
+    "BaseSettings",
+    "ComputeSettings",
+    "DataSettings",
+    "DensityRatioSettings",
+    "DistillationSettings",
+    "Filter",
+    "FitSettings",
+    "GenerationSettings",
+    "InferenceSettings",
+    "PriorSettings",
+    "RowSettings",
+    "SelfTrainingSettings",
+    "Settings",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    """How the base model is loaded; see the recipe's `[base]`."""
+
+    weights: Literal["pretrained", "random"]
+    tokenizer: str | None
+    quantization: Literal["none", "nf4", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """What the recipe asks of device and kernels; "auto" is settled by `choose_compute`."""
+
+    precision: str
+    attention: str
+    compile: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Which rows are read, and how they are read, split and checked for leaks."""
+
+    sources: SourceSet
+    read: ReadOptions
+    split: SplitOptions
+    overlap: OverlapPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceSettings:
+    """How rows go through a model without gradients.
+
+    Attributes:
+        max_tokens: longer texts are cut to this many tokens.
+        batch_tokens: the most tokens that go through the model at once.
+        batch_rows: rows per batch.
+        calibration_bins: bins of the expected calibration error.
+    """
+
+    max_tokens: int
+    batch_tokens: int
+    batch_rows: int
+    calibration_bins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter of training rows, by its name in `lab.filters.FILTERS`, with its own options."""
+
+    method: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """An augmentation, by its name in `lab.words.AUGMENTATIONS`, with its own options."""
+
+    method: str
+    copies: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How a language model writes labelled texts; see the recipe's `[generate]`.
+
+    Attributes:
+        model: a hub id or directory.
+        prompts: the name of shipped openings, or a TOML file.
+        fine_tuning: on the target's texts.
+        generation: what is written.
+        gates: what a text must pass.
+        judge: whether an independent TF-IDF classifier is one of the gates.
+        key: all parameters as plain values, for the cache.
+    """
+
+    model: str
+    prompts: str
+    fine_tuning: FineTuning
+    generation: Generation
+    gates: GateOptions
+    judge: bool
+    key: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrainingSettings:
+    """Pseudo-labels on the target; see the recipe's `[transduction.self_training]`."""
+
+    teacher: str
+    confidence: float
+    by_class: Mapping[str, float]
+    most_per_class: int | None
+    label_smoothing: float
+
+
+@dataclass(frozen=True, slots=True)
+class DensityRatioSettings:
+    """Weights of training rows; see the recipe's `[transduction.density_ratio]`."""
+
+    largest: float
+    power: float
+
+
+@dataclass(frozen=True, slots=True)
+class PriorSettings:
+    """Correction for the target's class shares; see the recipe's `[transduction.prior]`."""
+
+    method: str
+    stated: Mapping[str, float]
+    groups: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowSettings:
+    """What is done to the training rows between reading and tokenizing.
+
+    Attributes:
+        filters: that remove rows, in order.
+        augmentations: that add changed copies.
+        extra: Parquet files with further rows.
+        generation: of rows by a language model, if any.
+        self_training: on the target, if any.
+        consistency_rows: rows of the target for the consistency loss; 0 for none, None for all.
+        density_ratio: weights towards the target, if any.
+        label_smoothing: of rows with a label of their own.
+    """
+
+    filters: tuple[Filter, ...]
+    augmentations: tuple[Augmentation, ...]
+    extra: tuple[str, ...]
+    generation: GenerationSettings | None
+    self_training: SelfTrainingSettings | None
+    consistency_rows: int | None
+    density_ratio: DensityRatioSettings | None
+    label_smoothing: float
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationSettings:
+    """The teachers, and whether their hidden features are taught as well."""
+
+    teachers: tuple[str, ...]
+    with_features: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How the adapters are trained.
+
+    Attributes:
+        options: of the loop.
+        optimizer: with its schedule.
+        objective: the loss.
+        average: decay of the moving average that is evaluated and saved; None for none.
+        prefix_cache: "off", "disk" or "device".
+        log_every: optimizer steps between two recorded losses.
+        trackers: accelerate's names of the trackers that get the curves.
+    """
+
+    options: TrainOptions
+    optimizer: OptimizerOptions
+    objective: ObjectiveOptions
+    average: float | None
+    prefix_cache: Literal["off", "disk", "device"]
+    log_every: int
+    trackers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A recipe as plain values, one for each stage."""
+
+    labels: tuple[str, ...]
+    seed: int
+    base: BaseSettings
+    compute: ComputeSettings
+    data: DataSettings
+    rows: RowSettings
+    distillation: DistillationSettings | None
+    fit: FitSettings
+    inference: InferenceSettings
+    prior: PriorSettings | None

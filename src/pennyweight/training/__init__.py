@@ -1,0 +1,1 @@
+"""Training: one recipe made into one run, stage by stage."""

@@ -1,0 +1,172 @@
+"""A run under way: its job, its rows, its directory and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import datasets
+
+from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.batches.tokenize import tokenize
+from pennyweight.environment import cache_directory
+from pennyweight.recipe import dump_recipe
+from pennyweight.runs.directory import RunDirectory, lock_run
+from pennyweight.runs.record import DataRecord, RunRecord, write_text
+from pennyweight.runs.resume import check_data, prepare_directory
+from pennyweight.runs.writer import RecordWriter
+from pennyweight.training.job import Job, first_record
+from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
+
+__all__ = ["ActiveRun", "open_run", "read_splits", "record_rows", "tokenized", "training_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run whose directory is locked and whose record has begun.
+
+    Attributes:
+        job: what was settled before.
+        splits: the rows that were read.
+        directory: of the run.
+        writer: keeps the record.
+    """
+
+    job: Job
+    splits: Splits
+    directory: RunDirectory
+    writer: RecordWriter
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it is now."""
+        return self.writer.record
+
+    def log(self, line: str) -> None:
+        """Tell the watcher, once for all processes."""
+        self.job.log(line)
+
+
+def read_splits(job: Job) -> Splits:
+    """Read, clean and split the rows and check them for leaks; the run's directory is untouched.
+
+    Raises:
+        DataError: a set cannot be read, or rows overlap and the recipe refuses that.
+        RunError: the run is resumed and its rows have changed.
+    """
+    data = job.settings.data
+    # One process writes the cached tables; the others find them finished.
+    with job.accelerator.main_process_first():
+        splits = make_splits(
+            data.sources, read=data.read, split=data.split, overlap=data.overlap, log=job.log
+        )
+    check_data(job.opening, splits.sets)
+    return splits
+
+
+@contextmanager
+def open_run(job: Job, splits: Splits) -> Iterator[ActiveRun]:
+    """Create or take over the run's directory, lock it, and record whatever happens inside.
+
+    Raises:
+        RunError: another process trains in the directory, or it cannot be written.
+    """
+    directory, is_main = job.opening.directory, job.accelerator.is_main_process
+    with lock_run(directory) if is_main else nullcontext():
+        if is_main:
+            prepare_directory(job.opening)
+            write_text(directory.recipe, dump_recipe(job.recipe))
+        with job.accelerator.main_process_first():
+            splits = deliver_bad_rows(splits, directory.bad_rows)
+        writer = RecordWriter(directory, first_record(job), is_main_process=is_main)
+        run = ActiveRun(job, splits, directory, writer)
+        with writer.recording_failures():
+            try:
+                _record_splits(run)
+                yield run
+            except KeyboardInterrupt:
+                run.log(_way_on(run))
+                raise
+
+
+def _way_on(run: ActiveRun) -> str:
+    """Return a line that says how an interrupted run can be continued."""
+    path = run.directory.path
+    if run.job.plan.method.resume_refusal is not None or not run.directory.checkpoint.is_dir():
+        return f"interrupted before a checkpoint that can be resumed; {path} can be trained again"
+    return f"interrupted; continue with: pennyweight train {path} --out {path} --resume"
+
+
+def _record_splits(run: ActiveRun) -> None:
+    splits = run.splits
+    run.writer.update(
+        data=DataRecord(
+            sets=dict(splits.sets),
+            overlaps=tuple(overlap.count() for overlap in splits.overlaps),
+            removed_from_train=splits.removed,
+        ),
+        leaks=tuple(splits.leaks),
+    )
+    for line in _describe(splits):
+        run.log(line)
+
+
+def _describe(splits: Splits) -> Iterator[str]:
+    """Yield what was read, set aside and removed, line by line."""
+    yield "rows: " + ", ".join(f"{name} {facts.rows:,}" for name, facts in splits.sets.items())
+    # A validation set that was split off shares the training rows' file.
+    shown: set[str | None] = {None}
+    for name, facts in splits.sets.items():
+        if facts.bad_rows_file not in shown:
+            shown.add(facts.bad_rows_file)
+            yield f"{name}: {facts.rows_set_aside} bad rows in {facts.bad_rows_file}"
+    for overlap in splits.overlaps:
+        if overlap.exact or overlap.near:
+            yield (
+                f"{overlap.one} and {overlap.other}: {overlap.exact} exact and "
+                f"{overlap.near} near duplicates"
+            )
+    for leak in splits.leaks:
+        yield f"LEAKS: {leak}"
+    if splits.removed:
+        yield f"removed from train because they are also in a held-out set: {splits.removed}"
+
+
+def training_rows(run: ActiveRun) -> PreparedRows:
+    """Prepare the rows to train on as the recipe says, and record how."""
+    settings = run.job.settings
+    context = RowContext(settings.labels, settings.seed, run.directory.removed_rows, run.log)
+    with run.job.accelerator.main_process_first():
+        prepared = prepare_rows(run.splits, settings.rows, context)
+    record_rows(run, prepared)
+    return prepared
+
+
+def record_rows(run: ActiveRun, prepared: PreparedRows) -> None:
+    """Record what was done to the training rows."""
+    data = run.record.data
+    assert data is not None  # noqa: S101 - recorded when the run was opened
+    transductive = prepared.transductive
+    if run.job.settings.prior is not None:
+        transductive = (*transductive, "class shares estimated on the target")
+    run.writer.update(
+        data=data.model_copy(update={"training": prepared.to_record()}), transductive=transductive
+    )
+    for use in transductive:
+        run.log(f"TRANSDUCTIVE: {use}")
+
+
+def tokenized(
+    run: ActiveRun, table: datasets.Dataset, fingerprint: str, *, tokenizer: object
+) -> TokenizedRows:
+    """Return a table's texts as tokens, which are cached by the table's fingerprint."""
+    with run.job.accelerator.main_process_first():
+        return tokenize(
+            table,
+            fingerprint=fingerprint,
+            tokenizer=tokenizer,
+            max_tokens=run.job.settings.inference.max_tokens,
+            cache=cache_directory() / "tokens",
+        )

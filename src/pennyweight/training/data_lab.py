@@ -1,0 +1,208 @@
+"""The verbs of `pennyweight data`: single steps of row preparation, on a recipe's own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from itertools import combinations, groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from pennyweight.data.clean import cleaner
+from pennyweight.data.ingest import ReadOptions, read_rows
+from pennyweight.data.overlap import Overlap, find_overlap
+from pennyweight.data.source import Source
+from pennyweight.data.splits import Splits, fingerprint_of, make_splits
+from pennyweight.environment import cache_directory
+from pennyweight.errors import DataError, RecipeError
+from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.manifest import write_derived
+from pennyweight.recipe import Recipe
+from pennyweight.settings.assemble import settings_of
+from pennyweight.settings.values import RowSettings, Settings
+from pennyweight.training.generation import generate_rows
+from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
+
+__all__ = [
+    "augment_rows",
+    "clean_rows",
+    "count_overlaps",
+    "filter_rows",
+    "preview",
+    "train_language_model",
+    "write_generated",
+]
+
+Log = Callable[[str], None]
+
+
+def preview(recipe: Recipe, *, rows: int) -> Iterator[tuple[str, str]]:
+    """Yield the first training texts that cleaning changes, before and after."""
+    data = settings_of(recipe).data
+    raw = read_rows("train", data.sources.train, replace(data.read, clean=()))
+    clean = cleaner(data.read.clean)
+    shown = 0
+    for text in raw.table["text"]:
+        after = clean(text)
+        if after != text:
+            yield text, after
+            shown += 1
+        if shown == rows:
+            return
+
+
+def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
+    """Write the training rows, cleaned, in constant memory.
+
+    Raises:
+        DataError: they cannot be read or written.
+    """
+    data = settings_of(recipe).data
+    rows = read_rows("train", data.sources.train, _read_options(data.read, out))
+    return _write(out, rows.table, {"clean": list(data.read.clean), "source": rows.source})
+
+
+def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
+    """Write the training rows that the recipe's filters keep, and beside them the removed ones."""
+    prepared, _ = _prepared(settings_of(recipe), out, log, augment=False)
+    steps = [step.model_dump(exclude_none=True) for step in prepared.steps]
+    return _write(out, prepared.table, {"steps": steps})
+
+
+def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
+    """Write the changed copies that the recipe's augmentations produce, for `data.extra`.
+
+    Raises:
+        RecipeError: the recipe has no augmentation.
+    """
+    settings = settings_of(recipe)
+    if not settings.rows.augmentations:
+        raise RecipeError(
+            "data.augmentations: empty, so there is nothing to produce; add one, for example "
+            "--set 'data.augmentations=[{method=\"swap\"}]'"
+        )
+    prepared, splits = _prepared(settings, out, log, augment=True)
+    kept = len(splits.train) - sum(step.removed or 0 for step in prepared.steps)
+    return _write(
+        out,
+        prepared.table.select(range(kept, len(prepared.table))),
+        {
+            "labels": list(settings.labels),
+            "seed": settings.seed,
+            "augmentations": [asdict(step) for step in settings.rows.augmentations],
+            "parents": fingerprint_of(prepared.table.select(range(kept))),
+        },
+    )
+
+
+def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
+    """Write the rows that the recipe's `[generate]` produces, with their provenance.
+
+    Raises:
+        RecipeError: the recipe has no `[generate]` section.
+    """
+    settings = settings_of(recipe)
+    if settings.rows.generation is None:
+        raise RecipeError(
+            "generate: missing; the recipe has no [generate] section, for example "
+            "--set generate.model=gpt2"
+        )
+    prepared, splits = _prepared(settings, out, log, augment=False)
+    derived = generate_rows(
+        settings.rows.generation, prepared.table, splits, settings.labels, log=log
+    )
+    return dict(write_derived(out, derived.rows, derived.manifest).manifest)
+
+
+def count_overlaps(recipe: Recipe, *, log: Log) -> list[Overlap]:
+    """Count what every two sets of a recipe share, extra rows and the target among them."""
+    settings = settings_of(recipe)
+    similarity = settings.data.overlap.similarity
+    # Nothing is removed or refused here, only counted.
+    keep = replace(settings.data, overlap=replace(settings.data.overlap, rule="keep"))
+    splits = _read_splits(replace(settings, data=keep), log)
+    sets = {"train": splits.train, **splits.labelled}
+    if splits.target is not None:
+        sets["target"] = splits.target
+    for name in settings.rows.extra:
+        sets[name] = datasets.Dataset.from_parquet(name)
+    known = {frozenset((overlap.one, overlap.other)): overlap for overlap in splits.overlaps}
+    pairs = [pair for pair in combinations(sets, 2) if frozenset(pair) not in known]
+    for one, missing in groupby(pairs, key=itemgetter(0)):
+        others = {other: sets[other] for _, other in missing}
+        for overlap in find_overlap(one, sets[one], others, similarity=similarity):
+            known[frozenset((overlap.one, overlap.other))] = overlap
+    return [known[frozenset(pair)] for pair in combinations(sets, 2)]
+
+
+def train_language_model(
+    source: Source, *, out: Path, epochs: float, size: ModelSize, seed: int, log: Log
+) -> None:
+    """Train a tokenizer and a small GPT-2 on texts from scratch, and save them in the hub's format.
+
+    Raises:
+        DataError: the directory is not empty, or the texts cannot be read.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"--out {out}: not empty; name a new directory")
+    options = ReadOptions(
+        labels=("",), clean=(), on_bad_row="stop", cache=cache_directory() / "rows"
+    )
+    texts = read_rows("texts", source, options, labelled=False).table["text"][:]
+    model = LanguageModel.untrained(texts, size, seed=seed)
+
+    def show(step: int, last: int, loss: float) -> None:
+        if step == last or step % 50 == 0:
+            log(f"step {step} of {last}, loss {loss:.3f}")
+
+    model.fit(texts, FineTuning(epochs=epochs, learning_rate=1e-3, seed=seed), on_step=show)
+    model.save(out)
+
+
+def _prepared(
+    settings: Settings, out: Path, log: Log, *, augment: bool
+) -> tuple[PreparedRows, Splits]:
+    """Return the split's training rows after filters and, if asked for, augmentations alone."""
+    data = replace(settings.data, read=_read_options(settings.data.read, out))
+    splits = _read_splits(replace(settings, data=data), log)
+    steps = RowSettings(
+        filters=settings.rows.filters,
+        augmentations=settings.rows.augmentations if augment else (),
+        extra=(),
+        generation=None,
+        self_training=None,
+        consistency_rows=0,
+        density_ratio=None,
+        label_smoothing=0.0,
+    )
+    removed = out.with_name(out.stem) / "removed"
+    context = RowContext(settings.labels, settings.seed, removed, log)
+    return prepare_rows(splits, steps, context), splits
+
+
+def _read_splits(settings: Settings, log: Log) -> Splits:
+    data = settings.data
+    return make_splits(
+        data.sources, read=data.read, split=data.split, overlap=data.overlap, log=log
+    )
+
+
+def _read_options(options: ReadOptions, out: Path) -> ReadOptions:
+    return replace(options, bad_rows=out.with_name(out.stem + ".bad_rows"))
+
+
+def _write(out: Path, rows: datasets.Dataset, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    if out.suffix != ".parquet":
+        raise DataError(f"--out {out}: rows are written as Parquet; end the name with .parquet")
+    texts = (
+        pa.chunked_array(rows.data.column("text").chunks)
+        if rows._indices is None
+        else pa.array(rows["text"][:])
+    )
+    table = pa.table({"text": texts, "label": pa.array(np.asarray(rows["label"][:]))})
+    return dict(write_derived(out, table, manifest).manifest)

@@ -1,0 +1,212 @@
+"""The evaluation that ends a run: of the saved classifier, on validation and the held-out sets.
+
+This is the only place where labels of a held-out set are read, once everything has been chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.predictor import Predictions, Predictor
+from pennyweight.evaluation.metrics import Metrics, measure
+from pennyweight.files import replacing
+from pennyweight.inference.correction import ShiftEvidence, estimate_correction
+from pennyweight.inference.load import SavedModel
+from pennyweight.runs.record import CorrectionRecord, Mistake, TargetRecord
+from pennyweight.settings.values import PriorSettings
+from pennyweight.training.active_run import ActiveRun, tokenized
+from pennyweight.training.stages import Built
+
+__all__ = ["evaluate_finally"]
+
+_MISTAKES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Sets:
+    """The tokenized sets: labelled ones by name, and the target where there is one."""
+
+    labelled: Mapping[str, TokenizedRows]
+    target: TokenizedRows | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Predictions for every set, as users will get them."""
+
+    labelled: Mapping[str, Predictions]
+    target: Predictions | None
+    correction: CorrectionRecord | None = None
+
+
+def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray) -> None:
+    """Measure the saved classifier, loaded as `pennyweight evaluate` loads it, and record it.
+
+    Where the recipe corrects for the target's class shares, the correction is estimated from
+    validation and target and saved into the artifact; the metrics are of corrected predictions, and
+    the record also says what they were without the correction.
+
+    Args:
+        run: the run, trained and proved.
+        built: its tokenizer and how its base was loaded.
+        class_shares: of the training rows, float64 `[classes]`.
+    """
+    job = run.job
+    artifact = run.directory.artifact(job.plan.method.artifact)
+    saved = SavedModel(job.base, artifact, job.plan.method, built.options, job.settings.inference)
+    predictor = saved.load_predictor(
+        job.compute.for_inference(), tokenizer=built.tokenizer, accelerator=job.accelerator
+    )
+    sets = _tokenized(run, built)
+    prior = job.settings.prior
+    if prior is None or sets.target is None:
+        answers = _predict(predictor, sets, features=False)
+    else:
+        answers = _corrected(
+            run, _predict(predictor, sets, features=True), sets, prior, class_shares
+        )
+    _record(run, answers, sets)
+
+
+def _tokenized(run: ActiveRun, built: Built) -> _Sets:
+    splits, facts = run.splits, run.splits.sets
+    labelled = {
+        name: tokenized(run, table, facts[name].fingerprint, tokenizer=built.tokenizer)
+        for name, table in splits.labelled.items()
+    }
+    target = None
+    if splits.target is not None:
+        fingerprint = facts["target"].fingerprint
+        target = tokenized(run, splits.target, fingerprint, tokenizer=built.tokenizer)
+    return _Sets(labelled, target)
+
+
+def _predict(predictor: Predictor, sets: _Sets, *, features: bool) -> _Answers:
+    labelled = {
+        name: predictor.rows(rows, features=features, name=name)
+        for name, rows in sets.labelled.items()
+    }
+    target = None
+    if sets.target is not None:
+        target = predictor.rows(sets.target, features=features, name="target")
+    return _Answers(labelled, target)
+
+
+def _corrected(
+    run: ActiveRun,
+    answers: _Answers,
+    sets: _Sets,
+    settings: PriorSettings,
+    class_shares: np.ndarray,
+) -> _Answers:
+    """Estimate the correction, save it, and return the corrected predictions."""
+    names, target = run.job.settings.labels, answers.target
+    assert target is not None  # noqa: S101 - a recipe with a prior names a target
+    evidence = ShiftEvidence(
+        names=names,
+        source=class_shares,
+        validation=answers.labelled["validation"],
+        labels=sets.labelled["validation"].labels,
+        target=target,
+    )
+    correction, record = estimate_correction(evidence, settings, seed=run.job.settings.seed)
+    for line in _describe(record):
+        run.log(line)
+    if run.job.accelerator.is_main_process:
+        correction.save(run.directory.artifact(run.job.plan.method.artifact))
+    accuracy_without = {
+        name: float(np.mean(one.logits.argmax(axis=1) == sets.labelled[name].labels))
+        for name, one in answers.labelled.items()
+    }
+
+    def apply(predictions: Predictions) -> Predictions:
+        return Predictions(correction.apply(predictions.logits, predictions.features))
+
+    return _Answers(
+        {name: apply(predictions) for name, predictions in answers.labelled.items()},
+        apply(target),
+        record.model_copy(
+            update={
+                "accuracy_without": accuracy_without,
+                "predicted_shares_without": _predicted_shares(target.logits, names),
+            }
+        ),
+    )
+
+
+def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
+    names = run.job.settings.labels
+    logits = {name: predictions.logits for name, predictions in answers.labelled.items()}
+    labels = {name: rows.labels for name, rows in sets.labelled.items()}
+    bins = run.job.settings.inference.calibration_bins
+    metrics: dict[str, Metrics] = {
+        name: measure(logits[name], labels[name], names=names, bins=bins) for name in logits
+    }
+    texts = {name: table["text"] for name, table in run.splits.labelled.items()}
+    if run.job.accelerator.is_main_process:
+        arrays = {name: values.argmax(axis=1) for name, values in logits.items()}
+        arrays |= {f"{name}.labels": values for name, values in labels.items()}
+        with replacing(run.directory.predictions) as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    target = None
+    if answers.target is not None:
+        shares = _predicted_shares(answers.target.logits, names)
+        target = TargetRecord(rows=len(answers.target), predicted_shares=shares)
+    run.writer.update(
+        metrics=metrics,
+        mistakes={
+            name: _most_confident_mistakes(logits[name], labels[name], texts[name], names)
+            for name in logits
+        },
+        target=target,
+        correction=answers.correction,
+    )
+
+
+def _predicted_shares(logits: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return the share of the rows that each class is predicted for."""
+    shares = np.bincount(logits.argmax(axis=1), minlength=len(names)) / len(logits)
+    return dict(zip(names, shares.tolist(), strict=True))
+
+
+def _most_confident_mistakes(
+    logits: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str]
+) -> tuple[Mistake, ...]:
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(answers != labels)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    return tuple(
+        Mistake(
+            text=texts[int(row)],
+            label=names[labels[row]],
+            predicted=names[answers[row]],
+            confidence=float(confidence[row]),
+        )
+        for row in order
+    )
+
+
+def _describe(record: CorrectionRecord) -> list[str]:
+    lines = []
+    area = record.area_under_curve
+    if area is not None and len(record.groups) == 1:
+        lines.append(
+            "prior: training and target texts cannot be told apart (area under the ROC curve "
+            f"{area:.2f}), so the target is treated as one population"
+        )
+    for group in record.groups:
+        if group.refused:
+            lines.append(f"prior of {group.name}: not corrected: {group.refused}")
+            continue
+        shares = ", ".join(
+            f"{name} {prior.share:.1%} ({prior.interval[0]:.1%} to {prior.interval[1]:.1%})"
+            for name, prior in group.prior.items()
+        )
+        lines.append(f"prior of {group.name}, {group.rows:,} rows: {shares}")
+    return lines

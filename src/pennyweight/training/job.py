@@ -1,0 +1,184 @@
+"""Everything that is settled, and can be refused, before a run's directory is touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from pennyweight.base import BaseModel
+from pennyweight.budget import Plan
+from pennyweight.data.splits import check_sources
+from pennyweight.engine.device import Compute, choose_compute
+from pennyweight.engine.kernels.compiled import choose_compile
+from pennyweight.environment import describe_environment, git_state
+from pennyweight.errors import RecipeError, RunError
+from pennyweight.lab.generate import load_prompts
+from pennyweight.recipe import Recipe
+from pennyweight.runs.record import (
+    BaseRecord,
+    ComputeRecord,
+    EnvironmentRecord,
+    GitRecord,
+    GitState,
+    RunRecord,
+)
+from pennyweight.runs.resume import Opening, decide_opening
+from pennyweight.settings import find_base, plan
+from pennyweight.settings.assemble import settings_of
+from pennyweight.settings.values import Settings
+from pennyweight.training.target import check_self_training
+from pennyweight.training.teacher import check_teachers
+from pennyweight.training.watcher import Watcher
+
+__all__ = ["Job", "first_record", "make_job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training that may begin.
+
+    Attributes:
+        settings: the recipe as plain values.
+        recipe: itself, for the record.
+        base: the model to adapt.
+        plan: what is trained in it.
+        compute: device, precision and attention.
+        compiled: whether blocks are compiled.
+        accelerator: of the processes that train.
+        opening: what becomes of the run's directory.
+        watcher: who is told about it.
+    """
+
+    settings: Settings
+    recipe: Recipe
+    base: BaseModel
+    plan: Plan
+    compute: Compute
+    compiled: bool
+    accelerator: Accelerator
+    opening: Opening
+    watcher: Watcher
+
+    def log(self, line: str) -> None:
+        """Tell the watcher, once for all processes."""
+        if self.accelerator.is_main_process:
+            self.watcher.log(line)
+
+
+def make_job(
+    recipe: Recipe, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> Job:
+    """Settle everything that is known before rows are read; nothing is written.
+
+    Raises:
+        PennyweightError: the base, a source, a teacher or a setting cannot be used, the plan is
+            over budget, or the directory holds something else.
+    """
+    settings = settings_of(recipe)
+    watcher = watcher or Watcher()
+    opening = decide_opening(out, recipe, resume=resume)
+    base = find_base(recipe, config_only=False)
+    planned = plan(recipe, base=base)
+    if resume and planned.method.resume_refusal and opening.directory.checkpoint.is_dir():
+        raise RunError(f"{out}: {planned.method.resume_refusal}")
+    compute = choose_compute(
+        precision=settings.compute.precision,
+        attention=settings.compute.attention,
+        config=base.config,
+        trains_all=planned.method.trains_every_weight,
+    )
+    _check_sources(settings)
+    accelerator = _make_accelerator(compute, settings.fit.trackers, opening.directory.logs)
+    compute = replace(compute, device=str(accelerator.device))
+    compiled, reason = choose_compile(
+        settings.compute.compile, device=compute.device.partition(":")[0]
+    )
+    job = Job(settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher)
+    _describe(job, reason)
+    return job
+
+
+def _check_sources(settings: Settings) -> None:
+    """Refuse what cannot be read later, before anything takes time."""
+    check_sources(settings.data.sources)
+    for name in settings.rows.extra:
+        if not Path(name).is_file():
+            raise RecipeError(f"data.extra: {name}: no such file")
+    if settings.rows.generation is not None:
+        load_prompts(settings.rows.generation.prompts, settings.labels)
+    if settings.rows.self_training is not None:
+        check_self_training(settings.rows.self_training, settings.labels)
+    check_teachers(settings)
+
+
+def _describe(job: Job, compile_reason: str) -> None:
+    lines: list[str | None] = [
+        job.opening.describe(),
+        f"device: {job.compute.why}",
+        compile_reason or None,
+        f"plan: {job.plan.trainable_parameters:,} trainable parameters of {job.plan.budget:,} "
+        f"allowed, on {job.base.name}",
+    ]
+    if not job.plan.within_budget:
+        lines.append(
+            "over budget, as full fine-tuning usually is: this run can teach or serve as a "
+            "baseline, but cannot be submitted"
+        )
+    if job.settings.base.weights == "random":
+        lines.append("base: random weights, as the recipe asks; the encoder knows no language")
+    for line in lines:
+        if line is not None:
+            job.log(line)
+
+
+def _make_accelerator(compute: Compute, trackers: tuple[str, ...], logs: Path) -> Accelerator:
+    # Accelerate keeps one state per process; a second training may want another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        return Accelerator(
+            cpu=compute.device == "cpu",
+            # In bf16 the frozen encoder itself is held in it; fp16 needs scaled gradients as well.
+            mixed_precision=compute.precision if compute.autocast else "no",
+            log_with=list(trackers) or None,
+            project_dir=str(logs),
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"train.trackers: {str(error).splitlines()[0]}") from None
+
+
+def first_record(job: Job) -> RunRecord:
+    """Return the record of a run that begins, or that resumes an earlier one."""
+    base, compute = job.base, asdict(job.compute)
+    record = RunRecord(
+        status="running",
+        recipe=job.recipe,
+        plan=job.plan.summary,
+        compute=ComputeRecord(
+            **compute, processes=job.accelerator.num_processes, compiled=job.compiled
+        ),
+        base=BaseRecord(
+            name=base.name, reference=base.reference, revision=base.revision, origin=base.origin
+        ),
+        environment=EnvironmentRecord.model_validate(describe_environment()),
+        git=GitRecord(
+            working_directory=GitState.model_validate(git_state(Path.cwd())),
+            pennyweight=GitState.model_validate(git_state(Path(__file__).parent)),
+        ),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        process_id=os.getpid(),
+    )
+    previous = job.opening.previous
+    if previous is None:
+        return record
+    return record.with_changes(
+        started=previous.started,
+        history=previous.history,
+        best=previous.best,
+        seconds=previous.seconds,
+        peak_memory_bytes=previous.peak_memory_bytes,
+    )

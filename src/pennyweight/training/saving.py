@@ -1,0 +1,109 @@
+"""What is shown, recorded and saved of each training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pennyweight.engine.train import checkpoint
+from pennyweight.engine.train.progress import ALL_STEPS_DONE, Step, total_steps
+from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
+from pennyweight.files import replace_directory
+from pennyweight.model.artifact import save_artifact
+from pennyweight.runs.record import Best
+from pennyweight.training.active_run import ActiveRun
+from pennyweight.training.stages import Built, Fit
+
+__all__ = ["StepSaver"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSaver:
+    """Shows and records the steps of a run, and saves its checkpoints and its best adapter."""
+
+    run: ActiveRun
+    built: Built
+    fit: Fit
+
+    def begin(self, rows: int) -> None:
+        """Open the trackers and tell the watcher how many steps there will be."""
+        job = self.run.job
+        if job.settings.fit.trackers:
+            if job.accelerator.is_main_process:
+                self.run.directory.logs.mkdir(exist_ok=True)
+            job.accelerator.init_trackers("pennyweight")
+        if job.accelerator.is_main_process:
+            job.watcher.on_start(
+                self.fit.progress.step, total_steps(rows, job.settings.fit.options)
+            )
+
+    def take(self, step: Step) -> None:
+        """Show and record a step; save where it ends with an evaluation."""
+        self._record(step)
+        job = self.run.job
+        if step.evaluation is None or not job.accelerator.is_main_process:
+            return
+        # The best first: if it were lost, resuming from the checkpoint would find it again.
+        if step.is_best:
+            artifact = self.run.directory.artifact(job.plan.method.artifact)
+            replace_directory(artifact, self._save_best)
+        replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
+        progress, metric = self.fit.progress, job.settings.fit.options.keep_best
+        if progress.best is not None:
+            best = Best(step=progress.best_step, metric=metric, value=progress.best)
+            self.run.writer.update(best=best)
+
+    def explain(self, error: NonFiniteLossError | NonFiniteLogitsError) -> PennyweightError:
+        """Add to the error where the last checkpoint is, and a suggested fix."""
+        latest = self.run.directory.checkpoint
+        where = (
+            f"the last good checkpoint is {latest}" if latest.is_dir() else "there is no checkpoint"
+        )
+        return type(error)(f"{error}; {where}; try a lower optimizer.learning_rate")
+
+    def _record(self, step: Step) -> None:
+        job = self.run.job
+        if job.accelerator.is_main_process:
+            job.watcher.on_step(step)
+        if step.evaluation is not None or step.step % job.settings.fit.log_every == 0:
+            self.run.writer.add_step(step)
+            job.accelerator.log(_curves(step), step=step.step)
+        if step.stop == ALL_STEPS_DONE:
+            self.run.log(f"finished after step {step.step}")
+        elif step.stop:
+            self.run.log(f"stopped after step {step.step}: {step.stop}")
+
+    def _save_best(self, directory: Path) -> None:
+        with self.fit.averaged():
+            self._save_weights(directory, tokenizer=self.built.tokenizer)
+
+    def _save_checkpoint(self, directory: Path) -> None:
+        learner = self.fit.learner
+        checkpoint.save_state(
+            directory,
+            optimizer=learner.optimizer,
+            scheduler=learner.scheduler,
+            progress=self.fit.progress,
+            average=self.fit.average,
+        )
+        self._save_weights(directory, tokenizer=None)
+
+    def _save_weights(self, directory: Path, *, tokenizer: object) -> None:
+        save_artifact(
+            self.built.model,
+            directory,
+            self.run.job.plan.artifact_facts(self.run.job.settings.labels),
+            fresh_weights=self.built.fresh_weights,
+            tokenizer=tokenizer,
+        )
+
+
+def _curves(step: Step) -> dict[str, float]:
+    """Return what trackers draw of a step."""
+    curves = {
+        "train/loss": step.loss,
+        "train/learning_rate": step.learning_rate,
+        "train/gradient_norm": step.gradient_norm,
+        "train/rows_per_second": step.rows_per_second,
+    }
+    return curves | {f"validation/{name}": v for name, v in (step.evaluation or {}).items()}

@@ -1,0 +1,263 @@
+"""The stages between reading rows and the loop: each takes values and returns a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pennyweight.engine.batches.batcher import Batcher
+from pennyweight.engine.batches.prefix import PrefixCache
+from pennyweight.engine.batches.prefix import cache_prefix as cache_hidden_states
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.device import DTYPES
+from pennyweight.engine.features import Features, output_layer_of
+from pennyweight.engine.kernels.prepare import prepare_model
+from pennyweight.engine.predictor import Predictor, TorchBackend
+from pennyweight.engine.train import checkpoint
+from pennyweight.engine.train.average import MovingAverage
+from pennyweight.engine.train.eva import begin_with_eva
+from pennyweight.engine.train.loop import Learner
+from pennyweight.engine.train.objective import Objective
+from pennyweight.engine.train.optimizer import make_optimizer, make_scheduler
+from pennyweight.engine.train.progress import Progress, total_steps
+from pennyweight.environment import cache_directory
+from pennyweight.errors import RunError
+from pennyweight.evaluation.metrics import measure
+from pennyweight.model.build import BaseOptions, build_model, load_tokenizer
+from pennyweight.model.quantize import frozen_bytes
+from pennyweight.training.active_run import ActiveRun, tokenized
+from pennyweight.training.job import Job
+from pennyweight.training.rows import PreparedRows
+from pennyweight.training.teacher import teach
+
+__all__ = [
+    "Built",
+    "Fit",
+    "build",
+    "cache_prefix",
+    "initialize_adapters",
+    "make_fit",
+    "record_memory",
+    "resume_fit",
+    "tokenize_training_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The base with untrained adapters, ready to run.
+
+    Attributes:
+        model: PEFT's model on its device, made fast in place.
+        batcher: turns rows into its inputs.
+        tokenizer: of the base.
+        fresh_weights: frozen weights that neither the base's checkpoint nor the adapter holds.
+        options: how the base was loaded.
+    """
+
+    model: Any
+    batcher: Batcher
+    tokenizer: Any
+    fresh_weights: Mapping[str, torch.Tensor]
+    options: BaseOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Everything that a training changes, and how it is measured on the way.
+
+    Attributes:
+        learner: the model with its optimizer, schedule and objective.
+        average: moving average of the trained weights, which is evaluated and saved; or None.
+        progress: how far the training has come.
+        predictor: of the model as it is.
+        validation: rows to measure on.
+        names: of the classes.
+        calibration_bins: of the calibration error.
+    """
+
+    learner: Learner
+    average: MovingAverage | None
+    progress: Progress
+    predictor: Predictor
+    validation: TokenizedRows
+    names: tuple[str, ...]
+    calibration_bins: int
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put the moving average in the place of the weights, where one is kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Return the metrics on validation of what would be saved now."""
+        name = f"step {self.progress.step}, validation"
+        with self.averaged():
+            predictions = self.predictor.rows(self.validation, name=name)
+        metrics = measure(
+            predictions.logits,
+            self.validation.labels,
+            names=self.names,
+            bins=self.calibration_bins,
+        )
+        return metrics.scalars()
+
+
+def build(job: Job) -> Built:
+    """Load the tokenizer and the base, put the planned adapters on it, and make it fast.
+
+    Raises:
+        BaseModelError: the tokenizer or the weights cannot be read.
+    """
+    settings = job.settings
+    tokenizer = load_tokenizer(job.base, tokenizer=settings.base.tokenizer)
+    options = BaseOptions(
+        seed=settings.seed,
+        weights=settings.base.weights,
+        attention=job.compute.attention,
+        quantization=settings.base.quantization,
+        dtype=DTYPES[job.compute.precision],
+    )
+    model, fresh_weights = build_model(job.base, job.plan, options)
+    model.to(job.compute.device)
+    batcher = prepare_model(
+        model, job.compute, max_tokens=settings.inference.batch_tokens, compiled=job.compiled
+    )
+    return Built(model, batcher, tokenizer, fresh_weights, options)
+
+
+def record_memory(run: ActiveRun, built: Built) -> None:
+    """Record how many bytes the frozen weights take."""
+    size, quantization = frozen_bytes(built.model), built.options.quantization
+    compute = run.record.compute
+    assert compute is not None  # noqa: S101 - recorded when the run was opened
+    run.writer.update(compute=compute.model_copy(update={"frozen_bytes": size}))
+    if quantization != "none":
+        run.log(f"base: matrices in {quantization}; the frozen weights take {size / 1e6:.1f} MB")
+
+
+def tokenize_training_rows(run: ActiveRun, built: Built, prepared: PreparedRows) -> TokenizedRows:
+    """Return the training rows as tokens, with what the recipe's teachers answer for them."""
+    job = run.job
+    rows = replace(
+        tokenized(run, prepared.table, prepared.fingerprint, tokenizer=built.tokenizer),
+        weights=prepared.weights,
+        smoothing=prepared.smoothing,
+    )
+    if job.settings.distillation is None:
+        return rows
+    width = output_layer_of(built.model, job.plan.output_layer).in_features
+    with job.accelerator.main_process_first():
+        outputs = teach(
+            prepared.table, prepared.fingerprint, job.settings, width=width, log=run.log
+        )
+    return replace(rows, teacher=outputs)
+
+
+def initialize_adapters(run: ActiveRun, built: Built, rows: TokenizedRows) -> None:
+    """Initialize the adapters from the training rows, where the recipe asks for that (EVA)."""
+    job = run.job
+    if job.plan.initialization != "eva":
+        return
+    run.log("adapters are initialized with EVA, from the training rows")
+    begin_with_eva(
+        built.model,
+        rows,
+        built.batcher,
+        batch_rows=job.settings.fit.options.batch_rows,
+        seed=job.settings.seed,
+    )
+
+
+def cache_prefix(
+    run: ActiveRun, built: Built, rows: TokenizedRows, *, layers: int | None = None
+) -> TokenizedRows:
+    """Return the rows with the cached outputs of the lowest layers, where the recipe wants that.
+
+    Args:
+        run: the run under way.
+        built: its model.
+        rows: to which the hidden states are added.
+        layers: how many of the lowest layers; None for all below the lowest adapter.
+    """
+    where = run.job.settings.fit.prefix_cache
+    if where == "off":
+        return rows
+    cache = PrefixCache(where, cache_directory() / "states", run.log)
+    # One process writes the file; the others find it.
+    with run.job.accelerator.main_process_first():
+        return cache_hidden_states(
+            built.model, rows, batcher=built.batcher, cache=cache, layers=layers
+        )
+
+
+def make_fit(run: ActiveRun, built: Built, rows: int, validation: TokenizedRows) -> Fit:
+    """Make the optimizer, schedule and objective for so many training rows."""
+    job = run.job
+    settings = job.settings.fit
+    steps = total_steps(rows, settings.options)
+    optimizer = make_optimizer(built.model, settings.optimizer)
+    scheduler = make_scheduler(optimizer, settings.optimizer.schedule, total_steps=steps)
+    penalties = job.plan.method.begin_training(built.model, optimizer, steps)
+    objective = _objective(run, built, penalties)
+    average = None
+    if settings.average is not None:
+        average = MovingAverage(built.model, optimizer, decay=settings.average)
+    inference = job.settings.inference
+    backend = TorchBackend(
+        built.model,
+        built.batcher,
+        job.compute,
+        batch_rows=inference.batch_rows,
+        output_layer=job.plan.output_layer,
+        accelerator=job.accelerator,
+    )
+    return Fit(
+        Learner(built.model, optimizer, scheduler, objective),
+        average,
+        Progress(),
+        Predictor(backend),
+        validation,
+        job.settings.labels,
+        inference.calibration_bins,
+    )
+
+
+def _objective(run: ActiveRun, built: Built, penalties: tuple[Any, ...]) -> Objective:
+    options = run.job.settings.fit.objective
+    features = None
+    if options.mixup > 0.0 or options.hidden > 0.0:
+        features = Features(built.model, run.job.plan.output_layer)
+    return Objective(options, features, penalties)
+
+
+def resume_fit(run: ActiveRun, built: Built, fit: Fit) -> Fit:
+    """Return the fit as the last checkpoint left it, and drop later steps from the history.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or the method cannot be resumed.
+    """
+    if run.job.opening.previous is None:
+        return fit
+    latest = run.directory.checkpoint
+    if not latest.is_dir():
+        run.log("no checkpoint was written before the interruption: training begins again")
+        run.writer.forget_after(0)
+        run.writer.update(best=None)
+        return fit
+    if refusal := run.job.plan.method.resume_refusal:
+        # Refused earlier, unless a crash had left the checkpoint half-renamed.
+        raise RunError(f"{run.directory.path}: {refusal}")
+    checkpoint.load_weights(built.model, latest)
+    progress = checkpoint.load_state(
+        latest,
+        optimizer=fit.learner.optimizer,
+        scheduler=fit.learner.scheduler,
+        average=fit.average,
+    )
+    run.writer.forget_after(progress.step)
+    run.log(f"resumed after step {progress.step}")
+    return replace(fit, progress=progress)

@@ -1,0 +1,137 @@
+"""What unlabelled target text adds to training: pseudo-labelled rows, unlabelled rows, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+from scipy.special import softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from pennyweight.errors import DataError, RecipeError
+from pennyweight.inference.classifier import Classifier, require_complete
+from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.record import RowStep, load_record
+from pennyweight.settings.values import DensityRatioSettings, SelfTrainingSettings
+
+__all__ = [
+    "check_self_training",
+    "consistency_rows",
+    "density_weights",
+    "labelled_table",
+    "self_training_rows",
+]
+
+Log = Callable[[str], None]
+
+
+def labelled_table(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset:
+    """Return texts and class indices (-1 where there is none) as a table to train on."""
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.Value("int64")}
+    )
+    values = {"text": list(texts), "label": labels.tolist()}
+    return datasets.Dataset.from_dict(values, features=features)
+
+
+def self_training_rows(
+    target: datasets.Dataset, settings: SelfTrainingSettings, labels: Sequence[str], log: Log
+) -> tuple[datasets.Dataset, RowStep]:
+    """Return the target rows that a finished run labels with enough confidence.
+
+    Raises:
+        RecipeError: the teacher is no run, or has other classes.
+        RunError: the teacher is unfinished.
+        DataError: it is confident about no row.
+    """
+    check_self_training(settings, labels)
+    teacher = Classifier.load(settings.teacher)
+    probabilities = softmax(teacher.outputs(target).logits.astype(np.float64), axis=1)
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    selected_by_class = []
+    for index, name in enumerate(labels):
+        threshold = settings.by_class.get(name, settings.confidence)
+        rows = np.flatnonzero((answers == index) & (confidence >= threshold))
+        order = np.argsort(-confidence[rows], kind="stable")[: settings.most_per_class]
+        selected_by_class.append(rows[order])
+    selected = np.sort(np.concatenate(selected_by_class))
+    if len(selected) == 0:
+        raise DataError(
+            f"transduction.self_training: {settings.teacher} labels no target row with a "
+            f"confidence of {settings.confidence} or more; lower it"
+        )
+    counts = dict(zip(labels, map(len, selected_by_class), strict=True))
+    by_class = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    log(f"self-training: {len(selected):,} of {len(target):,} target rows added ({by_class})")
+    if missing := [name for name, count in counts.items() if not count]:
+        log(
+            f"self-training: no row of {', '.join(missing)} reaches its confidence, so the added "
+            "rows shift the class balance; lower transduction.self_training.by_class for them"
+        )
+    table = labelled_table(target.select(selected)["text"][:], answers[selected])
+    return table, RowStep(step="self-training", added=len(selected), by_class=counts)
+
+
+def check_self_training(settings: SelfTrainingSettings, labels: Sequence[str]) -> None:
+    """Refuse a teacher that is missing, unfinished, or of other classes, without loading it.
+
+    Raises:
+        RecipeError: the teacher is no run, or has other classes.
+        RunError: the teacher is unfinished.
+    """
+    key, run = "transduction.self_training.teacher", settings.teacher
+    if not RunDirectory(Path(run)).record.is_file():
+        raise RecipeError(f"{key}: {run}: not a run; train one first, and name its directory")
+    record = load_record(Path(run))
+    require_complete(Path(run), record)
+    classes = record.recipe.data.labels
+    if classes != tuple(labels):
+        raise RecipeError(
+            f"{key}: {run}: its classes are {', '.join(classes)}, and data.labels are "
+            f"{', '.join(labels)}; they must be the same, in the same order"
+        )
+
+
+def consistency_rows(target: datasets.Dataset, count: int | None, *, seed: int) -> datasets.Dataset:
+    """Return so many target rows, drawn at random, without labels; None for all of them."""
+    drawn = np.random.default_rng((seed, 4)).permutation(len(target))[: count or len(target)]
+    return labelled_table(target.select(np.sort(drawn))["text"][:], np.full(len(drawn), -1))
+
+
+def density_weights(
+    rows: datasets.Dataset,
+    target: datasets.Dataset,
+    settings: DensityRatioSettings,
+    *,
+    seed: int,
+    log: Log,
+) -> tuple[np.ndarray, RowStep]:
+    """Return the weight of each training row, float32 `[rows]`, 1 on average over labelled rows.
+
+    A discriminator of training and target texts (TF-IDF with logistic regression) scores every row
+    in a fold that it was not fitted on; its odds are density ratios (Bickel et al. 2009, JMLR 10).
+    """
+    labelled = np.flatnonzero(np.asarray(rows["label"][:]) >= 0)
+    texts = [*rows.select(labelled)["text"], *target["text"]]
+    domain = np.r_[np.zeros(len(labelled), dtype=int), np.ones(len(target), dtype=int)]
+    model = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, min_df=2), LogisticRegression(max_iter=1000)
+    )
+    splits = StratifiedKFold(5, shuffle=True, random_state=seed)
+    scores = cross_val_predict(model, texts, domain, cv=splits, method="predict_proba")
+    share = np.clip(scores[: len(labelled), 1], 1e-6, 1.0 - 1e-6)
+    ratio = share / (1.0 - share) * (len(labelled) / len(target))
+    capped = np.minimum(ratio**settings.power, settings.largest)
+    weights = np.ones(len(rows), dtype=np.float32)
+    weights[labelled] = capped / capped.mean()
+    effective = float(weights[labelled].sum() ** 2 / (weights[labelled] ** 2).sum())
+    log(
+        f"density ratio: weights from {capped.min():.2f} to {capped.max():.2f}, equivalent to "
+        f"{effective:,.0f} of {len(labelled):,} rows with equal weights"
+    )
+    return weights, RowStep(step="density ratio", effective_rows=effective)

@@ -1,0 +1,214 @@
+"""Train recipes into run directories: read, plan, build, train, prove, evaluate, record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pennyweight.budget.prove import prove_artifact
+from pennyweight.engine.adapter_bank import AdapterBank, Member
+from pennyweight.engine.adapter_bank import train_together as train_steps_together
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.train.loop import Learner, TrainContext
+from pennyweight.engine.train.loop import train as train_steps
+from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, RecipeError
+from pennyweight.recipe import Recipe
+from pennyweight.runs.directory import hash_artifact
+from pennyweight.runs.record import ParameterCounts, RunRecord
+from pennyweight.training.active_run import (
+    ActiveRun,
+    open_run,
+    read_splits,
+    record_rows,
+    tokenized,
+    training_rows,
+)
+from pennyweight.training.final_evaluation import evaluate_finally
+from pennyweight.training.job import make_job
+from pennyweight.training.rows import PreparedRows
+from pennyweight.training.saving import StepSaver
+from pennyweight.training.stages import (
+    Built,
+    Fit,
+    build,
+    cache_prefix,
+    initialize_adapters,
+    make_fit,
+    record_memory,
+    resume_fit,
+    tokenize_training_rows,
+)
+from pennyweight.training.watcher import Watcher
+
+__all__ = ["train", "train_together"]
+
+# In what runs that are trained together may differ.
+_OWN = frozenset({"name", "summary", "budget", "adapter", "optimizer"})
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> RunRecord:
+    """Train a recipe and leave everything about it in the directory `out`.
+
+    Whatever can be refused is refused before the directory is created. An unfinished run in the
+    directory is started over, or resumed from its last checkpoint with `resume`.
+
+    Args:
+        recipe: the system to train.
+        out: the run's directory.
+        resume: go on from the last checkpoint of an unfinished run.
+        watcher: is told what happens.
+
+    Raises:
+        PennyweightError: the training cannot begin or go on; once the run has begun,
+            `record.json` says "failed" and why.
+    """
+    job = make_job(recipe, Path(out), resume=resume, watcher=watcher)
+    try:
+        splits, built = read_splits(job), build(job)
+        with open_run(job, splits) as run:
+            return _train(run, built)
+    finally:
+        # Closes the trackers and, of several processes, the group that they communicate through.
+        job.accelerator.end_training()
+
+
+def _train(run: ActiveRun, built: Built) -> RunRecord:
+    record_memory(run, built)
+    prepared = training_rows(run)
+    rows = tokenize_training_rows(run, built, prepared)
+    initialize_adapters(run, built, rows)
+    rows = cache_prefix(run, built, rows)
+    fit = make_fit(run, built, len(rows), cache_prefix(run, built, _validation(run, built)))
+    fit = resume_fit(run, built, fit)
+    saver = StepSaver(run, built, fit)
+    saver.begin(len(rows))
+    accelerator = run.job.accelerator
+    model, optimizer = accelerator.prepare(fit.learner.model, fit.learner.optimizer)
+    learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
+    context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
+    try:
+        for step in train_steps(
+            learner, rows, context=context, evaluate=fit.evaluate, progress=fit.progress
+        ):
+            saver.take(step)
+    except (NonFiniteLossError, NonFiniteLogitsError) as error:
+        raise saver.explain(error) from None
+    accelerator.wait_for_everyone()
+    return _finish(run, built, prepared)
+
+
+def _validation(run: ActiveRun, built: Built) -> TokenizedRows:
+    splits = run.splits
+    fingerprint = splits.sets["validation"].fingerprint
+    return tokenized(run, splits.validation, fingerprint, tokenizer=built.tokenizer)
+
+
+def _finish(run: ActiveRun, built: Built, prepared: PreparedRows) -> RunRecord:
+    """Prove the count, measure what was saved, hash it, and close the record.
+
+    Every process does all of it, so that all return the whole record, or fail together.
+    """
+    artifact = run.directory.artifact(run.job.plan.method.artifact)
+    counts = ParameterCounts(**prove_artifact(built.model, run.job.plan, artifact))
+    run.writer.update(parameters=counts)
+    detail = (
+        "as planned"
+        if counts.file == counts.model
+        else f"of the {counts.model:,} that were trained"
+    )
+    run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
+    evaluate_finally(run, built, prepared.class_shares(len(run.job.settings.labels)))
+    run.job.accelerator.wait_for_everyone()
+    run.writer.update(status="complete", artifact=hash_artifact(artifact))
+    return run.record
+
+
+def train_together(
+    recipes: Sequence[Recipe],
+    *,
+    outs: Sequence[str | Path],
+    watchers: Sequence[Watcher] | None = None,
+) -> list[RunRecord]:
+    """Train several recipes at once on the same batches, each into its own directory.
+
+    They may differ in adapter, optimizer, budget and name. Each becomes what `train` would make of
+    it alone, up to rounding, except that dropout below the lowest adapter is the same for all. One
+    process and one device; an interrupted run is trained again, alone or together.
+
+    Raises:
+        RecipeError: two recipes differ in something else.
+        PennyweightError: as for `train`; all runs then stop.
+    """
+    if not recipes or len(outs) != len(recipes):
+        raise RecipeError("train_together: give at least one recipe, and a directory for each")
+    _refuse_differences(recipes)
+    jobs = [
+        make_job(recipe, Path(out), watcher=watcher)
+        for recipe, out, watcher in zip(
+            recipes, outs, watchers or [Watcher()] * len(recipes), strict=True
+        )
+    ]
+    if jobs[0].compute.precision == "fp16":
+        raise RecipeError(
+            'train.precision: "fp16" needs loss scaling, which runs trained together do not '
+            "have; use bf16 or fp32, or train them one by one"
+        )
+    with ExitStack() as stack:
+        for job in jobs:
+            stack.callback(job.accelerator.end_training)
+        splits, builts = read_splits(jobs[0]), [build(job) for job in jobs]
+        runs = [stack.enter_context(open_run(job, splits)) for job in jobs]
+        return _train_together(runs, builts)
+
+
+def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[RunRecord]:
+    for run, built in zip(runs, builts, strict=True):
+        record_memory(run, built)
+    first, first_built = runs[0], builts[0]
+    prepared = training_rows(first)
+    for run in runs[1:]:
+        record_rows(run, prepared)
+    rows = tokenize_training_rows(first, first_built, prepared)
+    layers = min(built.batcher.skippable_layers(built.model) for built in builts)
+    validation = cache_prefix(first, first_built, _validation(first, first_built), layers=layers)
+    fits = []
+    for run, built in zip(runs, builts, strict=True):
+        initialize_adapters(run, built, rows)
+        fits.append(make_fit(run, built, len(rows), validation))
+    savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
+    for saver in savers:
+        saver.begin(len(rows))
+    rows = cache_prefix(first, first_built, rows, layers=layers)
+    _fit_together(savers, rows)
+    return [_finish(run, built, prepared) for run, built in zip(runs, builts, strict=True)]
+
+
+def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
+    first = savers[0]
+    fits: list[Fit] = [saver.fit for saver in savers]
+    bank = AdapterBank([fit.learner.model for fit in fits], first.built.batcher)
+    members = [Member(fit.learner, fit.evaluate, fit.progress) for fit in fits]
+    options = first.run.job.settings.fit.options
+    try:
+        for index, step in train_steps_together(bank, members, rows, options=options):
+            savers[index].take(step)
+    except (NonFiniteLossError, NonFiniteLogitsError) as error:
+        raise first.explain(error) from None
+
+
+def _refuse_differences(recipes: Sequence[Recipe]) -> None:
+    shared = [recipe.model_dump(exclude=set(_OWN)) for recipe in recipes]
+    for recipe, values in zip(recipes[1:], shared[1:], strict=True):
+        for section, value in values.items():
+            if value != shared[0][section]:
+                raise RecipeError(
+                    f"{recipe.name}: [{section}] differs from {recipes[0].name}'s; runs that are "
+                    f"trained together may differ in {', '.join(sorted(_OWN - {'summary'}))} only"
+                )

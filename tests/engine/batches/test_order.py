@@ -1,0 +1,72 @@
+"""The order of rows: none is lost, seeds decide it, and grouped batches have little padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pennyweight.engine.batches.order import epoch_batches, share
+
+LENGTHS = np.random.default_rng(0).integers(3, 60, size=1000)
+
+
+def _padding(batches: list[np.ndarray]) -> int:
+    return sum(int((LENGTHS[b].max() - LENGTHS[b]).sum()) for b in batches)
+
+
+@pytest.mark.parametrize("order", ["grouped", "random"])
+@settings(max_examples=25)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 3))
+def test_every_row_is_in_exactly_one_batch_of_an_epoch(
+    order: str, rows: int, batch_rows: int, epoch: int
+) -> None:
+    batches = epoch_batches(LENGTHS[:rows], batch_rows=batch_rows, order=order, seed=1, epoch=epoch)
+    assert sorted(np.concatenate(batches)) == list(range(rows))
+    assert len(batches) == -(-rows // batch_rows)
+    assert max(map(len, batches)) <= batch_rows
+
+
+@pytest.mark.parametrize("order", ["grouped", "random"])
+def test_seed_and_epoch_decide_the_batches(order: str) -> None:
+    def batches(seed: int, epoch: int) -> list[list[int]]:
+        drawn = epoch_batches(LENGTHS, batch_rows=16, order=order, seed=seed, epoch=epoch)
+        return [batch.tolist() for batch in drawn]
+
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(1, 1)
+    assert batches(1, 0) != batches(2, 0)
+
+
+@pytest.mark.parametrize("order", ["grouped", "random"])
+def test_training_begins_with_the_largest_batch(order: str) -> None:
+    first, second = (
+        [
+            int(LENGTHS[batch].sum())
+            for batch in epoch_batches(LENGTHS, batch_rows=16, order=order, seed=1, epoch=epoch)
+        ]
+        for epoch in (0, 1)
+    )
+    assert first[0] == max(first)
+    assert second[0] < max(second)
+
+
+def test_grouped_batches_are_padded_far_less_than_random_ones() -> None:
+    grouped, random = (
+        _padding(epoch_batches(LENGTHS, batch_rows=16, order=order, seed=1, epoch=0))
+        for order in ("grouped", "random")
+    )
+    assert grouped < random / 5
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))
+def test_the_shares_of_all_processes_are_the_batch_and_equally_many(
+    rows: int, parts: int, processes: int
+) -> None:
+    batch = np.arange(rows) * 3
+    shares = [share(batch, parts=parts, process=p, processes=processes) for p in range(processes)]
+    assert {len(pieces) for pieces in shares} == {parts}
+    together = np.concatenate([piece for pieces in shares for piece in pieces])
+    assert sorted(together) == batch.tolist()

@@ -1,0 +1,77 @@
+"""The ONNX backend: torch's logits in the rows' order, and refusals in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from engine.families import CONFIGS, rows_of
+from pennyweight.engine import onnx_backend
+from pennyweight.engine.batches.rows import collate
+from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
+from pennyweight.errors import RunError
+
+
+def _model() -> Any:
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(
+        CONFIGS["roberta"], attn_implementation="eager"
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    directory = tmp_path_factory.mktemp("onnx") / "export"
+    export_onnx(_model(), directory)
+    return directory
+
+
+def test_an_exported_model_has_torch_s_logits_in_the_order_of_the_rows(exported: Path) -> None:
+    rows = rows_of(11)
+    model = OnnxModel(exported, batch_rows=4, classes=4)
+    predictions = model.predict(rows)
+    with torch.inference_mode():
+        expected = _model()(**collate(rows, np.arange(11))).logits.numpy()
+    np.testing.assert_allclose(predictions.logits, expected, atol=1e-5, rtol=1e-5)
+    assert predictions.features is None
+    assert model.predict(rows.take(np.arange(0))).logits.shape == (0, 4)
+    assert model.device in ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def test_features_are_refused(exported: Path) -> None:
+    model = OnnxModel(exported, batch_rows=4, classes=4)
+    with pytest.raises(RunError, match="returns logits only, no features; use --backend torch"):
+        model.predict(rows_of(2), features=True)
+
+
+def test_a_failed_export_leaves_the_old_one_and_a_file_that_cannot_be_read_is_named(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such operator\nand a long story")
+
+    before = sorted(exported.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", fail)
+        with pytest.raises(RunError, match=r"cannot be exported \(no such operator\); use"):
+            export_onnx(_model(), exported)
+    assert sorted(exported.iterdir()) == before
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(RunError, match=r"cannot be read by ONNX Runtime .*; delete it"):
+        OnnxModel(tmp_path, batch_rows=4, classes=4)
+
+
+def test_a_missing_package_is_an_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        RunError,
+        match=r"onnx, onnxscript, onnxruntime are not installed; pip install 'pennyweight\[onnx\]'",
+    ):
+        require_onnx()

@@ -1,0 +1,207 @@
+"""The classifier of a finished run: what it predicts, and which runs it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from inference.damage import downgrade, flip_a_byte, make_weights_nan
+from pennyweight.data.clean import cleaner
+from pennyweight.engine import onnx_backend
+from pennyweight.errors import NonFiniteLogitsError, RunError
+from pennyweight.inference import classifier as module
+from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.evaluate import evaluate
+from pennyweight.inference.merge import merge
+from pennyweight.runs.record import load_record, save_record
+from pennyweight.training.train import train
+from tiny import LABELS, news, tiny_recipe, write_news
+
+
+def _table(texts: list[str]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"text": texts})
+
+
+def test_labels_are_those_with_the_highest_probability(run: Path, texts: list[str]) -> None:
+    classifier = Classifier.load(run)
+    probabilities = classifier.predict_probabilities(texts)
+    assert probabilities.shape == (21, 4)
+    assert probabilities.dtype == np.float64
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(21))
+    assert classifier.labels == LABELS
+    assert classifier.predict(texts) == [LABELS[i] for i in probabilities.argmax(axis=1)]
+
+
+def test_no_texts_give_no_predictions(run: Path) -> None:
+    classifier = Classifier.load(run)
+    assert classifier.predict([]) == []
+    assert classifier.predict_probabilities([]).shape == (0, 4)
+
+
+def test_raw_texts_are_cleaned_as_in_training(bert: Path, sets: Path, tmp_path: Path) -> None:
+    steps = ("html-entities", "whitespace")
+    recipe = tiny_recipe(bert, sets, data={"clean": list(steps)}, train={"max_steps": 1})
+    train(recipe, out=tmp_path / "run")
+    classifier = Classifier.load(tmp_path / "run")
+    raw = "the  bank&#32;says  a merger"
+    clean = cleaner(steps)(raw)
+    assert clean != raw
+    probabilities = classifier.predict_probabilities([raw])
+    rows = classifier.outputs(_table([clean])).logits.astype(np.float64)
+    expected = np.exp(rows) / np.exp(rows).sum()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_predicting_texts_needs_no_file_and_no_cache(
+    run: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Classifier.load(run).predict(texts)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("predicting writes to the disk")
+
+    for name in ("TemporaryDirectory", "NamedTemporaryFile", "mkdtemp", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    for name in ("map", "from_dict", "from_generator", "save_to_disk", "to_parquet"):
+        monkeypatch.setattr(datasets.Dataset, name, refuse)
+    classifier = Classifier.load(run)
+    assert classifier.predict(texts) == expected
+
+
+def test_rows_are_streamed_in_chunks_with_the_same_result(
+    run: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load(run)
+    whole = classifier.outputs(_table(texts), features=True)
+    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 8)
+    chunks = list(classifier.stream(_table(texts), features=True))
+    assert [len(chunk) for chunk in chunks] == [8, 8, 5]
+    logits = np.concatenate([chunk.logits for chunk in chunks])
+    np.testing.assert_allclose(logits, whole.logits, atol=1e-6)
+    assert whole.features is not None
+    assert whole.features.shape == (21, 32)
+    assert classifier.outputs(_table(texts)).features is None
+    again = classifier.outputs(_table(texts), features=True)
+    np.testing.assert_allclose(again.logits, whole.logits, atol=1e-6)
+    assert again.features is not None
+    np.testing.assert_allclose(again.features, whole.features, atol=1e-6)
+
+
+def test_no_rows_give_no_outputs(run: Path) -> None:
+    outputs = Classifier.load(run).outputs(_table([]), features=True)
+    assert outputs.logits.shape == (0, 4)
+    assert outputs.features is not None
+    assert outputs.features.shape == (0, 32)
+
+
+def test_only_a_complete_run_can_be_used(run: Path, tmp_path: Path) -> None:
+    record = load_record(run)
+    save_record(tmp_path, record.with_changes(status="interrupted"))
+    with pytest.raises(RunError, match=r"status is interrupted; .*--resume"):
+        Classifier.load(tmp_path)
+    save_record(tmp_path, record.with_changes(status="failed"))
+    with pytest.raises(RunError, match=r"status is failed; only a complete run can be used$"):
+        merge(tmp_path, out=tmp_path / "merged")
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(RunError, match=r"record\.json: cannot be read"):
+        Classifier.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json"]
+)
+def test_a_flipped_byte_in_the_artifact_is_refused_by_the_name_of_its_file(
+    name: str, copied_run: Path
+) -> None:
+    flip_a_byte(copied_run / "adapter" / name)
+    with pytest.raises(RunError) as caught:
+        Classifier.load(copied_run)
+    message = str(caught.value)
+    assert message.startswith(f"{copied_run / 'adapter' / name}: its SHA-256 differs")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "pennyweight.json"])
+def test_a_missing_file_of_the_artifact_is_refused_by_its_name(name: str, copied_run: Path) -> None:
+    (copied_run / "adapter" / name).unlink()
+    with pytest.raises(RunError) as caught:
+        Classifier.load(copied_run)
+    message = str(caught.value)
+    assert message.startswith(f"{copied_run / 'adapter' / name}: missing, though ")
+    assert "\n" not in message
+
+
+def test_a_missing_artifact_is_refused(copied_run: Path) -> None:
+    shutil.rmtree(copied_run / "adapter")
+    with pytest.raises(RunError, match=r"adapter/.*: missing, though "):
+        Classifier.load(copied_run)
+
+
+def test_weights_that_are_nan_fail_in_one_line(copied_run: Path, texts: list[str]) -> None:
+    make_weights_nan(copied_run)
+    classifier = Classifier.load(copied_run)
+    with pytest.raises(NonFiniteLogitsError) as caught:
+        classifier.predict(texts)
+    assert str(caught.value) == "texts: the model's logits are NaN or infinite for 21 of 21 rows"
+
+
+def test_a_run_in_the_format_of_version_1_predicts_the_same_labels(
+    run: Path, copied_run: Path, texts: list[str]
+) -> None:
+    downgrade(copied_run)
+    assert json.loads((copied_run / "record.json").read_text())["schema_version"] == 1
+    old, new = Classifier.load(copied_run), Classifier.load(run)
+    assert old.record.metrics == new.record.metrics
+    assert old.predict(texts) == new.predict(texts)
+    assert np.array_equal(old.predict_probabilities(texts), new.predict_probabilities(texts))
+
+
+def test_a_damaged_adapter_without_recorded_hashes_is_an_error_in_one_line(
+    copied_run: Path,
+) -> None:
+    downgrade(copied_run)
+    (copied_run / "adapter" / "adapter_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RunError, match=r"adapter: cannot be loaded: ") as caught:
+        Classifier.load(copied_run)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_of_another_run_is_refused_by_its_classes(copied_run: Path) -> None:
+    record = load_record(copied_run)
+    path = copied_run / "adapter" / "pennyweight.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "labels": ["A", "B", "C", "D"]}))
+    save_record(copied_run, record.with_changes(artifact=None))
+    with pytest.raises(RunError, match="its classes are A, B, C, D, and the run's record names Wo"):
+        Classifier.load(copied_run)
+
+
+def test_onnx_runtime_gives_the_same_probabilities_from_a_file_that_is_exported_once(
+    copied_run: Path, texts: list[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    run = copied_run
+    expected = Classifier.load(run).predict_probabilities(texts)
+    onnx = Classifier.load(run, backend="onnx").predict_probabilities(texts)
+    assert onnx == pytest.approx(expected, abs=1e-5)
+    (exported,) = (run / "onnx").iterdir()
+    written = (exported / "model.onnx").stat().st_mtime_ns
+    test = str(write_news(run.parent / "test.csv", news(20, seed=12)))
+    assert evaluate(run, test, backend="onnx").accuracy == evaluate(run, test).accuracy
+    assert (exported / "model.onnx").stat().st_mtime_ns == written
+
+
+def test_without_onnx_runtime_the_extra_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_backend.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"pip install 'pennyweight\[onnx\]'"):
+        Classifier.load(run, backend="onnx")

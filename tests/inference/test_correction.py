@@ -1,0 +1,182 @@
+"""Corrections of a classifier for the class shares of the target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pennyweight.engine.predictor import Predictions
+from pennyweight.errors import RunError
+from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.correction import (
+    Correction,
+    ShiftEvidence,
+    estimate_correction,
+    load_correction,
+)
+from pennyweight.inference.evaluate import evaluate
+from pennyweight.recipe import resolve_recipe
+from pennyweight.runs.record import load_record
+from pennyweight.settings.values import PriorSettings
+from pennyweight.training.train import train
+from tiny import LABELS, news, tiny_recipe, write_news
+
+STATED = {"World": 0.97, "Sports": 0.01, "Business": 0.01, "Sci/Tech": 0.01}
+EQUAL = [0.25] * 4
+
+
+@pytest.fixture(scope="module")
+def corrected(roberta: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that is corrected for a target of which nearly every row is World."""
+    folder = tmp_path_factory.mktemp("corrected")
+    target = write_news(folder / "target.csv", [r for r in news(240, seed=31) if r[0] != 3])
+    values = tiny_recipe(roberta, sets, data={"target": str(target)})
+    prior = {"method": "stated", "stated": STATED, "groups": "one"}
+    recipe = resolve_recipe(
+        {**values.model_dump(mode="json", exclude_none=True), "transduction": {"prior": prior}}
+    )
+    train(recipe, out=folder / "run")
+    return folder / "run"
+
+
+def test_the_metrics_of_a_corrected_run_are_those_that_evaluate_gives(
+    corrected: Path, sets: Path
+) -> None:
+    record, metrics = load_record(corrected), evaluate(corrected, str(sets / "test.csv"))
+    assert metrics.accuracy == record.metrics["test"].accuracy
+    assert metrics.nll == pytest.approx(record.metrics["test"].nll, abs=1e-5)
+
+
+def test_the_record_holds_the_shares_with_and_without_the_correction(corrected: Path) -> None:
+    record = load_record(corrected)
+    assert record.target is not None
+    assert record.target.predicted_shares["World"] > 0.9
+    assert record.correction is not None
+    assert record.correction.method == "stated"
+    (group,) = record.correction.groups
+    assert (group.name, group.rows, group.refused) == ("target", 180, None)
+    assert group.prior["World"].share == 0.97
+    assert record.correction.predicted_shares_without["World"] < 0.9
+    assert set(record.correction.accuracy_without) == {"validation", "test"}
+    assert record.transductive == ("class shares estimated on the target",)
+
+
+def test_the_correction_is_part_of_the_hashed_artifact(corrected: Path) -> None:
+    artifact = load_record(corrected).artifact
+    assert artifact is not None
+    assert "correction.json" in artifact.files
+
+
+def test_a_correction_for_one_group_is_folded_into_the_merged_model(
+    corrected: Path, tmp_path: Path
+) -> None:
+    assert load_correction(corrected / "adapter") is not None
+    classifier = Classifier.load(corrected)
+    classifier.merge(tmp_path / "merged")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    texts = [text for _, text in news(6, seed=3)]
+    batch = AutoTokenizer.from_pretrained(tmp_path / "merged")(
+        texts, padding=True, return_tensors="pt"
+    )
+    batch.pop("token_type_ids", None)
+    with torch.inference_mode():
+        probabilities = torch.softmax(plain(**batch).logits, dim=1).numpy()
+    np.testing.assert_allclose(probabilities, classifier.predict_probabilities(texts), atol=1e-5)
+
+
+def _settings(method: str) -> PriorSettings:
+    return PriorSettings(method=method, stated={}, groups="discriminated")
+
+
+def _sample(
+    draw: np.random.Generator, prior: list[float], count: int, place: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Bayes-optimal logits, features around `place`, and labels of a drawn population."""
+    means = 2.5 * np.eye(4)
+    labels = draw.choice(4, size=count, p=prior)
+    x = means[labels] + draw.normal(size=(count, 4))
+    features = np.c_[x, place + draw.normal(size=(count, 3))]
+    return x @ means.T - 0.5 * (means**2).sum(1), features, labels
+
+
+def test_two_groups_are_separated_and_each_gets_its_shares(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    logits, features, labels = _sample(draw, EQUAL, 1500, 0.0)
+    near = _sample(draw, EQUAL, 1000, 0.0)
+    far = _sample(draw, [0.05, 0.05, 0.1, 0.8], 1000, 6.0)
+    target_logits, target_features, target_labels = (
+        np.concatenate(pair) for pair in zip(near, far, strict=True)
+    )
+    evidence = ShiftEvidence(
+        names=LABELS,
+        source=np.array(EQUAL),
+        validation=Predictions(logits, features),
+        labels=labels,
+        target=Predictions(target_logits, target_features),
+    )
+    correction, record = estimate_correction(evidence, _settings("em"), seed=0)
+    assert record.area_under_curve is not None
+    assert record.area_under_curve > 0.7
+    first, second = record.groups
+    assert second.name == "unlike training"
+    assert abs(second.rows - 1000) < 60
+    assert second.prior["Sci/Tech"].share == pytest.approx(0.8, abs=0.05)
+    assert first.prior["Sci/Tech"].share == pytest.approx(0.25, abs=0.05)
+    low, high = second.prior["Sci/Tech"].interval
+    assert low < 0.8 < high
+    predicted = correction.apply(target_logits, target_features).argmax(1)
+    uncorrected = target_logits.argmax(1)
+    assert (predicted == target_labels).mean() > (uncorrected == target_labels).mean()
+    correction.save(tmp_path)
+    loaded = load_correction(tmp_path)
+    assert loaded is not None
+    assert np.array_equal(
+        loaded.apply(target_logits, target_features),
+        correction.apply(target_logits, target_features),
+    )
+
+
+def test_texts_that_cannot_be_told_apart_are_one_group() -> None:
+    draw = np.random.default_rng(0)
+    logits, features = draw.normal(size=(600, 4)) * 3, draw.normal(size=(600, 5))
+    labels = np.array([draw.choice(4, p=p) for p in softmax(logits, axis=1)])
+    evidence = ShiftEvidence(
+        names=LABELS,
+        source=np.full(4, 0.25),
+        validation=Predictions(logits[:300], features[:300]),
+        labels=labels[:300],
+        target=Predictions(logits[300:], features[300:]),
+    )
+    correction, record = estimate_correction(evidence, _settings("confusion"), seed=0)
+    assert correction.direction is None
+    assert len(record.groups) == 1
+
+
+def test_a_directory_without_a_correction_has_none(tmp_path: Path) -> None:
+    assert load_correction(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"temperature": 1.0})])
+def test_a_correction_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "correction.json").write_text(text)
+    with pytest.raises(RunError, match=r"correction\.json: cannot be read: ") as caught:
+        load_correction(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_with_two_groups_is_not_merged(corrected: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(corrected)
+    one = classifier._correction
+    assert one is not None
+    classifier._correction = Correction(
+        one.temperature, one.source, np.stack([one.priors[0]] * 2), np.zeros(33)
+    )
+    with pytest.raises(RunError, match=r"two groups of texts.*transduction\.prior\.groups"):
+        classifier.merge(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

@@ -1,0 +1,137 @@
+"""Studies: every variation with every seed, one table, and continuing after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pennyweight.errors import RunError, TrainingError
+from pennyweight.recipe import Recipe, dump_recipe
+from pennyweight.recipe.study import load_study
+from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.search import studies
+from pennyweight.search.studies import run_study
+from tiny import tiny_recipe
+
+
+@pytest.fixture
+def file(roberta: Path, sets: Path, tmp_path: Path) -> Path:
+    """Return the file of a study with two variations and two seeds."""
+    recipe = tmp_path / "base.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(roberta, sets, train={"max_steps": 3})))
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+        summary = "two ranks"
+        recipe = "{recipe}"
+        seeds = [1, 2]
+        set = ["adapter.alpha=4"]
+        [[rows]]
+        name = "one"
+        set = ["adapter.rank=1"]
+        [[rows]]
+        name = "two"
+        set = ["adapter.rank=2", "adapter.method=dora"]
+        """
+    )
+    return study
+
+
+def test_a_study_trains_every_variation_with_every_seed_and_summarizes_them(
+    file: Path, tmp_path: Path
+) -> None:
+    rows = run_study(load_study(file), out=tmp_path / "out")
+    assert [row.name for row in rows] == ["one", "two"]
+    for number, row in enumerate(rows, start=1):
+        runs = sorted((tmp_path / "out").glob(f"{number:02d}-*/seed-*"))
+        records = [load_record(run) for run in runs]
+        assert [record.recipe.seed for record in records] == row.seeds == [1, 2]
+        accuracies = [record.metrics["test"].accuracy for record in records]
+        assert row.accuracies["test"] == accuracies
+        assert row.mean["test"] == pytest.approx(np.mean(accuracies))
+        assert row.deviation["test"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row.interval["test"] is not None
+        assert records[0].parameters is not None
+        assert row.parameters == records[0].parameters.file
+        assert row.peak_memory_bytes == max(record.peak_memory_bytes for record in records)
+        assert row.seconds == pytest.approx(np.mean([record.seconds for record in records]))
+        assert records[0].recipe.adapter.alpha == 4.0
+    assert rows[1].parameters > rows[0].parameters
+    assert rows[0].p["test"] is None
+    saved = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [row["mean"] for row in saved["rows"]] == [row.mean for row in rows]
+    assert saved["summary"] == "two ranks"
+
+
+def test_an_interrupted_study_continues_and_a_failed_run_does_not_stop_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, trained = studies.train, list[str]()
+
+    def failing(recipe: Recipe, *, out: Path, **options: Any) -> RunRecord:
+        trained.append(out.parent.name)
+        if out.parent.name == "01-one" and out.name == "seed-2":
+            raise TrainingError("no luck")
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return train(recipe, out=out, **options)
+
+    monkeypatch.setattr(studies, "train", failing)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_study(load_study(file), out=tmp_path / "out", log=lines.append)
+    assert f"one, seed 1: {tmp_path / 'out' / '01-one' / 'seed-1'}" in lines
+    assert "failed: no luck" in lines
+    rows = run_study(load_study(file), out=tmp_path / "out")
+    assert rows[0].failures == {"2": "no luck"}
+    assert rows[0].seeds == [1]
+    assert rows[1].seeds == [1, 2]
+    # The first run was complete already, and was not trained again.
+    assert trained == ["01-one", "01-one", "02-two", "01-one", "02-two", "02-two"]
+
+
+@pytest.mark.parametrize(("method", "resumes"), [("lora", True), ("adalora", False)])
+def test_an_unfinished_run_is_resumed_if_its_method_can_be_and_else_started_over(
+    roberta: Path,
+    sets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    resumes: bool,
+) -> None:
+    adapter = {"method": method, "rank": 2}
+    if method == "adalora":
+        adapter |= {"target_rank": 1, "start_steps": 1, "final_steps": 1, "every": 1}
+    recipe = tiny_recipe(roberta, sets, adapter=adapter)
+    (tmp_path / "base.toml").write_text(dump_recipe(recipe))
+    study = tmp_path / "study.toml"
+    study.write_text(f'recipe = "{tmp_path / "base.toml"}"\nseeds = [1]\n[[rows]]\nname = "only"\n')
+    calls: list[bool] = []
+
+    def interrupted(recipe: Recipe, *, out: Path, resume: bool = False, **_: Any) -> RunRecord:
+        calls.append(resume)
+        watcher = studies.Watcher(on_step=_raise if len(calls) == 1 else lambda _: None)
+        return train(recipe, out=out, resume=resume, watcher=watcher)
+
+    train = studies.train
+    monkeypatch.setattr(studies, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(load_study(study), out=tmp_path / "out")
+    (row,) = run_study(load_study(study), out=tmp_path / "out")
+    assert calls == [False, resumes]
+    assert row.seeds == [1]
+    assert row.failures == {}
+
+
+def _raise(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_directory_of_another_recipe_is_refused(file: Path, tmp_path: Path) -> None:
+    run_study(load_study(file), out=tmp_path / "out")
+    with pytest.raises(RunError, match="trained with another recipe"):
+        run_study(load_study(file, overrides=["adapter.alpha=5"]), out=tmp_path / "out")
