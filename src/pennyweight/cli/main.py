@@ -77,7 +77,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Accept the options that stand before a command."""
+    """Accept the options that precede a command."""
 
 
 def main() -> None:

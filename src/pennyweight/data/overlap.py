@@ -19,7 +19,6 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 __all__ = [
-    "SKETCH_PERMUTATIONS",
     "Overlap",
     "OverlapCount",
     "OverlapPolicy",
@@ -31,7 +30,7 @@ __all__ = [
     "sketch_of",
 ]
 
-SKETCH_PERMUTATIONS = 64
+_SKETCH_PERMUTATIONS = 64
 # With this many permutations, datasketch cannot choose bands for a threshold close to 1. A lower
 # one only proposes more candidates, which are compared with the requested similarity anyway.
 _MAX_LSH_THRESHOLD = 0.9
@@ -183,7 +182,7 @@ def near_index(similarity: float) -> MinHashLSH:
 
     Candidates are found by their sketches' bands and must still be compared.
     """
-    return MinHashLSH(threshold=min(similarity, _MAX_LSH_THRESHOLD), num_perm=SKETCH_PERMUTATIONS)
+    return MinHashLSH(threshold=min(similarity, _MAX_LSH_THRESHOLD), num_perm=_SKETCH_PERMUTATIONS)
 
 
 def folded(text: str) -> str:
@@ -199,6 +198,6 @@ def sketch_of(text: str) -> MinHash:
     """Return the MinHash sketch of a folded text's pairs of adjacent words."""
     words = text.split()
     pairs = {" ".join(words[start : start + 2]) for start in range(max(1, len(words) - 1))}
-    sketch = MinHash(num_perm=SKETCH_PERMUTATIONS, seed=1)
+    sketch = MinHash(num_perm=_SKETCH_PERMUTATIONS, seed=1)
     sketch.update_batch([pair.encode() for pair in pairs])
     return sketch

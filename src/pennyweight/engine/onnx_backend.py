@@ -141,11 +141,6 @@ class OnnxModel:
                 "export the model again"
             ) from None
 
-    @property
-    def device(self) -> str:
-        """Return ONNX Runtime's name of the provider that runs the model."""
-        return str(self._session.get_providers()[0])
-
     def predict(self, rows: TokenizedRows, *, features: bool = False) -> Predictions:
         """Return the logits, float32 `[rows, classes]`, of all rows in order.
 

@@ -135,17 +135,18 @@ def measure(
     )
 
 
-def wilson_interval(hits: int, rows: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+def wilson_interval(hits: int, rows: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson 1927).
+
+    doi:10.1080/01621459.1927.10502953.
 
     Args:
         hits: number of successes.
         rows: number of trials, at least 1.
-        level: confidence level, in 0..1.
     """
     from scipy.stats import binomtest
 
-    interval = binomtest(hits, rows).proportion_ci(confidence_level=level, method="wilson")
+    interval = binomtest(hits, rows).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 

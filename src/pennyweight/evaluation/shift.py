@@ -29,6 +29,8 @@ __all__ = [
 # well enough to estimate their shares.
 SMALLEST_SINGULAR_VALUE = 0.1
 _RESAMPLES = 200
+_EM_STEPS, _EM_TOLERANCE = 1000, 1e-8
+_SCALING_STEPS, _SCALING_TOLERANCE = 500, 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,7 @@ def confusion_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.
     return counts / counts.sum(axis=0)
 
 
-def prior_by_em(
-    probabilities: np.ndarray, source: np.ndarray, *, steps: int = 1000, tolerance: float = 1e-8
-) -> np.ndarray:
+def prior_by_em(probabilities: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Return the maximum-likelihood class shares by expectation maximization.
 
     Saerens et al. 2002, doi:10.1162/089976602753284446.
@@ -94,14 +94,12 @@ def prior_by_em(
     Args:
         probabilities: a calibrated classifier's, for the rows of the target, `[rows, classes]`.
         source: class shares of its training rows, `[classes]`.
-        steps: maximum number of iterations.
-        tolerance: the iteration stops when no share changes by this much.
     """
     prior = source.copy()
-    for _ in range(steps):
+    for _ in range(_EM_STEPS):
         weighted = probabilities * (prior / source)
         update = (weighted / weighted.sum(axis=1, keepdims=True)).mean(axis=0)
-        if np.abs(update - prior).max() < tolerance:
+        if np.abs(update - prior).max() < _EM_TOLERANCE:
             return update
         prior = update
     return prior
@@ -193,9 +191,7 @@ def _bootstrap(
     )
 
 
-def match_shares(
-    logits: np.ndarray, shares: np.ndarray, *, steps: int = 500, tolerance: float = 1e-6
-) -> np.ndarray:
+def match_shares(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Return the offset of each class's logit that gives mean probabilities equal to the shares.
 
     Unlike the estimates above this makes no assumption about label shift, but the shares must be
@@ -204,16 +200,14 @@ def match_shares(
     Args:
         logits: calibrated, of the target's rows, `[rows, classes]`.
         shares: required class shares, `[classes]`, summing to 1.
-        steps: maximum number of iterations.
-        tolerance: the iteration stops when every share is this close.
 
     Returns:
         Offsets with mean 0, float64 `[classes]`.
     """
     offset = np.zeros(logits.shape[1])
-    for _ in range(steps):
+    for _ in range(_SCALING_STEPS):
         mean = softmax(logits + offset, axis=1).mean(axis=0)
-        if np.abs(mean - shares).max() < tolerance:
+        if np.abs(mean - shares).max() < _SCALING_TOLERANCE:
             break
         offset += np.log(np.maximum(shares, 1e-6)) - np.log(np.maximum(mean, 1e-12))
     return offset - offset.mean()

@@ -10,12 +10,11 @@ from scipy import stats
 __all__ = ["mean_interval", "paired_p"]
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float] | None:
-    """Return Student's t interval of the mean, or None for fewer than two values.
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return Student's 95% t interval of the mean, or None for fewer than two values.
 
     Args:
         values: one figure per seed.
-        level: confidence level, in 0..1.
     """
     if len(values) < 2:
         return None
@@ -23,7 +22,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     if np.ptp(values) == 0.0:
         # Scipy gives NaN for a distribution without spread.
         return mean, mean
-    low, high = stats.t.interval(level, len(values) - 1, loc=mean, scale=stats.sem(values))
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
     return float(low), float(high)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.errors import RunError
+from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.model.artifact import read_artifact_facts
@@ -205,7 +205,7 @@ class Classifier:
         artifact = self._saved.artifact
         whole = artifact / "model.safetensors"
         weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        digest = hash_file(weights)[:16]
         directory = artifact.parent / "onnx" / digest
         if not directory.is_dir():
             export_onnx(self._saved.load(attention="eager"), directory)

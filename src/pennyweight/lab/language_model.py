@@ -39,6 +39,7 @@ _HINT = (
     "with: pennyweight data language-model TEXTS --out DIR"
 )
 _BLOCK_TOKENS = 256
+_SCORED_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,22 +215,18 @@ class LanguageModel:
         return int(getattr(config, "n_positions", None) or config.max_position_embeddings)
 
     @torch.inference_mode()
-    def perplexities(self, texts: Sequence[str], *, batch_rows: int = 32) -> np.ndarray:
+    def perplexities(self, texts: Sequence[str]) -> np.ndarray:
         """Return the perplexity of each text after an end-of-text token, float64 `[texts]`.
 
         Texts beyond the context are cut, and an empty text has perplexity 1.
-
-        Args:
-            texts: texts to score.
-            batch_rows: texts per forward pass.
         """
         end = self.tokenizer.eos_token_id
         encoded = [[end, *ids][: self.context] for ids in self._encode(texts)]
         perplexities = np.ones(len(texts))
         order = np.argsort([len(ids) for ids in encoded], kind="stable")
         device = next(self.model.parameters()).device
-        for start in range(0, len(order), batch_rows):
-            rows = order[start : start + batch_rows]
+        for start in range(0, len(order), _SCORED_ROWS):
+            rows = order[start : start + _SCORED_ROWS]
             width = max(2, max(len(encoded[row]) for row in rows))
             ids = torch.full((len(rows), width), end)
             mask = torch.zeros((len(rows), width))

@@ -81,13 +81,13 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     return _validate(values, origins=origins, default_origin=layers[0].origin)
 
 
-def resolve_recipe(values: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
+def resolve_recipe(values: Mapping[str, Any]) -> Recipe:
     """Validate a recipe given as plain values, such as those of a saved recipe.
 
     Raises:
         RecipeError: as for `load_recipe`.
     """
-    return _validate(dict(values), origins={}, default_origin=origin)
+    return _validate(dict(values), origins={}, default_origin="recipe")
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -116,9 +116,10 @@ def _shipped_folder() -> Any:
     return resources.files("pennyweight.recipe") / "shipped"
 
 
-def _layers(name: str, *, relative_to: Path | None = None) -> Iterator[_Layer]:
+def _layers(name: str) -> Iterator[_Layer]:
     """Yield the recipe's own layer, then that of the recipe it extends, and so on."""
     seen: list[str] = []
+    relative_to: Path | None = None
     while True:
         origin, folder, text = _read(name, relative_to=relative_to)
         if origin in seen:

@@ -63,7 +63,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class FrontMatter:
-    """What stands above the abstract.
+    """The title, authors and link, which appear above the abstract.
 
     Attributes:
         title: title of the paper.

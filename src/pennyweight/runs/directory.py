@@ -76,7 +76,7 @@ class RunDirectory:
 
 @contextmanager
 def lock_run(directory: RunDirectory) -> Iterator[None]:
-    """Hold the directory, which is created, for this process alone.
+    """Create the directory if it is missing, and lock it for this process.
 
     The operating system releases the lock when the process ends, however it ends.
 

@@ -87,12 +87,12 @@ def open_run(job: Job, splits: Splits) -> Iterator[ActiveRun]:
                 _record_splits(run)
                 yield run
             except KeyboardInterrupt:
-                run.log(_way_on(run))
+                run.log(_how_to_continue(run))
                 raise
 
 
-def _way_on(run: ActiveRun) -> str:
-    """Return a line that says how an interrupted run can be continued."""
+def _how_to_continue(run: ActiveRun) -> str:
+    """Return a line that says how to continue an interrupted run."""
     path = run.directory.path
     if run.job.plan.method.resume_refusal is not None or not run.directory.checkpoint.is_dir():
         return f"interrupted before a checkpoint that can be resumed; {path} can be trained again"
