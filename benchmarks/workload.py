@@ -10,7 +10,7 @@ import peft
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig
 
-from pennyweight.base.locate import locate
+from pennyweight.base.locate import ConfigChanges, locate
 from pennyweight.data.source import Source
 from pennyweight.data.splits import ReadOptions, read_rows
 from pennyweight.environment import cache_directory
@@ -58,7 +58,7 @@ class Workload:
             return AutoModelForSequenceClassification.from_config(
                 config, attn_implementation=attention
             )
-        base = locate("embedded", labels=LABELS, dropout=self.dropout)
+        base = locate("embedded", labels=LABELS, changes=ConfigChanges(dropout=self.dropout))
         return AutoModelForSequenceClassification.from_pretrained(
             base.location, config=base.config, attn_implementation=attention
         )

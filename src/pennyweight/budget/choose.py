@@ -15,7 +15,10 @@ from pennyweight.errors import BudgetError, RecipeError
 __all__ = ["Spending", "choose", "count_by_formula", "trained_biases"]
 
 Rank = int | Literal["fill"] | Mapping[str, int]
-Alpha = float | Mapping[str, float]
+Alpha = float | Literal["auto"] | Mapping[str, float]
+
+# Alpha over rank with "auto": the same scaling of the adapter whatever rank the budget allows.
+_AUTO_SCALING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Spending:
         method: the adapter method's name.
         targets: patterns of the matrices that get an adapter.
         rank: one for all targets, one per pattern, or "fill" for the largest that fits.
-        alpha: one for all targets or one per pattern; None if the method has none.
+        alpha: one for all targets, one per pattern, or "auto" for twice the rank; None if the
+            method has none.
         dropout: dropout probability on the adapters' input.
         bias: which biases are trained.
         head: how much of the classification head is trained.
@@ -141,6 +145,8 @@ def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ..
     if isinstance(alpha, Mapping):
         own_alpha = patterns.lookup(alpha, dense.name)
         alpha = own_alpha if own_alpha is not None else float(spending.head_rank)
+    if alpha == "auto":
+        alpha = _AUTO_SCALING * spending.head_rank
     return (AdaptedMatrix(dense, spending.head_rank, alpha),)
 
 
@@ -169,6 +175,8 @@ def _adapt(
 ) -> AdaptedMatrix:
     own_rank = patterns.lookup(rank, matrix.name) if isinstance(rank, Mapping) else rank
     own_alpha = patterns.lookup(alpha, matrix.name) if isinstance(alpha, Mapping) else alpha
+    if own_alpha == "auto":
+        own_alpha = None if own_rank is None else _AUTO_SCALING * own_rank
     if own_rank is None:
         raise _uncovered("rank", matrix)
     if own_alpha is None and alpha is not None:

@@ -3,12 +3,14 @@
 Files: `adapter_config.json` and `adapter_model.safetensors` (plain PEFT), `pennyweight.json` (the
 labels and the method), the tokenizer's, and `fresh_weights.safetensors` where the head is not
 trained in full: frozen weights that the base's checkpoint lacks, to be loaded into the base before
-the adapter. A model that was trained in full is a plain transformers directory instead, with
+the adapter. Where the classifier pools hidden states in a way that transformers' own class does not,
+`config.json` and `pooled.py` describe it. A model that was trained in full is a plain transformers directory instead, with
 `config.json` and `model.safetensors`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,11 @@ import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 
+from pennyweight.base.locate import classifier_class
+from pennyweight.base.pooled import PooledClassifier
 from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.errors import RunError
@@ -57,6 +62,7 @@ def save_artifact(
         with ignore_expected_warnings():
             # The embeddings are frozen; "auto" would ask the hub whether they were resized.
             model.save_pretrained(str(directory), save_embedding_layers=False)
+        _save_classifier_code(model.get_base_model(), directory)
     else:
         model.save_pretrained(str(directory))
     write_artifact_facts(directory, facts)
@@ -64,6 +70,14 @@ def save_artifact(
         save_file({n: t.contiguous() for n, t in fresh_weights.items()}, directory / FRESH_WEIGHTS)
     if tokenizer is not None:
         tokenizer.save_pretrained(str(directory))
+
+
+def _save_classifier_code(model: PreTrainedModel, directory: Path) -> None:
+    """Save the config and the class of a pooled classifier, which transformers does not have."""
+    if isinstance(model, PooledClassifier):
+        config = copy.deepcopy(model.config)
+        custom_object_save(model, str(directory), config=config)
+        config.save_pretrained(str(directory))
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
@@ -93,12 +107,13 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
         RunError: the model is missing or cannot be read.
     """
     with _readable(directory):
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
+        model: PreTrainedModel = classifier_class(config).from_pretrained(
             str(directory),
+            config=config,
             attn_implementation=attention,
             dtype=torch.float32,
             use_safetensors=True,
-            trust_remote_code=False,
         )
     return model.eval()
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import peft
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from pennyweight.base.hub import fetch
-from pennyweight.base.locate import BaseModel, skeleton
+from pennyweight.base.locate import BaseModel, classifier_class, skeleton
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import Quantization
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
@@ -76,8 +76,8 @@ def _location(base: BaseModel) -> str:
 
 
 def _random_base(base: BaseModel, options: BaseOptions) -> tuple[PreTrainedModel, frozenset[str]]:
-    model = AutoModelForSequenceClassification.from_config(
-        base.config, attn_implementation=options.attention, trust_remote_code=False
+    model = classifier_class(base.config)._from_config(
+        base.config, attn_implementation=options.attention
     )
     fresh = frozenset(name for name, _ in model.named_parameters())
     if options.quantization != "none":
@@ -93,13 +93,12 @@ def _pretrained_base(
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     quantization = _quantization(base, options)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = classifier_class(base.config).from_pretrained(
             location,
             # A copy, because transformers writes the quantization into it.
             config=copy.deepcopy(base.config),
             attn_implementation=options.attention,
             use_safetensors=True,
-            trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
             quantization_config=quantization,

@@ -70,7 +70,11 @@ def _default_to_adamw(value: object) -> object:
 
 
 class _Optimizer(Section):
-    learning_rate: PositiveFloat = Field(2e-4, description="the peak learning rate")
+    learning_rate: PositiveFloat | Literal["auto"] = Field(
+        2e-4,
+        description="the peak learning rate",
+        json_schema_extra={"allowed": 'a number above 0, or "auto"'},
+    )
     weight_decay: NonNegativeFloat = Field(
         0.01, description="the weight decay of matrices; biases and other vectors have none"
     )

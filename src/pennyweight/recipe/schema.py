@@ -72,6 +72,12 @@ class Base(Section):
         description="store the frozen matrices of the encoder in 4 or 8 bits (QLoRA, "
         "arXiv:2305.14314)",
     )
+    pooling: Literal["native", "auto", "mean", "first"] = Field(
+        "native",
+        description='what the head reads: "native" is the classification head of transformers; '
+        '"mean" and "first" put a linear head on the mean over the tokens or on the first token; '
+        '"auto" is the pooling that a sentence encoder was trained with, and "mean" otherwise',
+    )
     dropout: Fraction | None = Field(
         None,
         description="the dropout rate inside the frozen encoder; if not set, that of its config",
@@ -98,18 +104,32 @@ class EarlyStopping(Section):
     )
 
 
+# Derived from the base, the rows and the budget before anything else happens; see
+# `pennyweight.defaults`.
+Auto = Literal["auto"]
+_WHOLE_OR_AUTO = 'a whole number from 1, or "auto"'
 Metric = Literal["accuracy", "macro_f1", "nll", "brier", "ece"]
 
 
 class Train(Section):
     """The training loop."""
 
-    epochs: PositiveInt = Field(3, description="the number of passes over the training rows")
+    epochs: PositiveInt | Auto = Field(
+        3,
+        description="the number of passes over the training rows",
+        json_schema_extra={"allowed": _WHOLE_OR_AUTO},
+    )
     max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
-    batch_rows: PositiveInt = Field(
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="a time limit for the whole run; the number of steps, and with it the "
+        "schedule, is reduced to keep it",
+    )
+    batch_rows: PositiveInt | Auto = Field(
         32,
         description="the number of rows per optimizer step, over all processes and accumulation "
         "steps",
+        json_schema_extra={"allowed": _WHOLE_OR_AUTO},
     )
     accumulation_steps: PositiveInt = Field(
         1, description="the number of forward and backward passes per optimizer step"
@@ -141,6 +161,11 @@ class Train(Section):
         description="compute the layers below the lowest adapter once, without dropout, and cache "
         "their outputs on disk or in device memory",
     )
+    head_start: Literal["random", "logistic"] = Field(
+        "random",
+        description='"logistic" starts the head from a logistic regression on the frozen encoder\'s '
+        "embeddings (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
+    )
     label_smoothing: Fraction = Field(
         0.0, description="the fraction of each target that is spread over all classes"
     )
@@ -165,18 +190,20 @@ class Train(Section):
         description="clip the norm of the gradients to this value",
         json_schema_extra={"allowed": 'a number above 0, or "off"'},
     )
-    evaluate_every: Literal["epoch"] | PositiveInt = Field(
+    evaluate_every: Literal["epoch", "auto"] | PositiveInt = Field(
         "epoch",
         description="how often to evaluate on the validation rows and write a checkpoint",
-        json_schema_extra={"allowed": '"epoch", or a whole number of optimizer steps from 1'},
+        json_schema_extra={
+            "allowed": '"epoch", "auto", or a whole number of optimizer steps from 1'
+        },
     )
-    keep_best: Metric = Field(
+    keep_best: Metric | Auto = Field(
         "accuracy", description="the validation metric that selects the checkpoint to keep"
     )
-    early_stopping: EarlyStopping | Literal["off"] = Field(
+    early_stopping: EarlyStopping | Literal["off", "auto"] = Field(
         "off",
         description="stop early if the validation metric no longer improves",
-        json_schema_extra={"allowed": '"off", or a table with patience and threshold'},
+        json_schema_extra={"allowed": '"off", "auto", or a table with patience and threshold'},
     )
     log_every: PositiveInt = Field(
         10, description="the number of optimizer steps between two recorded losses"
@@ -228,6 +255,12 @@ class Evaluate(Section):
         default_factory=dict,
         description="further labelled test sets, by name",
         json_schema_extra={"path": "source"},
+    )
+    baselines: tuple[Literal["embedding", "tf-idf"], ...] = Field(
+        ("embedding", "tf-idf"),
+        strict=False,
+        description="the baselines that are reported beside the result: logistic regression on the "
+        "frozen encoder's embeddings, and on TF-IDF",
     )
     calibration_bins: Annotated[int, Field(ge=2)] = Field(
         15, description="the number of equal-width bins of the expected calibration error"
@@ -297,6 +330,21 @@ class Recipe(Section):
                 raise ValueError(
                     "transduction.prior.stated: give every class a share, adding up to 1; "
                     f"the classes are {classes}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _head_can_start(self) -> Recipe:
+        if self.train.head_start == "logistic":
+            if self.base.pooling == "native":
+                raise ValueError(
+                    'train.head_start: "logistic" needs a linear head on pooled hidden states; add '
+                    "--set base.pooling=auto"
+                )
+            if self.adapter.model_dump().get("head") == "frozen":
+                raise ValueError(
+                    'train.head_start: "logistic" changes the head, which adapter.head = "frozen" '
+                    'keeps as it is; use adapter.head = "full"'
                 )
         return self
 

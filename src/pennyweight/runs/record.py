@@ -20,6 +20,7 @@ from pennyweight.runs.upgrade import upgrade
 __all__ = [
     "ArtifactRecord",
     "BaseRecord",
+    "BaselineRecord",
     "Best",
     "ComputeRecord",
     "CorrectionRecord",
@@ -182,6 +183,13 @@ class GroupRecord(_Part):
     prior: dict[str, ShareEstimate]
 
 
+class BaselineRecord(_Part):
+    """How a baseline does on each labelled set, and how long it took."""
+
+    seconds: float
+    metrics: dict[str, Metrics]
+
+
 class CorrectionRecord(_Part):
     """How predictions were corrected for the target's class shares, and what that changed."""
 
@@ -222,6 +230,7 @@ class RunRecord(_Part):
     history: tuple[Step, ...] = ()
     best: Best | None = None
     metrics: dict[str, Metrics] = {}
+    baselines: dict[str, BaselineRecord] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None
     correction: CorrectionRecord | None = None

@@ -55,6 +55,7 @@ def settings_of(recipe: Recipe) -> Settings:
         rows=_rows(recipe),
         distillation=_distillation(recipe),
         fit=_fit(recipe),
+        baselines=recipe.evaluate.baselines,
         inference=InferenceSettings(
             max_tokens=recipe.data.max_tokens,
             batch_tokens=train.batch_tokens,
@@ -180,6 +181,7 @@ def _fit(recipe: Recipe) -> FitSettings:
         optimizer=_optimizer(recipe),
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
+        starts_head=train.head_start == "logistic",
         prefix_cache=train.prefix_cache,
         log_every=train.log_every,
         trackers=train.trackers,

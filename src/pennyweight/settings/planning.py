@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pennyweight.base import BaseModel, locate, skeleton
+from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.plan import Spending
 from pennyweight.recipe import Recipe
@@ -18,7 +18,7 @@ def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
         recipe.base.name,
         labels=recipe.data.labels,
         revision=recipe.base.revision,
-        dropout=recipe.base.dropout,
+        changes=ConfigChanges(dropout=recipe.base.dropout, pooling=recipe.base.pooling),
         config_only=config_only or recipe.base.weights == "random",
     )
 

@@ -188,6 +188,7 @@ class FitSettings:
         optimizer: with its schedule.
         objective: the loss.
         average: decay of the moving average that is evaluated and saved; None for none.
+        starts_head: whether the head starts from a logistic regression on embeddings.
         prefix_cache: "off", "disk" or "device".
         log_every: optimizer steps between two recorded losses.
         trackers: accelerate's names of the trackers that get the curves.
@@ -197,6 +198,7 @@ class FitSettings:
     optimizer: OptimizerOptions
     objective: ObjectiveOptions
     average: float | None
+    starts_head: bool
     prefix_cache: Literal["off", "disk", "device"]
     log_every: int
     trackers: tuple[str, ...]
@@ -214,5 +216,6 @@ class Settings:
     rows: RowSettings
     distillation: DistillationSettings | None
     fit: FitSettings
+    baselines: tuple[str, ...]
     inference: InferenceSettings
     prior: PriorSettings | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pennyweight.engine.train import checkpoint
-from pennyweight.engine.train.progress import ALL_STEPS_DONE, Step, total_steps
+from pennyweight.engine.train.progress import ALL_STEPS_DONE, Step, judge, total_steps
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
 from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
@@ -37,6 +37,19 @@ class StepSaver:
                 self.fit.progress.step, total_steps(rows, job.settings.fit.options)
             )
 
+    def save_start(self) -> None:
+        """Save the head that training starts from, so that the run never ends below it."""
+        job = self.run.job
+        if not job.settings.fit.starts_head or self.fit.progress.step > 0:
+            return
+        evaluation = self.fit.evaluate()
+        judge(self.fit.progress, evaluation, job.settings.fit.options)
+        if job.accelerator.is_main_process:
+            self._keep_best()
+            self._record_best()
+        metric = job.settings.fit.options.keep_best
+        self.run.log(f"head alone: validation {metric} {evaluation[metric]:.4f}")
+
     def take(self, step: Step) -> None:
         """Show and record a step; save where it ends with an evaluation."""
         self._record(step)
@@ -45,10 +58,16 @@ class StepSaver:
             return
         # The best first: if it were lost, resuming from the checkpoint would find it again.
         if step.is_best:
-            artifact = self.run.directory.artifact(job.plan.method.artifact)
-            replace_directory(artifact, self._save_best)
+            self._keep_best()
         replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
-        progress, metric = self.fit.progress, job.settings.fit.options.keep_best
+        self._record_best()
+
+    def _keep_best(self) -> None:
+        artifact = self.run.directory.artifact(self.run.job.plan.method.artifact)
+        replace_directory(artifact, self._save_best)
+
+    def _record_best(self) -> None:
+        progress, metric = self.fit.progress, self.run.job.settings.fit.options.keep_best
         if progress.best is not None:
             best = Best(step=progress.best_step, metric=metric, value=progress.best)
             self.run.writer.update(best=best)

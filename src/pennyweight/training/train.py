@@ -24,6 +24,12 @@ from pennyweight.training.active_run import (
     tokenized,
     training_rows,
 )
+from pennyweight.training.baselines import (
+    Baselines,
+    evaluate_baselines,
+    fit_baselines,
+    start_head,
+)
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.job import make_job
 from pennyweight.training.rows import PreparedRows
@@ -84,11 +90,14 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     prepared = training_rows(run)
     rows = tokenize_training_rows(run, built, prepared)
     initialize_adapters(run, built, rows)
+    baselines = fit_baselines(run, built, prepared, rows)
+    start_head(run, built, baselines)
     rows = cache_prefix(run, built, rows)
     fit = make_fit(run, built, len(rows), cache_prefix(run, built, _validation(run, built)))
     fit = resume_fit(run, built, fit)
     saver = StepSaver(run, built, fit)
     saver.begin(len(rows))
+    saver.save_start()
     accelerator = run.job.accelerator
     model, optimizer = accelerator.prepare(fit.learner.model, fit.learner.optimizer)
     learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
@@ -101,7 +110,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
     accelerator.wait_for_everyone()
-    return _finish(run, built, prepared)
+    return _finish(run, built, prepared, baselines)
 
 
 def _validation(run: ActiveRun, built: Built) -> TokenizedRows:
@@ -110,7 +119,9 @@ def _validation(run: ActiveRun, built: Built) -> TokenizedRows:
     return tokenized(run, splits.validation, fingerprint, tokenizer=built.tokenizer)
 
 
-def _finish(run: ActiveRun, built: Built, prepared: PreparedRows) -> RunRecord:
+def _finish(
+    run: ActiveRun, built: Built, prepared: PreparedRows, baselines: Baselines
+) -> RunRecord:
     """Prove the count, measure what was saved, hash it, and close the record.
 
     Every process does all of it, so that all return the whole record, or fail together.
@@ -125,6 +136,7 @@ def _finish(run: ActiveRun, built: Built, prepared: PreparedRows) -> RunRecord:
     )
     run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
     evaluate_finally(run, built, prepared.class_shares(len(run.job.settings.labels)))
+    evaluate_baselines(run, baselines)
     run.job.accelerator.wait_for_everyone()
     run.writer.update(status="complete", artifact=hash_artifact(artifact))
     return run.record
@@ -178,16 +190,21 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     rows = tokenize_training_rows(first, first_built, prepared)
     layers = min(built.batcher.skippable_layers(built.model) for built in builts)
     validation = cache_prefix(first, first_built, _validation(first, first_built), layers=layers)
+    baselines = fit_baselines(first, first_built, prepared, rows)
     fits = []
     for run, built in zip(runs, builts, strict=True):
         initialize_adapters(run, built, rows)
+        start_head(run, built, baselines)
         fits.append(make_fit(run, built, len(rows), validation))
     savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
     for saver in savers:
         saver.begin(len(rows))
+        saver.save_start()
     rows = cache_prefix(first, first_built, rows, layers=layers)
     _fit_together(savers, rows)
-    return [_finish(run, built, prepared) for run, built in zip(runs, builts, strict=True)]
+    return [
+        _finish(run, built, prepared, baselines) for run, built in zip(runs, builts, strict=True)
+    ]
 
 
 def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:

@@ -62,10 +62,12 @@ class LoraAdapter(TargetedSection):
             "or a table of patterns and whole numbers from 0"
         },
     )
-    alpha: PositiveFloat | dict[str, PositiveFloat] = Field(
+    alpha: PositiveFloat | Literal["auto"] | dict[str, PositiveFloat] = Field(
         16.0,
-        description="the alpha of every target, or per pattern",
-        json_schema_extra={"allowed": "a number above 0, or a table of patterns and such numbers"},
+        description='the alpha of every target, or per pattern; "auto" is twice the rank',
+        json_schema_extra={
+            "allowed": 'a number above 0, "auto", or a table of patterns and numbers above 0'
+        },
     )
     initialization: Initialization = Field("kaiming", description="the initialization of A and B")
 

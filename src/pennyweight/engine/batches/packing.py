@@ -98,8 +98,8 @@ def _row_width(tokens: int) -> int:
 def read_packed(model: Any) -> None:
     """Make a sequence classifier read packed batches, in place; padded batches pass unchanged.
 
-    The head gets the first token of every text. A head that takes the mean over the tokens
-    (ModernBERT's choice) gets the mean of every text. Layers that are not in `packing.layers`
+    The head gets the first token of every text. A head that takes the mean over the tokens gets the
+    mean of every text. Layers that are not in `packing.layers`
     return their input.
     """
     encoder = model.base_model
@@ -112,16 +112,14 @@ def read_packed(model: Any) -> None:
 
     encoder.register_forward_pre_hook(remember, with_kwargs=True)
     _make_layers_skippable(encoder, family, current)
-    narrowing = family.narrowing(encoder)
     if getattr(model.config, "classifier_pooling", "cls") == "mean":
-        # The norm comes before the mean in a padded batch too.
-        narrowing.register_forward_hook(
+        family.last(encoder).register_forward_hook(
             lambda _, args, out: out if current[0] is None else _means(out, current[0])
         )
     else:
         if family.last_attention is not None:
             read_firsts_of(family.last_attention(encoder))
-        narrowing.register_forward_pre_hook(
+        family.narrowing(encoder).register_forward_pre_hook(
             lambda _, args: (
                 args if current[0] is None else tuple(_firsts(t, current[0]) for t in args)
             )

@@ -21,6 +21,7 @@ class Family:
         layers: returns the encoder's layers in order.
         narrowing: returns the module from which on only the tokens that the head reads are
             computed: its tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
+        last: returns the module whose output is the encoder's last hidden states.
         last_attention: returns the attention right before `narrowing`, of whose output only the
             first token of every text is used then; None where other modules come in between.
         residual_blocks: returns the modules that `masks.fuse_dropout_and_residual` describes.
@@ -29,6 +30,7 @@ class Family:
     first_position: Callable[[Any], int]
     layers: Callable[[Any], nn.ModuleList]
     narrowing: Callable[[Any], nn.Module]
+    last: Callable[[Any], nn.Module]
     last_attention: Callable[[Any], nn.Module] | None = None
     residual_blocks: Callable[[Any], list[nn.Module]] = lambda encoder: []
 
@@ -67,6 +69,10 @@ def _bert_residual_blocks(encoder: Any) -> list[nn.Module]:
     ]
 
 
+def _last_layer(encoder: Any) -> nn.Module:
+    return _bert_layers(encoder)[-1]
+
+
 def _final_norm(encoder: Any) -> nn.Module:
     return encoder.final_norm
 
@@ -76,6 +82,7 @@ def _bert_like(first_position: Callable[[Any], int]) -> Family:
         first_position,
         _bert_layers,
         narrowing=_last_attention_output,
+        last=_last_layer,
         last_attention=_last_attention,
         residual_blocks=_bert_residual_blocks,
     )
@@ -87,7 +94,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "electra": _bert_like(_zero),
         "roberta": _bert_like(_after_padding_id),
         "xlm-roberta": _bert_like(_after_padding_id),
-        "modernbert": Family(_zero, _modernbert_layers, narrowing=_final_norm),
+        "modernbert": Family(_zero, _modernbert_layers, narrowing=_final_norm, last=_final_norm),
     }
 )
 

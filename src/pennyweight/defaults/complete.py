@@ -1,0 +1,165 @@
+"""Complete a recipe: infer what the rows are, and derive every key that is "auto"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pennyweight.data.infer import Inferred, infer
+from pennyweight.data.source import locate
+from pennyweight.defaults.facts import read_facts
+from pennyweight.defaults.rules import RULES, Facts
+from pennyweight.errors import RecipeError
+from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.recipe.data import SourceTable
+from pennyweight.settings import find_base
+from pennyweight.settings.assemble import source_of
+
+__all__ = ["Completed", "Reason", "complete"]
+
+_AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A key that was derived, its value, and why it has this value."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A recipe in which nothing is left open.
+
+    Attributes:
+        recipe: without a key that is "auto"; the one that was given, if it was complete.
+        reasons: what was inferred and derived, in the order of the recipe.
+        notes: what users should know about how their file was read.
+    """
+
+    recipe: Recipe
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def complete(recipe: Recipe) -> Completed:
+    """Return the recipe with its labels, task and columns inferred and its "auto" keys derived.
+
+    The training rows are read only if something is open.
+
+    Raises:
+        RecipeError: something is open and the recipe names no training rows.
+        DataError: the training rows cannot be read, or are not what a classifier can learn from.
+        BaseModelError: the base cannot be found.
+    """
+    values = recipe.model_dump()
+    open_keys = [key for key in RULES if _value(values, key) == _AUTO]
+    if recipe.data.labels is not None and recipe.data.task != _AUTO and not open_keys:
+        return Completed(recipe)
+    if recipe.data.train is None:
+        raise RecipeError(
+            "data.train: missing; name the labelled training rows, for example --data train.csv"
+        )
+    inferred = _infer(recipe)
+    recipe, reasons = _with_inferred(recipe, inferred)
+    facts = read_facts(recipe, find_base(recipe, config_only=True), inferred)
+    values = recipe.model_dump()
+    for key in open_keys:
+        derived = RULES[key](facts)
+        values = _assigned(values, key, derived.value)
+        reasons.append(Reason(key, derived.value, derived.reason))
+    return Completed(
+        resolve_recipe(values), tuple(reasons), (*inferred.notes, *_notes(facts, inferred))
+    )
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    section, name = key.split(".")
+    return values[section].get(name)
+
+
+def _assigned(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    section, name = key.split(".")
+    return {**values, section: {**values[section], name: value}}
+
+
+def _infer(recipe: Recipe) -> Inferred:
+    data = recipe.data
+    assert data.train is not None  # noqa: S101 - checked before
+    return infer(
+        source_of(data.train),
+        task=data.task,
+        label_separator=data.label_separator,
+        labels=data.labels,
+    )
+
+
+def _with_inferred(recipe: Recipe, inferred: Inferred) -> tuple[Recipe, list[Reason]]:
+    """Return the recipe with what was inferred, in the training source and in all others."""
+    data, evaluate = recipe.data, recipe.evaluate
+    assert data.train is not None  # noqa: S101 - checked before
+    train = SourceTable(**_fields(inferred.named(source_of(data.train))))
+
+    def like_train(table: SourceTable | None, *, labelled: bool = True) -> SourceTable | None:
+        return None if table is None else _with_columns_of(train, table, labelled=labelled)
+
+    changed = data.model_copy(
+        update={
+            "train": train,
+            "validation": like_train(data.validation),
+            "target": like_train(data.target, labelled=False),
+            "labels": inferred.labels,
+            "task": inferred.task,
+            "label_separator": inferred.label_separator,
+        }
+    )
+    also = {name: like_train(table) for name, table in evaluate.also.items()}
+    recipe = recipe.model_copy(
+        update={
+            "data": changed,
+            "evaluate": evaluate.model_copy(
+                update={"test": like_train(evaluate.test), "also": also}
+            ),
+        }
+    )
+    return resolve_recipe(recipe.model_dump()), list(_inferred_reasons(data.labels, inferred))
+
+
+def _inferred_reasons(given: tuple[str, ...] | None, inferred: Inferred) -> Iterator[Reason]:
+    columns = inferred.pair_columns or inferred.text_columns
+    text = "a pair of texts" if inferred.pair_columns else "the text"
+    yield Reason("data.train", ", ".join(columns), f"{text}, by the names of the columns")
+    if given is None:
+        kind = "labels, any number for each row" if inferred.task == "multi-label" else "classes"
+        yield Reason(
+            "data.labels", f"{len(inferred.labels)} {kind}", f"from the file, {inferred.order}"
+        )
+
+
+def _with_columns_of(train: SourceTable, table: SourceTable, *, labelled: bool) -> SourceTable:
+    """Return a source that reads the training columns, where its file has them."""
+    update: dict[str, Any] = {}
+    available = set(locate(source_of(table)).open().columns)
+    texts = train.pair_columns or train.text_columns or ()
+    if not (table.text_columns or table.pair_columns) and set(texts) <= available:
+        update |= {"text_columns": train.text_columns, "pair_columns": train.pair_columns}
+    labels = train.label_columns or ((train.label_column,) if train.label_column else ())
+    if labelled and not (table.label_column or table.label_columns) and set(labels) <= available:
+        update |= {"label_column": train.label_column, "label_columns": train.label_columns}
+    return table.model_copy(update=update)
+
+
+def _fields(source: Any) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in SourceTable.model_fields}
+
+
+def _notes(facts: Facts, inferred: Inferred) -> Iterator[str]:
+    for label, count in zip(inferred.labels, inferred.counts, strict=True):
+        if count < 2:
+            yield (
+                f'class "{label}" has {count} training row{"" if count == 1 else "s"}; add more, '
+                "or merge it with another class"
+            )

@@ -1,0 +1,84 @@
+"""The facts about base and rows from which a recipe's "auto" keys are derived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+
+from pennyweight.base import BaseModel
+from pennyweight.data.infer import Inferred
+from pennyweight.data.ingest import read_rows
+from pennyweight.defaults.rules import Facts
+from pennyweight.errors import BaseModelError
+from pennyweight.model.build import load_tokenizer
+from pennyweight.recipe import Recipe
+from pennyweight.settings.assemble import read_options, source_of
+
+__all__ = ["read_facts"]
+
+# Lengths are estimated from this many rows, spread over the file.
+_SAMPLE = 2_000
+_SHARE = 98
+# For a base whose tokenizer is not at hand.
+_TOKENS_PER_WORD = 1.4
+# Of a config that states none, such as that of an encoder with relative positions.
+_LONGEST_INPUT = 512
+
+
+def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
+    """Return what the rules know about a recipe.
+
+    Args:
+        recipe: with its labels, task and columns.
+        base: its base.
+        inferred: what was inferred from the training rows.
+
+    Raises:
+        DataError: the training rows cannot be read.
+    """
+    assert recipe.data.train is not None  # noqa: S101 - the labels were inferred from it
+    rows = read_rows("train", source_of(recipe.data.train), read_options(recipe))
+    counts = inferred.counts
+    return Facts(
+        rows=len(rows.table) if recipe.data.train_rows is None else recipe.data.train_rows,
+        classes=len(inferred.labels),
+        rows_by_class=counts,
+        length=_length(rows.table, base, tokenizer=recipe.base.tokenizer),
+        longest_input=_longest_input(base.config),
+        hidden=int(base.config.hidden_size),
+        has_validation=recipe.data.validation is not None,
+        is_multi_label=inferred.task == "multi-label",
+        is_pairs=inferred.pair_columns is not None,
+    )
+
+
+def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> int:
+    """Return the number of tokens that most texts do not exceed, special tokens included."""
+    step = max(1, len(table) // _SAMPLE)
+    sample = table.select(range(0, len(table), step))
+    columns = [sample["text"][:]]
+    if "text_pair" in sample.column_names:
+        columns.append(sample["text_pair"][:])
+    try:
+        lengths = _token_lengths(load_tokenizer(base, tokenizer=tokenizer), columns)
+    except BaseModelError:
+        lengths = sum(
+            np.array([len(text.split()) * _TOKENS_PER_WORD + 2 for text in column])
+            for column in columns
+        )
+    return int(np.ceil(np.percentile(lengths, _SHARE)))
+
+
+def _token_lengths(tokenizer: Any, columns: Sequence[list[str]]) -> np.ndarray:
+    encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
+    return np.array([len(ids) for ids in encoded["input_ids"]])
+
+
+def _longest_input(config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None) or _LONGEST_INPUT
+    # Position ids of RoBERTa's kind start after the padding id.
+    starts_late = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    return int(positions) - (int(config.pad_token_id) + 1 if starts_late else 0)

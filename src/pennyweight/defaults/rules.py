@@ -1,0 +1,160 @@
+"""The rules by which "auto" keys of a recipe follow from the base, the rows and the budget.
+
+Each rule is a function of a few facts and returns a value with its reason. They were found by
+measurement on six public data sets and never on a test split; docs/concepts/defaults.md says how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["RULES", "Derived", "Facts"]
+
+# Fewer rows than this are all trained on: a split would cost more than it tells.
+FEW_ROWS = 500
+_MOST_VALIDATION_ROWS = 2_000
+# A set of this many rows is seen twice; smaller ones more often, by a power of their size.
+_REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 30
+_UNEVEN = 3.0
+_LONGEST, _LONGEST_OF_FEW = 256, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules know.
+
+    Attributes:
+        rows: labelled rows before validation rows are split off.
+        classes: number of classes.
+        rows_by_class: rows of each class, in the classes' order.
+        length: tokens that 98 of 100 texts do not exceed.
+        longest_input: tokens that the base can read at once.
+        hidden: width of the base's hidden states.
+        has_validation: whether validation rows have a source of their own.
+        is_multi_label: whether a row may have several labels.
+        is_pairs: whether a row has two texts.
+    """
+
+    rows: int
+    classes: int
+    rows_by_class: tuple[int, ...]
+    length: int
+    longest_input: int
+    hidden: int
+    has_validation: bool = False
+    is_multi_label: bool = False
+    is_pairs: bool = False
+
+    @property
+    def validation_rows(self) -> int:
+        """Number of rows that are split off for validation."""
+        if self.has_validation or self.rows < FEW_ROWS:
+            return 0
+        return min(_MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5)))
+
+    @property
+    def training_rows(self) -> int:
+        """Number of rows that are left for training."""
+        return self.rows - self.validation_rows
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are validation rows at all."""
+        return self.has_validation or self.validation_rows > 0
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the largest class has several times the rows of the smallest."""
+        counts = [count for count in self.rows_by_class if count]
+        return max(counts) > _UNEVEN * min(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The value of a key and why it has it."""
+
+    value: Any
+    reason: str
+
+
+def _validation_fraction(facts: Facts) -> Derived:
+    if facts.has_validation:
+        return Derived(0.0, "validation rows have a file of their own")
+    if not facts.validation_rows:
+        return Derived(0.0, f"fewer than {FEW_ROWS} rows: all are trained on, and the last step is kept")
+    share = facts.validation_rows / facts.rows
+    return Derived(
+        round(share, 6),
+        f"{facts.validation_rows:,} of {facts.rows:,} rows: a tenth, at most "
+        f"{_MOST_VALIDATION_ROWS:,}",
+    )
+
+
+def _max_tokens(facts: Facts) -> Derived:
+    limit = _LONGEST_OF_FEW if facts.rows < 5_000 else _LONGEST
+    limit = min(limit, facts.longest_input)
+    length = min(limit, max(32, math.ceil(facts.length / 16) * 16))
+    if facts.length > limit:
+        return Derived(length, f"texts are long; at most {limit} tokens of each are read")
+    return Derived(length, f"98 of 100 texts have at most {facts.length} tokens")
+
+
+def _batch_rows(facts: Facts) -> Derived:
+    if facts.training_rows < FEW_ROWS:
+        return Derived(16, f"fewer than {FEW_ROWS} rows")
+    if facts.training_rows < 20_000:
+        return Derived(32, "fewer than 20,000 rows")
+    return Derived(64, "20,000 rows or more")
+
+
+def _epochs(facts: Facts) -> Derived:
+    epochs = _REFERENCE_EPOCHS * (_REFERENCE_ROWS / max(1, facts.training_rows)) ** _EXPONENT
+    value = max(int(_REFERENCE_EPOCHS), min(_MOST_EPOCHS, round(epochs)))
+    return Derived(value, f"{facts.training_rows:,} training rows: the fewer, the more often each is seen")
+
+
+def _learning_rate(facts: Facts) -> Derived:
+    return Derived(5e-4, f"hidden states of width {facts.hidden}")
+
+
+def _evaluate_every(facts: Facts) -> Derived:
+    steps_per_epoch = math.ceil(facts.training_rows / _batch_rows(facts).value)
+    epochs = _epochs(facts).value
+    if not facts.evaluates:
+        return Derived(steps_per_epoch * epochs, "no validation rows")
+    evaluations = max(4, min(12, epochs))
+    return Derived(
+        max(1, math.ceil(steps_per_epoch * epochs / evaluations)), f"{evaluations} evaluations in all"
+    )
+
+
+def _keep_best(facts: Facts) -> Derived:
+    if facts.is_multi_label:
+        return Derived("macro_f1", "a row may have several labels")
+    if facts.is_uneven:
+        return Derived("macro_f1", f"the largest class has more than {_UNEVEN:g} times the rows of the smallest")
+    return Derived("accuracy", "the classes have similar numbers of rows")
+
+
+def _early_stopping(facts: Facts) -> Derived:
+    if not facts.evaluates:
+        return Derived("off", "no validation rows")
+    return Derived({"patience": 5, "threshold": 0.0}, "5 evaluations without improvement")
+
+
+RULES: Mapping[str, Callable[[Facts], Derived]] = MappingProxyType(
+    {
+        "data.validation_fraction": _validation_fraction,
+        "data.max_tokens": _max_tokens,
+        "optimizer.learning_rate": _learning_rate,
+        "train.batch_rows": _batch_rows,
+        "train.epochs": _epochs,
+        "train.evaluate_every": _evaluate_every,
+        "train.keep_best": _keep_best,
+        "train.early_stopping": _early_stopping,
+    }
+)
