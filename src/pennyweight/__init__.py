@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pennyweight.budget.inspect import inspect_adapter
     from pennyweight.data.source import Source
     from pennyweight.errors import PennyweightError
-    from pennyweight.evaluation import Metrics
+    from pennyweight.evaluation import Metrics, MultiLabelMetrics
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.merge import merge
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Metrics",
+    "MultiLabelMetrics",
     "PennyweightError",
     "Plan",
     "Recipe",
@@ -67,6 +68,7 @@ __all__ = [
 _HOMES = {
     "Classifier": "inference.classifier",
     "Metrics": "evaluation",
+    "MultiLabelMetrics": "evaluation",
     "PennyweightError": "errors",
     "Plan": "budget",
     "Recipe": "recipe",

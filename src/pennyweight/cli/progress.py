@@ -62,7 +62,7 @@ def _bar() -> Iterator[Watcher]:
         def on_step(step: Step) -> None:
             description = f"loss {step.loss:.4f}, {step.rows_per_second:.0f} rows/s"
             progress.update(task, completed=step.step, description=description)
-            if step.evaluation is not None:
+            if step.evaluation:
                 progress.console.print(_line(step, int(progress.tasks[0].total or 0)))
 
         yield Watcher(log=progress.console.print, on_start=on_start, on_step=on_step)
@@ -74,7 +74,7 @@ def _line(step: Step, total_steps: int) -> str:
         f"step {step.step}/{total_steps}  loss {step.loss:.4f}  {step.rows_per_second:.0f} rows/s  "
         f"{seconds_left:.0f} s left"
     )
-    if step.evaluation is not None:
+    if step.evaluation:
         line += f"  validation accuracy {step.evaluation['accuracy']:.2%}"
         line += "  (best so far)" if step.is_best else ""
     return line

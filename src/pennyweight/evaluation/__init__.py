@@ -1,5 +1,21 @@
 """Metrics with confidence intervals and calibration, statistics over seeds, and label shift."""
 
-from pennyweight.evaluation.metrics import ClassMetrics, Metrics, measure
+from pennyweight.evaluation.metrics import (
+    AnyMetrics,
+    ClassMetrics,
+    Headline,
+    LabelMetrics,
+    Metrics,
+    MultiLabelMetrics,
+    measure,
+)
 
-__all__ = ["ClassMetrics", "Metrics", "measure"]
+__all__ = [
+    "AnyMetrics",
+    "ClassMetrics",
+    "Headline",
+    "LabelMetrics",
+    "Metrics",
+    "MultiLabelMetrics",
+    "measure",
+]

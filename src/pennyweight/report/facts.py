@@ -95,7 +95,7 @@ class RunFacts:
         return [
             (entry.step, entry.evaluation[metric])
             for entry in self.record.history
-            if entry.evaluation is not None
+            if entry.evaluation and metric in entry.evaluation
         ]
 
     @property
@@ -249,15 +249,21 @@ def compare_runs(one: Path, other: Path, name: str) -> Comparison:
     (first, labels), (second, other_labels) = _predictions(one, name), _predictions(other, name)
     if not np.array_equal(labels, other_labels):
         raise RunError(f"{one} and {other}: their {name} sets hold different rows")
-    right, also_right = first == labels, second == labels
+    right, also_right = _is_right(first, labels), _is_right(second, labels)
     only_one, only_other = int((right & ~also_right).sum()), int((also_right & ~right).sum())
     differing = only_one + only_other
     p = float(binomtest(only_one, differing).pvalue) if differing else 1.0
     return Comparison(len(labels), only_one, only_other, p)
 
 
+def _is_right(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return which rows have the right class or, in a multi-label task, the right classes."""
+    equal = np.asarray(predicted == labels)
+    return equal if equal.ndim == 1 else equal.all(axis=1)
+
+
 def _predictions(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted and true classes, int `[rows]`, of a set."""
+    """Return predicted and true classes of a set, int `[rows]`, or `[rows, classes]` of 0 and 1."""
     try:
         with np.load(RunDirectory(run).predictions) as file:
             return file[name], file[f"{name}.labels"]

@@ -60,6 +60,41 @@ def test_grouped_batches_are_padded_far_less_than_random_ones() -> None:
     assert grouped < random / 5
 
 
+@pytest.mark.parametrize("order", ["grouped", "random"])
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-1, 3), min_size=1, max_size=120), st.integers(1, 20))
+def test_a_balanced_epoch_has_as_many_rows_of_each_class_and_as_many_rows_in_all(
+    order: str, labels: list[int], batch_rows: int
+) -> None:
+    classes, lengths = np.array(labels), LENGTHS[: len(labels)]
+
+    def draw(epoch: int) -> list[np.ndarray]:
+        options = {"batch_rows": batch_rows, "order": order, "seed": 1, "epoch": epoch}
+        return epoch_batches(lengths, classes=classes, **options)
+
+    rows = np.concatenate(draw(1))
+    assert len(rows) == len(labels)
+    assert len(draw(1)) == -(-len(labels) // batch_rows)
+    assert sorted(rows[classes[rows] < 0]) == np.flatnonzero(classes < 0).tolist()
+    counts = np.unique(classes[rows][classes[rows] >= 0], return_counts=True)[1]
+    assert len(counts) == 0 or counts.max() - counts.min() <= 1
+    for label in set(labels) - {-1}:
+        times = np.bincount(rows, minlength=len(labels))[classes == label]
+        assert times.max() - times.min() <= 1
+    assert [batch.tolist() for batch in draw(1)] == [batch.tolist() for batch in draw(1)]
+
+
+def test_balanced_epochs_select_different_rows_of_a_frequent_class() -> None:
+    classes = np.array([0] * 900 + [1] * 100)
+    options = {"batch_rows": 16, "order": "grouped", "seed": 1, "classes": classes}
+    first, second = (
+        set(np.concatenate(epoch_batches(LENGTHS, epoch=epoch, **options))) for epoch in (0, 1)
+    )
+    assert first != second
+    largest = epoch_batches(LENGTHS, epoch=0, **options)
+    assert LENGTHS[largest[0]].sum() == max(LENGTHS[batch].sum() for batch in largest)
+
+
 @settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))
 def test_the_shares_of_all_processes_are_the_batch_and_equally_many(

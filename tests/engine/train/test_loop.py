@@ -178,9 +178,34 @@ def test_training_stops_early_when_the_metric_no_longer_improves(
             threshold=0.01,
         )
     )
-    assert [step.is_best for step in steps] == [True, True, False, True]
+    # Of equally good checkpoints the later one is kept, which does not count as an improvement.
+    assert [step.is_best for step in steps] == [True, True, True, True]
     assert steps[-1].stop == "accuracy has not improved for 2 evaluations"
     assert (progress.best, progress.best_step) == (0.605, 4)
+
+
+def test_without_validation_rows_the_last_step_is_the_best(
+    adapted: Callable[..., peft.PeftModel], tokens: TokenizedRows
+) -> None:
+    progress = Progress()
+    options = {"evaluate_every": 2, "max_steps": 5}
+    steps = list(_steps(adapted(), tokens, evaluate=dict, progress=progress, **options))
+    assert [step.step for step in steps if step.is_best] == [2, 4, 5]
+    assert [step.evaluation for step in steps] == [None, {}, None, {}, {}]
+    assert (progress.best, progress.best_step) == (None, 5)
+
+
+def test_balanced_sampling_draws_as_many_rows_of_each_class(
+    adapted: Callable[..., peft.PeftModel], tokens: TokenizedRows
+) -> None:
+    labels = np.array([0] * 30 + [1] * 6 + [2] * 2 + [3] * 2)
+    rows = dataclasses.replace(tokens, labels=labels)
+    options = dataclasses.replace(OPTIONS, sampling="balanced")
+    batches = list(loop.batches_of(rows, options, start=0, end=10))
+    assert np.bincount(labels[np.concatenate(batches)]).tolist() == [20, 20, 20, 20]
+    resumed = list(loop.batches_of(rows, options, start=4, end=10))
+    assert [batch.tolist() for batch in resumed] == [batch.tolist() for batch in batches[4:]]
+    assert len(list(_steps(adapted(), rows, sampling="balanced", epochs=1))) == 5
 
 
 def test_a_run_that_had_stopped_early_stays_stopped_when_it_is_resumed(

@@ -1,4 +1,9 @@
-"""The order of rows in training: seeded batches, grouped by length, with every row once."""
+"""The order of rows in training: seeded batches, grouped by length.
+
+With natural sampling an epoch has every row once. With balanced sampling it has as many rows of
+each class, drawn anew for each epoch: rows of rare classes occur several times in it, and not all
+rows of frequent ones occur.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,30 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Order", "epoch_batches", "share"]
+__all__ = ["Order", "Sampling", "epoch_batches", "share"]
 
 Order = Literal["grouped", "random"]
+Sampling = Literal["natural", "balanced"]
+# Keeps the random numbers that select rows apart from those that order them.
+_SELECTION = 1
 # Number of batches whose rows are sorted by length together. A larger window wastes less padding, a
 # smaller one is closer to a plain shuffle. With 50 batches of 32 news texts, padding is under 3 %.
 _WINDOW_BATCHES = 50
 
 
 def epoch_batches(
-    lengths: np.ndarray, *, batch_rows: int, order: Order, seed: int, epoch: int
+    lengths: np.ndarray,
+    *,
+    batch_rows: int,
+    order: Order,
+    seed: int,
+    epoch: int,
+    classes: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Return the row indices of every batch of an epoch, which depend on seed and epoch alone.
+    """Return the row indices of every batch of an epoch.
+
+    They depend on the arguments alone, so that a resumed run draws them again. An epoch has as many
+    rows as there are, whether they are balanced or not.
 
     The first epoch starts with the batch that has the most tokens: if memory is too small for it,
     the first step fails, and otherwise the memory is already there for all later batches.
@@ -28,8 +45,20 @@ def epoch_batches(
         order: "grouped" puts rows of similar length into a batch, "random" does not.
         seed: seed of the run.
         epoch: number of the epoch, from 0.
+        classes: int64 `[rows]`, the class of each row, for as many rows of each class in the epoch;
+            unlabelled rows, -1, are in it once. None for every row once.
     """
-    batches = _shuffled_batches(lengths, batch_rows=batch_rows, order=order, seeds=(seed, epoch))
+    selected = None
+    if classes is not None:
+        selected = _balanced(classes, np.random.default_rng((seed, epoch, _SELECTION)))
+    batches = _shuffled_batches(
+        lengths if selected is None else lengths[selected],
+        batch_rows=batch_rows,
+        order=order,
+        seeds=(seed, epoch),
+    )
+    if selected is not None:
+        batches = [selected[batch] for batch in batches]
     if epoch == 0 and batches:
         largest = int(np.argmax([lengths[batch].sum() for batch in batches]))
         batches[0], batches[largest] = batches[largest], batches[0]
@@ -47,6 +76,26 @@ def _shuffled_batches(
     for window in _split(indices, batch_rows * _WINDOW_BATCHES):
         batches += _split(window[np.argsort(lengths[window], kind="stable")], batch_rows)
     return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def _balanced(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the indices of as many rows of each class, as many as there are rows in all.
+
+    The rows of a class are repeated only after all of them have been drawn. Where the number of
+    rows is not divisible by that of the classes, random classes get one row more.
+    """
+    present = np.unique(classes[classes >= 0])
+    if len(present) == 0:
+        return np.arange(len(classes))
+    share, rest = divmod(int((classes >= 0).sum()), len(present))
+    quotas = np.full(len(present), share)
+    quotas[generator.permutation(len(present))[:rest]] += 1
+    drawn = [np.flatnonzero(classes < 0)]
+    for label, quota in zip(present, quotas, strict=True):
+        rows = np.flatnonzero(classes == label)
+        rounds = [generator.permutation(rows) for _ in range(-(-int(quota) // len(rows)))]
+        drawn.append(np.concatenate(rounds)[:quota] if rounds else rows[:0])
+    return np.concatenate(drawn)
 
 
 def _split(indices: np.ndarray, size: int) -> list[np.ndarray]:

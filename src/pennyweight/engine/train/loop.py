@@ -59,7 +59,8 @@ def train(
         learner: the model with its optimizer, schedule and loss.
         rows: tokenized training rows.
         context: batcher, options and accelerator.
-        evaluate: returns validation metrics of the model as it is; leaves it in training mode.
+        evaluate: returns validation metrics of the model as it is, none if there are no validation
+            rows; leaves it in training mode.
         progress: where to start from; updated in place.
 
     Raises:
@@ -105,6 +106,7 @@ def batches_of(
             order=options.batch_order,
             seed=options.seed,
             epoch=epoch,
+            classes=rows.labels if options.sampling == "balanced" else None,
         )
         for batch in batches:
             if step >= end:

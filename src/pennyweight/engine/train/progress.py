@@ -47,6 +47,7 @@ class TrainOptions:
         patience: evaluations without improvement after which training stops; None for never.
         threshold: smallest change of the metric that counts as an improvement for `patience`.
         seed: seed of the batch order, dropout and mixup.
+        sampling: "natural" for every row once per epoch; "balanced" for as many rows of each class.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class TrainOptions:
     patience: int | None
     threshold: float
     seed: int
+    sampling: Literal["natural", "balanced"] = "natural"
 
 
 @dataclass(slots=True)
@@ -95,7 +97,8 @@ class Step:
         gradient_norm: norm of the gradients before clipping.
         rows_per_second: training throughput so far, without evaluations.
         seconds: training time so far, without evaluations.
-        evaluation: validation metrics, if this step ends with an evaluation.
+        evaluation: validation metrics, if this step ends with an evaluation; no metrics if there
+            are no validation rows.
         is_best: whether that evaluation is the best so far.
         stop: why training ends with this step; None if it continues.
     """
@@ -169,7 +172,8 @@ def finish_step(
 
     Args:
         outcome: result of the optimizer step.
-        evaluation: validation metrics after the step, or None.
+        evaluation: validation metrics after the step, none if there are no validation rows; None
+            if the step is not followed by an evaluation.
         progress: state of the run, whose `seconds` and `rows` include this step already.
         timetable: when the run ends.
         options: the metric to keep the best of, and the patience.
@@ -194,18 +198,25 @@ def judge(
 ) -> tuple[bool, str | None]:
     """Record an evaluation in `progress`.
 
+    Of equally good evaluations the later one is the best, because its weights have been trained
+    longer; patience counts real gains only. An evaluation without metrics, as there are no
+    validation rows, is always the best, so that the weights of the last step are kept.
+
     Returns:
         Whether the evaluation is the best so far, and why training stops, or None.
     """
     if evaluation is None:
         return False, None
+    if not evaluation:
+        progress.best_step = progress.step
+        return True, None
     value = evaluation[options.keep_best]
     sign = -1.0 if options.keep_best in _LOWER_IS_BETTER else 1.0
     gain = math.inf if progress.best is None else sign * (value - progress.best)
     progress.without_improvement = (
         0 if gain > options.threshold else progress.without_improvement + 1
     )
-    is_best = gain > 0
+    is_best = gain >= 0
     if is_best:
         progress.best, progress.best_step = value, progress.step
     if is_patience_exhausted(progress, options):

@@ -1,0 +1,96 @@
+"""Bootstrap intervals of F1, which has no closed-form interval as accuracy has.
+
+Rows are drawn with replacement, as often as there are rows (Efron 1979,
+doi:10.1214/aos/1176344552); the interval lies between the 2.5% and 97.5% quantiles of the resampled
+F1. Instead of repeating the measurement for each resample, the number of times that each row is
+drawn is taken from a multinomial distribution, which is the same draw, and F1 is computed from the
+weighted counts of all resamples at once. A class that a resample happens to leave out is left out
+of that resample's mean as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["RESAMPLES", "macro_f1_interval", "multi_label_f1_intervals"]
+
+RESAMPLES = 400
+_SEED = 0
+# Resamples are drawn in blocks of at most this many numbers, so that memory stays small.
+_NUMBERS_PER_BLOCK = 4_000_000
+
+Interval = tuple[float, float]
+
+
+def macro_f1_interval(confusion: np.ndarray, *, resamples: int = RESAMPLES) -> Interval:
+    """Return the 95% bootstrap interval of macro-F1, the same for the same counts.
+
+    Macro-F1 depends on the confusion matrix alone, so its cells are resampled instead of the rows.
+
+    Args:
+        confusion: int `[label, predicted]`, counts with at least one row.
+        resamples: number of resamples.
+    """
+    generator = np.random.default_rng(_SEED)
+    labels, predicted = np.nonzero(confusion)
+    rows = confusion[labels, predicted]
+    total, classes = int(rows.sum()), len(confusion)
+    counts = generator.multinomial(total, rows / total, size=resamples)
+    hits = np.where(labels == predicted, counts, 0)
+    f1 = _f1(
+        _summed(hits, labels, classes),
+        _summed(counts, predicted, classes),
+        _summed(counts, labels, classes),
+    )
+    is_known = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    return _interval(_macro(f1, is_known))
+
+
+def multi_label_f1_intervals(
+    predicted: np.ndarray, labels: np.ndarray, *, resamples: int = RESAMPLES
+) -> tuple[Interval, Interval]:
+    """Return the 95% bootstrap intervals of micro-F1 and macro-F1 over rows.
+
+    Args:
+        predicted: bool `[rows, classes]`, with at least one row.
+        labels: bool `[rows, classes]`.
+        resamples: number of resamples.
+    """
+    generator = np.random.default_rng(_SEED)
+    rows, (given, true) = len(labels), (predicted.astype(float), labels.astype(float))
+    block = max(1, _NUMBERS_PER_BLOCK // rows)
+    micro, macro = [], []
+    is_known = (predicted | labels).any(axis=0)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(float)
+        hits, answers, support = (weights @ counts for counts in (given * true, given, true))
+        micro.append(_f1(*(counts.sum(axis=1) for counts in (hits, answers, support))))
+        macro.append(_macro(_f1(hits, answers, support), is_known))
+    return _interval(np.nan_to_num(np.concatenate(micro))), _interval(np.concatenate(macro))
+
+
+def _summed(counts: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
+    """Return the counts `[resamples, cells]` summed by class, `[resamples, classes]`."""
+    sums = np.zeros((classes, len(counts)))
+    np.add.at(sums, groups, counts.T)
+    return sums.T
+
+
+def _f1(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Return F1, which is NaN where there is neither a label nor a prediction."""
+    both = predicted + support
+    return np.divide(2.0 * hits, both, out=np.full(both.shape, np.nan), where=both > 0)
+
+
+def _macro(f1: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of each resample; classes that no row of the set has count as 0."""
+    known = np.where(is_known, f1, np.nan)
+    present = np.isfinite(known)
+    means = np.nansum(known, axis=1) / np.maximum(present.sum(axis=1), 1)
+    return np.asarray(means * is_known.sum() / len(is_known))
+
+
+def _interval(values: np.ndarray) -> Interval:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
