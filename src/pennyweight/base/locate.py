@@ -56,6 +56,7 @@ def locate(
     revision: str | None = None,
     dropout: float | None = None,
     config_only: bool = False,
+    task: Literal["single-label", "multi-label"] = "single-label",
 ) -> BaseModel:
     """Locate the base model called `name`.
 
@@ -65,6 +66,8 @@ def locate(
         revision: commit, tag or branch, for hub ids only.
         dropout: replaces every dropout probability of the encoder; None keeps the base's own.
         config_only: whether a config that comes with Pennyweight is enough, without the hub.
+        task: whether a text has exactly one label, or any number of them; transformers reads it
+            from the config of a saved model.
 
     Raises:
         BaseModelError: the base does not exist, cannot be reached, or is not a text encoder with
@@ -88,6 +91,7 @@ def locate(
             f"base.revision: {revision}: only a base from the hub has revisions; {name} is local"
         )
     _configure(base, labels, dropout)
+    base.config.problem_type = f"{task.replace('-', '_')}_classification"
     return base
 
 
@@ -128,7 +132,6 @@ def _configure(base: BaseModel, labels: Sequence[str], dropout: float | None) ->
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
     if dropout is not None:
         _set_dropout(config, dropout, name=base.name)
 

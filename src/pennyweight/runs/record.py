@@ -12,7 +12,7 @@ from pennyweight.budget.summary import PlanSummary
 from pennyweight.data.splits import OverlapCount, SetFacts
 from pennyweight.engine.train.progress import Step
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import Metrics
+from pennyweight.evaluation.metrics import AnyMetrics
 from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
 from pennyweight.runs.upgrade import upgrade
@@ -151,7 +151,11 @@ class Best(_Part):
 
 
 class Mistake(_Part):
-    """A wrong answer that the classifier was sure of; `confidence` is its probability."""
+    """A wrong answer that the classifier was sure of; `confidence` is its probability.
+
+    In a multi-label task, `label` and `predicted` list all names, and `confidence` is that of the
+    most confident wrong decision.
+    """
 
     text: str
     label: str
@@ -160,7 +164,7 @@ class Mistake(_Part):
 
 
 class TargetRecord(_Part):
-    """Rows of the unlabelled target, and the share of them that each class was given."""
+    """Rows of the unlabelled target, and the share of them that each class is predicted for."""
 
     rows: int
     predicted_shares: dict[str, float]
@@ -221,7 +225,7 @@ class RunRecord(_Part):
     peak_memory_bytes: int = 0
     history: tuple[Step, ...] = ()
     best: Best | None = None
-    metrics: dict[str, Metrics] = {}
+    metrics: dict[str, AnyMetrics] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None
     correction: CorrectionRecord | None = None

@@ -8,6 +8,7 @@ from pennyweight.base import BaseModel, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.plan import Spending
 from pennyweight.recipe import Recipe
+from pennyweight.settings.task import task_of
 
 __all__ = ["find_base", "plan"]
 
@@ -20,6 +21,7 @@ def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
         revision=recipe.base.revision,
         dropout=recipe.base.dropout,
         config_only=config_only or recipe.base.weights == "random",
+        task=task_of(recipe),
     )
 
 
