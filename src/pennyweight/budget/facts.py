@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from pennyweight.errors import RunError
+from pennyweight.files import replacing
 
-__all__ = ["ArtifactFacts", "read_artifact_facts", "write_artifact_facts"]
+__all__ = ["ArtifactFacts", "Task", "read_artifact_facts", "write_artifact_facts"]
 
+Task = Literal["single-label", "multi-label"]
 _FILE = "pennyweight.json"
 
 
@@ -22,20 +25,26 @@ class ArtifactFacts:
         labels: the class names in the order of the logits.
         method: the adapter method's name.
         frozen: parts of the names of tensors that are stored and were never trained.
+        task: whether a text has exactly one label, or any number of them.
+        thresholds: of a multi-label task, the probability of each class from which a text is given
+            the class; None for 0.5 each.
     """
 
     labels: tuple[str, ...]
     method: str
     frozen: tuple[str, ...] = ()
+    task: Task = "single-label"
+    thresholds: tuple[float, ...] | None = None
 
 
 _ADAPTER = TypeAdapter(ArtifactFacts)
 
 
 def write_artifact_facts(directory: Path, facts: ArtifactFacts) -> None:
-    """Write the facts into an artifact's directory."""
+    """Write the facts into an artifact's directory, atomically."""
     text = _ADAPTER.dump_json(facts, indent=1).decode()
-    (directory / _FILE).write_text(f"{text}\n", encoding="utf-8")
+    with replacing(directory / _FILE) as part:
+        part.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_artifact_facts(directory: Path) -> ArtifactFacts | None:

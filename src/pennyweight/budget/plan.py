@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pennyweight.budget.choose import Spending, choose, count_by_formula, trained_biases
 from pennyweight.budget.count import total_parameters, trainable_sizes
-from pennyweight.budget.facts import ArtifactFacts
+from pennyweight.budget.facts import ArtifactFacts, Task
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.methods import Choice, Head, Method
 from pennyweight.budget.methods.method import trained_head_modules
@@ -71,9 +71,11 @@ class Plan:
         """Every trained part, adapters first."""
         return self.summary.matrices
 
-    def artifact_facts(self, labels: Sequence[str]) -> ArtifactFacts:
+    def artifact_facts(
+        self, labels: Sequence[str], *, task: Task = "single-label"
+    ) -> ArtifactFacts:
         """Return the facts that are saved beside the trained weights."""
-        return ArtifactFacts(tuple(labels), self.method.name, self.method.frozen)
+        return ArtifactFacts(tuple(labels), self.method.name, self.method.frozen, task)
 
 
 def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: int) -> Plan:

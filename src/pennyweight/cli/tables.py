@@ -10,7 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pennyweight.budget.summary import PlanSummary
-    from pennyweight.evaluation.metrics import Metrics
+    from pennyweight.evaluation.metrics import AnyMetrics, LabelMetrics, Metrics, MultiLabelMetrics
     from pennyweight.search.studies import StudyRow
 
 __all__ = ["headline", "show_metrics", "show_plan", "show_study", "show_table"]
@@ -84,16 +84,48 @@ def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     return name_of_set, accuracy, "" if p is None else f"{p:.3f}"
 
 
-def headline(name: str, metrics: Metrics) -> str:
-    """Return the accuracy on a set with its interval, as one line."""
-    low, high = metrics.accuracy_interval
-    return (
-        f"{name} accuracy {metrics.accuracy:.2%} "
-        f"(95% interval {low:.2%} to {high:.2%}, {metrics.rows:,} rows)"
+def headline(name: str, metrics: AnyMetrics) -> str:
+    """Return accuracy or macro-F1 on a set with its interval, as one line; see `Headline`.
+
+    Where macro-F1 comes first, accuracy follows.
+    """
+    first = metrics.headline
+    title = {"accuracy": "accuracy", "macro_f1": "macro F1"}[first.metric]
+    details = [f"{metrics.rows:,} rows"]
+    if first.interval is not None:
+        low, high = first.interval
+        details.insert(0, f"95% interval {low:.2%} to {high:.2%}")
+    line = f"{name} {title} {first.value:.2%} ({', '.join(details)})"
+    return line if first.metric == "accuracy" else f"{line}, accuracy {metrics.accuracy:.2%}"
+
+
+def show_metrics(metrics: AnyMetrics) -> None:
+    """Print the metrics of each class, and the overall metrics."""
+    from pennyweight.evaluation.metrics import Metrics
+
+    if isinstance(metrics, Metrics):
+        _show_single_label(metrics)
+    else:
+        _show_multi_label(metrics)
+
+
+def _show_multi_label(metrics: MultiLabelMetrics) -> None:
+    def cells(entry: LabelMetrics) -> tuple[str, ...]:
+        area = entry.average_precision
+        scores = (entry.precision, entry.recall, entry.f1)
+        numbers = (*(f"{value:.3f}" for value in scores), "" if area is None else f"{area:.3f}")
+        return (entry.label, *numbers, f"{entry.threshold:.3f}", str(entry.rows))
+
+    header = ("class", "precision", "recall", "F1", "AP", "threshold", "rows")
+    show_table(header, map(cells, metrics.classes))
+    _print(
+        f"micro F1 {metrics.micro_f1:.4f}, mean average precision "
+        f"{metrics.mean_average_precision:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
+        f"ECE {metrics.ece:.4f}"
     )
 
 
-def show_metrics(metrics: Metrics) -> None:
+def _show_single_label(metrics: Metrics) -> None:
     """Print the metrics of each class with the confusion matrix, and the overall metrics."""
     classes = metrics.classes
     header = ("class", "precision", "recall", "F1", "rows", *(entry.label for entry in classes))

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from pennyweight.base import BaseModel
+from pennyweight.budget.facts import Task, write_artifact_facts
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
 from pennyweight.data.clean import cleaner
@@ -21,6 +22,7 @@ from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.errors import RunError
+from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
 from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
@@ -63,6 +65,7 @@ class Classifier:
         self._tokenizer = tokenizer
         self._clean = cleaner(settings.data.read.clean)
         self._correction = load_correction(saved.artifact)
+        self._facts = read_artifact_facts(saved.artifact)
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
@@ -86,7 +89,7 @@ class Classifier:
         method = METHODS[record.recipe.adapter.method]
         artifact = directory.artifact(method.artifact)
         verify_artifact(directory.path, record, artifact)
-        _require_labels(artifact, settings.labels)
+        _require_labels(artifact, settings)
         options = BaseOptions(
             seed=settings.seed,
             weights=settings.base.weights,
@@ -105,24 +108,66 @@ class Classifier:
         """The classes' names in the order of their indices."""
         return self.settings.labels
 
-    @overload
-    def predict(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    @property
+    def task(self) -> Task:
+        """Whether a text has exactly one label, or any number of them."""
+        return self.settings.task
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """The probability of each class from which a text is given it, float64 `[classes]`.
+
+        They were fitted on the validation rows. None for a single-label task.
+        """
+        if self.task == "single-label":
+            return None
+        if self._facts is None or self._facts.thresholds is None:
+            return np.full(len(self.labels), DEFAULT_THRESHOLD)
+        return np.array(self._facts.thresholds)
 
     @overload
-    def predict(self, texts: Sequence[str]) -> list[str]: ...
+    def predict(self, texts: str) -> str | list[str]: ...  # type: ignore[overload-overlap]
 
-    def predict(self, texts: str | Sequence[str]) -> str | list[str]:
-        """Return the most probable label of a raw text, or of each of several."""
+    @overload
+    def predict(self, texts: Sequence[str]) -> list[str] | list[list[str]]: ...
+
+    def predict(self, texts: str | Sequence[str]) -> str | list[str] | list[list[str]]:
+        """Return the most probable label of a raw text, or of each of several.
+
+        For a multi-label run, return a list of labels for each text, most probable first.
+        """
         if isinstance(texts, str):
             return self.predict([texts])[0]
-        return [self.labels[index] for index in self.predict_probabilities(texts).argmax(axis=1)]
+        return self.labels_of(self.predict_probabilities(texts))
+
+    def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
+        """Return the label of each row, or a list of labels for each row of a multi-label run.
+
+        Args:
+            probabilities: float `[rows, classes]`.
+        """
+        if self.task == "single-label":
+            return [self.labels[index] for index in probabilities.argmax(axis=1)]
+        given = decide(probabilities, self.thresholds)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        return [
+            [self.labels[index] for index in ranked if row[index]]
+            for row, ranked in zip(given, order, strict=True)
+        ]
+
+    def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
+        """Return class probabilities, float64 `[rows, classes]`.
+
+        They add up to 1 for each row; those of a multi-label run are independent of each other.
+        """
+        return _softmax(logits) if self.task == "single-label" else sigmoid(logits)
 
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the class probabilities of raw texts, float64 `[texts, classes]`."""
+        """Return the class probabilities of raw texts, float64; see `probabilities_of`."""
         predictions = self._predictor.texts(
             [self._clean(text) for text in texts], features=self._needs_features
         )
-        return _probabilities(self._corrected(predictions).logits)
+        return self.probabilities_of(self._corrected(predictions).logits)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
@@ -155,7 +200,8 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in float32, labels included.
 
-        A correction for one prior is folded into the output layer.
+        A correction for one prior is folded into the output layer. The thresholds of a multi-label
+        run are written to `pennyweight.json`, as transformers has no place for them.
 
         Raises:
             RunError: the directory is not empty, or a correction has two groups.
@@ -175,6 +221,8 @@ class Classifier:
             output = layout_of(model, labels=len(self.labels)).head_output.name
             correction.fold_into(output_layer_of(model, output))
         save_merged(model, directory, tokenizer=self._tokenizer)
+        if self.task == "multi-label" and self._facts is not None:
+            write_artifact_facts(directory, self._facts)
 
     @property
     def _needs_features(self) -> bool:
@@ -217,7 +265,7 @@ class Classifier:
         )
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
+def _softmax(logits: np.ndarray) -> np.ndarray:
     probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
     return probabilities
 
@@ -237,12 +285,19 @@ def require_complete(run: Path, record: RunRecord) -> None:
     )
 
 
-def _require_labels(artifact: Path, labels: tuple[str, ...]) -> None:
+def _require_labels(artifact: Path, settings: Settings) -> None:
     facts = read_artifact_facts(artifact)
-    if facts is not None and tuple(facts.labels) != labels:
+    if facts is None:
+        return
+    if tuple(facts.labels) != settings.labels:
         raise RunError(
             f"{artifact}: its classes are {', '.join(facts.labels)}, and the run's record names "
-            f"{', '.join(labels)}; the adapter is of another run"
+            f"{', '.join(settings.labels)}; the adapter is of another run"
+        )
+    if facts.task != settings.task:
+        raise RunError(
+            f"{artifact}: its task is {facts.task}, and that of the run's record is "
+            f"{settings.task}; the adapter is of another run"
         )
 
 

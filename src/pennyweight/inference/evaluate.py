@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import numpy as np
 
 from pennyweight.data.ingest import OnBadRow, Rows, read_rows
 from pennyweight.data.source import Source
-from pennyweight.evaluation.metrics import Metrics, measure
+from pennyweight.evaluation.metrics import AnyMetrics, measure
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.runs.directory import RunDirectory
 
@@ -21,7 +22,7 @@ def evaluate(
     *,
     on_bad_row: OnBadRow = "stop",
     backend: BackendName = "torch",
-) -> Metrics:
+) -> AnyMetrics:
     """Measure a run's classifier on labelled rows, cleaned and tokenized as in training.
 
     Args:
@@ -39,10 +40,21 @@ def evaluate(
     rows = read_for(classifier, run, data, "evaluate", on_bad_row=on_bad_row)
     return measure(
         classifier.outputs(rows.table).logits,
-        np.asarray(rows.table.with_format("numpy")["label"][:]),
+        _labels(rows.table, classifier),
         names=classifier.labels,
         bins=classifier.settings.inference.calibration_bins,
+        thresholds=classifier.thresholds,
     )
+
+
+def _labels(table: datasets.Dataset, classifier: Classifier) -> np.ndarray:
+    """Return the labels of rows: int64 `[rows]`, or `[rows, classes]` of 0 and 1 if multi-label."""
+    if classifier.task == "single-label":
+        return np.asarray(table.with_format("numpy")["label"][:])
+    labels = np.zeros((len(table), len(classifier.labels)), dtype=np.int64)
+    for row, given in enumerate(table["label"]):
+        labels[row, given] = 1
+    return labels
 
 
 def read_for(

@@ -24,7 +24,8 @@ def submit(
         The number of rows written.
 
     Raises:
-        RunError: it is no complete run, or one over budget, or `out` cannot be written.
+        RunError: it is no complete run, or one over budget, or its rows have several labels, or
+            `out` cannot be written.
         DataError: the rows cannot be read, or their number does not match.
         NonFiniteLogitsError: a logit is NaN or infinite; nothing is written.
     """
@@ -35,6 +36,11 @@ def submit(
             f"{run}: {counts.model:,} parameters were trained and {counts.budget:,} are allowed, "
             "so it cannot be submitted; use it as a teacher: train a student with "
             f"--set 'distillation.teachers=[\"{run}\"]'"
+        )
+    if classifier.task == "multi-label":
+        raise RunError(
+            f"{run}: its rows may have several labels, and a submission has one per row; write the "
+            "labels of each row with: pennyweight predict"
         )
     rows = read_for(classifier, run, data, "submit", on_bad_row="stop")
     predicted = classifier.outputs(rows.table).logits.argmax(axis=1)

@@ -28,6 +28,7 @@ from pennyweight.budget.methods import METHODS
 from pennyweight.recipe.adapters import Adapter, default_adapter
 from pennyweight.recipe.data import Data, Source
 from pennyweight.recipe.lab import Generate
+from pennyweight.recipe.losses import CrossEntropy, Loss
 from pennyweight.recipe.optimizers import AdamW, Optimizer
 from pennyweight.recipe.transduction import Transduction
 from pennyweight.section import Fraction, Section
@@ -108,7 +109,16 @@ class EarlyStopping(Section):
 # `pennyweight.defaults`.
 Auto = Literal["auto"]
 _WHOLE_OR_AUTO = 'a whole number from 1, or "auto"'
-Metric = Literal["accuracy", "macro_f1", "nll", "brier", "ece"]
+Metric = Literal[
+    "auto",
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "mean_average_precision",
+    "nll",
+    "brier",
+    "ece",
+]
 
 
 class Train(Section):
@@ -163,8 +173,19 @@ class Train(Section):
     )
     head_start: Literal["random", "logistic"] = Field(
         "random",
-        description='"logistic" starts the head from a logistic regression on the frozen encoder\'s '
-        "embeddings (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
+        description='"logistic" starts the head from a logistic regression on the embeddings of '
+        "the frozen encoder (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
+    )
+    loss: Loss = Field(default_factory=CrossEntropy, description="the loss of the labelled rows")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="weight the loss of a class by the inverse of its number of rows, at most "
+        "tenfold; if rows may have several labels, the positive rows of each class",
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        "natural",
+        description="train on every row once per epoch, or on equally many rows of each class, "
+        "repeating rows of rare classes",
     )
     label_smoothing: Fraction = Field(
         0.0, description="the fraction of each target that is spread over all classes"
@@ -197,8 +218,11 @@ class Train(Section):
             "allowed": '"epoch", "auto", or a whole number of optimizer steps from 1'
         },
     )
-    keep_best: Metric | Auto = Field(
-        "accuracy", description="the validation metric that selects the checkpoint to keep"
+    keep_best: Metric = Field(
+        "auto",
+        description="the validation metric that selects the checkpoint to keep; of equally good "
+        'ones, the latest is kept; "auto" is accuracy, and mean average precision if rows may have '
+        "several labels",
     )
     early_stopping: EarlyStopping | Literal["off", "auto"] = Field(
         "off",
@@ -213,6 +237,20 @@ class Train(Section):
         strict=False,
         description="the trackers, by their names in accelerate, that log the training curves",
     )
+
+    @model_validator(mode="after")
+    def _one_correction_of_class_sizes(self) -> Train:
+        corrections = {
+            'class_weights = "balanced"': self.class_weights == "balanced",
+            'sampling = "balanced"': self.sampling == "balanced",
+            'loss.method = "logit-adjusted"': self.loss.method == "logit-adjusted",
+        }
+        used = [f"train.{key}" for key, is_used in corrections.items() if is_used]
+        if len(used) > 1:
+            raise ValueError(
+                f"{' and '.join(used)} correct for the same uneven classes; choose one of them"
+            )
+        return self
 
 
 class Distillation(Section):

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import Metrics
+from pennyweight.evaluation.metrics import AnyMetrics
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
 
@@ -81,7 +81,7 @@ class RunFacts:
         return tuple(sorted(self.record.metrics, key=lambda name: order.get(name, 1)))
 
     @property
-    def main_metrics(self) -> Metrics:
+    def main_metrics(self) -> AnyMetrics:
         """The metrics of the first of `sets`."""
         return self.record.metrics[self.sets[0]]
 
@@ -182,8 +182,8 @@ def load_facts(paths: Sequence[str | Path]) -> Facts:
     """Read the complete runs among `paths`; a study's directory contributes its runs and table.
 
     Raises:
-        RunError: a directory is neither a run nor a study, a study's table is damaged, or no run
-            is complete.
+        RunError: a directory is neither a run nor a study, a study's table is damaged, no run is
+            complete, or the first complete run has no metrics.
     """
     runs: list[RunFacts] = []
     study = None
@@ -198,6 +198,11 @@ def load_facts(paths: Sequence[str | Path]) -> Facts:
     if not complete:
         names = ", ".join(str(path) for path in paths)
         raise RunError(f"{names}: no complete run; a report needs at least one")
+    if not complete[0].sets:
+        raise RunError(
+            f"{complete[0].path}: no labelled set was evaluated, so there is nothing to report; "
+            "train with validation rows or with evaluate.test"
+        )
     return Facts(complete, study)
 
 
@@ -258,8 +263,8 @@ def compare_runs(one: Path, other: Path, name: str) -> Comparison:
 
 def _is_right(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return which rows have the right class or, in a multi-label task, the right classes."""
-    equal = np.asarray(predicted == labels)
-    return equal if equal.ndim == 1 else equal.all(axis=1)
+    equal: np.ndarray = np.equal(predicted, labels)
+    return np.asarray(equal.reshape(len(equal), -1).all(axis=1))
 
 
 def _predictions(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

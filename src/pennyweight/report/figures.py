@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pennyweight.evaluation.metrics import Bin
+from pennyweight.evaluation.metrics import Bin, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
 
 __all__ = ["FIGURES", "FONT", "FigureKind", "draw", "write_figures"]
@@ -87,8 +87,10 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _confusion(facts: Facts) -> Figure:
+def _confusion(facts: Facts) -> Figure | None:
     metrics = facts.main.main_metrics
+    if isinstance(metrics, MultiLabelMetrics):
+        return None
     names = [entry.label for entry in metrics.classes]
     counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

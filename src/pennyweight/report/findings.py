@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import Metrics
+from pennyweight.evaluation.metrics import ClassMetrics, LabelMetrics, Metrics
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
 from pennyweight.report.figures import FIGURES
 from pennyweight.report.phrases import cite, duration, interval, percent, plural, title
 
 __all__ = ["lessons", "results"]
+
+# Metrics that are written in percent.
+_PERCENT = frozenset({"accuracy", "macro_f1", "micro_f1", "mean_average_precision"})
 
 
 def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
@@ -25,7 +30,9 @@ def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     ]
     sentences = {
         "curves": _curve_sentence(run),
-        "confusion": _confusion_sentence(name, run.main_metrics),
+        "confusion": _confusion_sentence(name, run.main_metrics)
+        if isinstance(run.main_metrics, Metrics)
+        else "",
         "reliability": _reliability_sentence(run),
     }
     captions = {"confusion": f" Rows of the {name} set."}
@@ -68,9 +75,7 @@ def _curve_sentence(run: RunFacts) -> str:
     best = run.record.best
     text = "[fig:curves] shows the training loss and the validation accuracy."
     if best is not None:
-        value = (
-            percent(best.value) if best.metric in ("accuracy", "macro_f1") else f"{best.value:.4f}"
-        )
+        value = percent(best.value) if best.metric in _PERCENT else f"{best.value:.4f}"
         text += f" The checkpoint of step {best.step:,} was kept ({title(best.metric)} {value})."
     return text
 
@@ -96,11 +101,13 @@ def _reliability_sentence(run: RunFacts) -> str:
     """Describe the set on which confidence and accuracy differ most."""
     name = max(run.sets, key=lambda each: run.record.metrics[each].ece)
     metrics = run.record.metrics[name]
-    confidence = sum(each.confidence * each.rows for each in metrics.reliability) / metrics.rows
+    total = sum(each.rows for each in metrics.reliability)
+    confidence = sum(each.confidence * each.rows for each in metrics.reliability) / total
+    accuracy = sum(each.accuracy * each.rows for each in metrics.reliability) / total
     return (
         f"[fig:reliability] compares confidence with accuracy. The calibration error is largest on "
         f"{name}, where the mean confidence is {percent(confidence)} and the accuracy "
-        f"{percent(metrics.accuracy)}."
+        f"{percent(accuracy)}."
     )
 
 
@@ -108,8 +115,9 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     """Return the section about strengths, weaknesses, and comparisons with other runs."""
     run = facts.main
     name, metrics = run.sets[0], run.main_metrics
-    worst = min(metrics.classes, key=lambda entry: entry.f1)
-    best = max(metrics.classes, key=lambda entry: entry.f1)
+    classes: Sequence[ClassMetrics | LabelMetrics] = metrics.classes
+    worst = min(classes, key=lambda entry: entry.f1)
+    best = max(classes, key=lambda entry: entry.f1)
     remarks = [
         f"On {name}, {plain(best.label)} is the easiest class (F1 {best.f1:.3f}) and "
         f"{plain(worst.label)} the hardest (F1 {worst.f1:.3f})."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pennyweight.evaluation.metrics import Metrics
+from pennyweight.evaluation.metrics import AnyMetrics
 
 __all__ = [
     "cite",
@@ -41,6 +41,8 @@ _TITLES: Mapping[str, str] = MappingProxyType(
         "lora": "LoRA",
         "lora-fa": "LoRA-FA",
         "macro_f1": "macro F1",
+        "mean_average_precision": "mean average precision",
+        "micro_f1": "micro F1",
         "muon": "Muon",
         "nf4": "4-bit NormalFloat (NF4)",
         "nll": "negative log-likelihood",
@@ -66,7 +68,7 @@ def interval(bounds: tuple[float, float]) -> str:
     return f"{100 * low:.2f}\N{EN DASH}{100 * high:.2f}"
 
 
-def score(metrics: Metrics) -> str:
+def score(metrics: AnyMetrics) -> str:
     """Return an accuracy with its interval."""
     return f"{percent(metrics.accuracy)} (95% interval {interval(metrics.accuracy_interval)})"
 

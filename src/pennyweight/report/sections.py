@@ -68,7 +68,7 @@ def _data_sentences(run: RunFacts) -> str:
     sentences = [f"We train on {plural(trained, 'row')}{' of AG News' if is_ag_news else ''}"]
     sentences[0] += f"{cite('1509.01626') if is_ag_news else ''}"
     if "validation" in rows:
-        metric = title(record.recipe.train.keep_best)
+        metric = title(record.best.metric if record.best else record.recipe.train.keep_best)
         sentences[0] += f" and select the checkpoint with the best {metric} on "
         sentences[0] += f"{plural(rows['validation'], 'validation row')}"
     if held_out:

@@ -12,7 +12,7 @@ from pennyweight.budget.summary import PlanSummary
 from pennyweight.data.splits import OverlapCount, SetFacts
 from pennyweight.engine.train.progress import Step
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import Metrics
+from pennyweight.evaluation.metrics import AnyMetrics
 from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
 from pennyweight.runs.upgrade import upgrade
@@ -152,7 +152,11 @@ class Best(_Part):
 
 
 class Mistake(_Part):
-    """A wrong answer that the classifier was sure of; `confidence` is its probability."""
+    """A wrong answer that the classifier was sure of; `confidence` is its probability.
+
+    In a multi-label task, `label` and `predicted` list all names, and `confidence` is that of the
+    most confident wrong decision.
+    """
 
     text: str
     label: str
@@ -161,7 +165,7 @@ class Mistake(_Part):
 
 
 class TargetRecord(_Part):
-    """Rows of the unlabelled target, and the share of them that each class was given."""
+    """Rows of the unlabelled target, and the share of them that each class is predicted for."""
 
     rows: int
     predicted_shares: dict[str, float]
@@ -187,7 +191,7 @@ class BaselineRecord(_Part):
     """How a baseline does on each labelled set, and how long it took."""
 
     seconds: float
-    metrics: dict[str, Metrics]
+    metrics: dict[str, AnyMetrics]
 
 
 class CorrectionRecord(_Part):
@@ -229,7 +233,7 @@ class RunRecord(_Part):
     peak_memory_bytes: int = 0
     history: tuple[Step, ...] = ()
     best: Best | None = None
-    metrics: dict[str, Metrics] = {}
+    metrics: dict[str, AnyMetrics] = {}
     baselines: dict[str, BaselineRecord] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None

@@ -6,6 +6,7 @@ inference; the stages never see the recipe itself.
 
 from __future__ import annotations
 
+from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
 from pennyweight.data.source import Source
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
@@ -21,8 +22,10 @@ from pennyweight.lab.sampling import Sampling
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.lab import Generate
+from pennyweight.recipe.losses import Focal, LogitAdjusted
 from pennyweight.recipe.schema import EarlyStopping
 from pennyweight.recipe.transduction import Transduction
+from pennyweight.settings.task import selection_metric, task_of
 from pennyweight.settings.values import (
     Augmentation,
     BaseSettings,
@@ -44,17 +47,22 @@ __all__ = ["settings_of"]
 
 
 def settings_of(recipe: Recipe) -> Settings:
-    """Take a recipe apart into plain values."""
-    base, train = recipe.base, recipe.train
+    """Take a recipe apart into plain values.
+
+    Raises:
+        RecipeError: there are no training rows, or a key does not fit the task.
+    """
+    base, train, task = recipe.base, recipe.train, task_of(recipe)
     return Settings(
         labels=recipe.data.labels,
+        task=task,
         seed=recipe.seed,
         base=BaseSettings(base.weights, base.tokenizer, base.quantization),
         compute=ComputeSettings(train.precision, base.attention, train.compile),
         data=_data(recipe),
         rows=_rows(recipe),
         distillation=_distillation(recipe),
-        fit=_fit(recipe),
+        fit=_fit(recipe, task),
         baselines=recipe.evaluate.baselines,
         inference=InferenceSettings(
             max_tokens=recipe.data.max_tokens,
@@ -174,10 +182,10 @@ def _distillation(recipe: Recipe) -> DistillationSettings | None:
     return DistillationSettings(section.teachers, section.hidden > 0.0)
 
 
-def _fit(recipe: Recipe) -> FitSettings:
+def _fit(recipe: Recipe, task: Task) -> FitSettings:
     train = recipe.train
     return FitSettings(
-        options=_train_options(recipe),
+        options=_train_options(recipe, task),
         optimizer=_optimizer(recipe),
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
@@ -188,7 +196,7 @@ def _fit(recipe: Recipe) -> FitSettings:
     )
 
 
-def _train_options(recipe: Recipe) -> TrainOptions:
+def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
     train = recipe.train
     stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
     return TrainOptions(
@@ -199,10 +207,11 @@ def _train_options(recipe: Recipe) -> TrainOptions:
         batch_order=train.batch_order,
         max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
         evaluate_every=None if train.evaluate_every == "epoch" else train.evaluate_every,
-        keep_best=train.keep_best,
+        keep_best=selection_metric(recipe, task),
         patience=stopping.patience if stopping else None,
         threshold=stopping.threshold if stopping else 0.0,
         seed=recipe.seed,
+        sampling=train.sampling,
     )
 
 
@@ -218,7 +227,7 @@ def _optimizer(recipe: Recipe) -> OptimizerOptions:
 
 
 def _objective(recipe: Recipe) -> ObjectiveOptions:
-    teachers, use = recipe.distillation, recipe.transduction
+    teachers, use, loss = recipe.distillation, recipe.transduction, recipe.train.loss
     return ObjectiveOptions(
         label_smoothing=recipe.train.label_smoothing,
         r_drop=recipe.train.r_drop,
@@ -227,4 +236,7 @@ def _objective(recipe: Recipe) -> ObjectiveOptions:
         temperature=teachers.temperature if teachers else 1.0,
         soft=teachers.soft if teachers else 0.0,
         hidden=teachers.hidden if teachers else 0.0,
+        focal_gamma=loss.gamma if isinstance(loss, Focal) else 0.0,
+        logit_adjustment=loss.tau if isinstance(loss, LogitAdjusted) else 0.0,
+        balance=recipe.train.class_weights == "balanced",
     )

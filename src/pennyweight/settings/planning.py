@@ -8,6 +8,7 @@ from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.plan import Spending
 from pennyweight.recipe import Recipe
+from pennyweight.settings.task import task_of
 
 __all__ = ["find_base", "plan"]
 
@@ -18,7 +19,11 @@ def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
         recipe.base.name,
         labels=recipe.data.labels,
         revision=recipe.base.revision,
-        changes=ConfigChanges(dropout=recipe.base.dropout, pooling=recipe.base.pooling),
+        changes=ConfigChanges(
+            dropout=recipe.base.dropout,
+            pooling=recipe.base.pooling,
+            multi_label=task_of(recipe) == "multi-label",
+        ),
         config_only=config_only or recipe.base.weights == "random",
     )
 

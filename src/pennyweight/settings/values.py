@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
 from pennyweight.engine.train.objective import ObjectiveOptions
@@ -209,6 +210,7 @@ class Settings:
     """A recipe as plain values, one for each stage."""
 
     labels: tuple[str, ...]
+    task: Task
     seed: int
     base: BaseSettings
     compute: ComputeSettings

@@ -10,8 +10,9 @@ import datasets
 
 from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.batches.tokenize import tokenize
+from pennyweight.engine.batches.tokenize import tokenize, tokenize_texts
 from pennyweight.environment import cache_directory
+from pennyweight.errors import DataError
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.directory import RunDirectory, lock_run
 from pennyweight.runs.record import DataRecord, RunRecord, write_text
@@ -53,7 +54,8 @@ def read_splits(job: Job) -> Splits:
     """Read, clean and split the rows and check them for leaks; the run's directory is untouched.
 
     Raises:
-        DataError: a set cannot be read, or rows overlap and the recipe refuses that.
+        DataError: a set cannot be read, rows overlap and the recipe refuses that, or the recipe
+            needs validation rows and there are none.
         RunError: the run is resumed and its rows have changed.
     """
     data = job.settings.data
@@ -63,7 +65,28 @@ def read_splits(job: Job) -> Splits:
             data.sources, read=data.read, split=data.split, overlap=data.overlap, log=job.log
         )
     check_data(job.opening, splits.sets)
+    if len(splits.validation) == 0:
+        _refuse_without_validation(job)
     return splits
+
+
+def _refuse_without_validation(job: Job) -> None:
+    """Refuse what needs validation rows; without it, the weights of the last step are kept.
+
+    Raises:
+        DataError: the recipe stops early, or corrects for class shares.
+    """
+    needs = {
+        "train.early_stopping": job.settings.fit.options.patience is not None,
+        "transduction.prior": job.settings.prior is not None,
+    }
+    for key, is_used in needs.items():
+        if is_used:
+            raise DataError(
+                f"{key}: needs validation rows, and there are none; name some in data.validation, "
+                f"or leave {key} out"
+            )
+    job.log("no validation rows: the weights of the last step are kept, and nothing chooses them")
 
 
 @contextmanager
@@ -162,11 +185,14 @@ def tokenized(
     run: ActiveRun, table: datasets.Dataset, fingerprint: str, *, tokenizer: object
 ) -> TokenizedRows:
     """Return a table's texts as tokens, which are cached by the table's fingerprint."""
+    max_tokens = run.job.settings.inference.max_tokens
+    if len(table) == 0:
+        return tokenize_texts([], tokenizer=tokenizer, max_tokens=max_tokens)
     with run.job.accelerator.main_process_first():
         return tokenize(
             table,
             fingerprint=fingerprint,
             tokenizer=tokenizer,
-            max_tokens=run.job.settings.inference.max_tokens,
+            max_tokens=max_tokens,
             cache=cache_directory() / "tokens",
         )

@@ -6,20 +6,30 @@ This is the only place where labels of a held-out set are read, once everything 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
+from pennyweight.budget.facts import read_artifact_facts, write_artifact_facts
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.evaluation.metrics import Metrics, measure
+from pennyweight.evaluation.metrics import AnyMetrics, measure
+from pennyweight.evaluation.thresholds import (
+    DEFAULT_THRESHOLD,
+    FEWEST_POSITIVES,
+    decide,
+    fit_thresholds,
+    sigmoid,
+)
 from pennyweight.files import replacing
 from pennyweight.inference.correction import ShiftEvidence, estimate_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.runs.record import CorrectionRecord, Mistake, TargetRecord
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.active_run import ActiveRun, tokenized
+from pennyweight.training.diagnosis import describe_collapse
 from pennyweight.training.stages import Built
 
 __all__ = ["evaluate_finally"]
@@ -29,7 +39,7 @@ _MISTAKES = 20
 
 @dataclass(frozen=True, slots=True)
 class _Sets:
-    """The tokenized sets: labelled ones by name, and the target where there is one."""
+    """The tokenized sets: labelled ones with rows by name, and the target where there is one."""
 
     labelled: Mapping[str, TokenizedRows]
     target: TokenizedRows | None
@@ -37,15 +47,32 @@ class _Sets:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Predictions for every set, as users will get them."""
+    """Predictions for every set, as users will get them.
+
+    Attributes:
+        labelled: by the name of the set.
+        target: for the unlabelled target, if there is one.
+        correction: of the class shares, if there is one.
+        thresholds: of a multi-label task, float64 `[classes]`.
+    """
 
     labelled: Mapping[str, Predictions]
     target: Predictions | None
     correction: CorrectionRecord | None = None
+    thresholds: np.ndarray | None = None
+
+    def classes(self, logits: np.ndarray) -> np.ndarray:
+        """Return the answers: int64 `[rows]`, or 0 and 1 as int8 `[rows, classes]`."""
+        if self.thresholds is None:
+            return logits.argmax(axis=1)
+        return decide(sigmoid(logits), self.thresholds).astype(np.int8)
 
 
-def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray) -> None:
+def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | None) -> None:
     """Measure the saved classifier, loaded as `pennyweight evaluate` loads it, and record it.
+
+    A set without rows is not measured. In a multi-label task, the thresholds of the classes are
+    fitted on validation and saved into the artifact.
 
     Where the recipe corrects for the target's class shares, the correction is estimated from
     validation and target and saved into the artifact; the metrics are of corrected predictions, and
@@ -54,7 +81,8 @@ def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray) -> 
     Args:
         run: the run, trained and proved.
         built: its tokenizer and how its base was loaded.
-        class_shares: of the training rows, float64 `[classes]`.
+        class_shares: of the training rows, float64 `[classes]`; required where the recipe corrects
+            for the target's class shares.
     """
     job = run.job
     artifact = run.directory.artifact(job.plan.method.artifact)
@@ -64,12 +92,14 @@ def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray) -> 
     )
     sets = _tokenized(run, built)
     prior = job.settings.prior
-    if prior is None or sets.target is None:
+    if prior is None or sets.target is None or class_shares is None:
         answers = _predict(predictor, sets, features=False)
     else:
         answers = _corrected(
             run, _predict(predictor, sets, features=True), sets, prior, class_shares
         )
+    if job.settings.task == "multi-label":
+        answers = _with_thresholds(run, answers, sets)
     _record(run, answers, sets)
 
 
@@ -78,6 +108,7 @@ def _tokenized(run: ActiveRun, built: Built) -> _Sets:
     labelled = {
         name: tokenized(run, table, facts[name].fingerprint, tokenizer=built.tokenizer)
         for name, table in splits.labelled.items()
+        if len(table) > 0
     }
     target = None
     if splits.target is not None:
@@ -133,10 +164,40 @@ def _corrected(
         record.model_copy(
             update={
                 "accuracy_without": accuracy_without,
-                "predicted_shares_without": _predicted_shares(target.logits, names),
+                "predicted_shares_without": _predicted_shares(
+                    answers.classes(target.logits), names
+                ),
             }
         ),
     )
+
+
+def _with_thresholds(run: ActiveRun, answers: _Answers, sets: _Sets) -> _Answers:
+    """Fit each class's threshold on validation, save all of them, and return them as well."""
+    names = run.job.settings.labels
+    if "validation" in sets.labelled:
+        labels = sets.labelled["validation"].labels
+        thresholds = fit_thresholds(sigmoid(answers.labelled["validation"].logits), labels)
+        rare = [
+            name
+            for name, positives in zip(names, labels.sum(axis=0), strict=True)
+            if positives < FEWEST_POSITIVES
+        ]
+        run.log("thresholds: fitted on the validation rows, one for each class")
+        if rare:
+            run.log(
+                f"thresholds: {', '.join(rare)}: fewer than {FEWEST_POSITIVES} validation rows, so "
+                "the threshold fitted for all classes together is used"
+            )
+    else:
+        thresholds = np.full(len(names), DEFAULT_THRESHOLD)
+        run.log(f"thresholds: {DEFAULT_THRESHOLD} for each class, as there are no validation rows")
+    artifact = run.directory.artifact(run.job.plan.method.artifact)
+    facts = read_artifact_facts(artifact)
+    assert facts is not None  # noqa: S101 - saved with the weights
+    if run.job.accelerator.is_main_process:
+        write_artifact_facts(artifact, replace(facts, thresholds=tuple(thresholds.tolist())))
+    return replace(answers, thresholds=thresholds)
 
 
 def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
@@ -144,52 +205,86 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
     logits = {name: predictions.logits for name, predictions in answers.labelled.items()}
     labels = {name: rows.labels for name, rows in sets.labelled.items()}
     bins = run.job.settings.inference.calibration_bins
-    metrics: dict[str, Metrics] = {
-        name: measure(logits[name], labels[name], names=names, bins=bins) for name in logits
+    metrics: dict[str, AnyMetrics] = {
+        name: measure(
+            logits[name], labels[name], names=names, bins=bins, thresholds=answers.thresholds
+        )
+        for name in logits
     }
+    predicted = {name: answers.classes(values) for name, values in logits.items()}
     texts = {name: table["text"] for name, table in run.splits.labelled.items()}
     if run.job.accelerator.is_main_process:
-        arrays = {name: values.argmax(axis=1) for name, values in logits.items()}
+        arrays: dict[str, Any] = {**predicted}
         arrays |= {f"{name}.labels": values for name, values in labels.items()}
         with replacing(run.directory.predictions) as part, part.open("wb") as file:
             np.savez_compressed(file, **arrays)
     target = None
     if answers.target is not None:
-        shares = _predicted_shares(answers.target.logits, names)
+        shares = _predicted_shares(answers.classes(answers.target.logits), names)
         target = TargetRecord(rows=len(answers.target), predicted_shares=shares)
     run.writer.update(
         metrics=metrics,
         mistakes={
-            name: _most_confident_mistakes(logits[name], labels[name], texts[name], names)
+            name: _most_confident_mistakes(
+                logits[name], labels[name], predicted[name], texts[name], names=names
+            )
             for name in logits
         },
         target=target,
         correction=answers.correction,
     )
+    if "validation" in predicted:
+        warning = describe_collapse(predicted["validation"], labels["validation"], names=names)
+        if warning is not None:
+            run.log(warning)
 
 
-def _predicted_shares(logits: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+def _predicted_shares(predicted: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Return the share of the rows that each class is predicted for."""
-    shares = np.bincount(logits.argmax(axis=1), minlength=len(names)) / len(logits)
+    if predicted.ndim == 2:
+        shares = predicted.mean(axis=0, dtype=np.float64)
+    else:
+        shares = np.bincount(predicted, minlength=len(names)) / len(predicted)
     return dict(zip(names, shares.tolist(), strict=True))
 
 
 def _most_confident_mistakes(
-    logits: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str]
+    logits: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    texts: Sequence[str],
+    *,
+    names: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(answers != labels)
+    """Return the rows with a wrong answer whose confidence is highest.
+
+    In a multi-label task, the confidence is that of the most confident wrong decision of a row.
+    """
+    if labels.ndim == 2:
+        positive = sigmoid(logits)
+        certainty = np.where(predicted == 1, positive, 1.0 - positive)
+        confidence = np.where(predicted != labels, certainty, 0.0).max(axis=1)
+        wrong = np.flatnonzero((predicted != labels).any(axis=1))
+    else:
+        confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
+        wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     return tuple(
         Mistake(
             text=texts[int(row)],
-            label=names[labels[row]],
-            predicted=names[answers[row]],
+            label=_in_words(labels[row], names),
+            predicted=_in_words(predicted[row], names),
             confidence=float(confidence[row]),
         )
         for row in order
     )
+
+
+def _in_words(answer: np.ndarray, names: Sequence[str]) -> str:
+    """Return the name of a class, or the names of all classes of a multi-label row."""
+    if answer.ndim == 0:
+        return names[int(answer)]
+    return ", ".join(names[index] for index in np.flatnonzero(answer).tolist()) or "(no label)"
 
 
 def _describe(record: CorrectionRecord) -> list[str]:

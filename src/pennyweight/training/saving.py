@@ -108,10 +108,11 @@ class StepSaver:
         self._save_weights(directory, tokenizer=None)
 
     def _save_weights(self, directory: Path, *, tokenizer: object) -> None:
+        job = self.run.job
         save_artifact(
             self.built.model,
             directory,
-            self.run.job.plan.artifact_facts(self.run.job.settings.labels),
+            job.plan.artifact_facts(job.settings.labels, task=job.settings.task),
             fresh_weights=self.built.fresh_weights,
             tokenizer=tokenizer,
         )

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from pennyweight.engine.batches.batcher import Batcher
@@ -19,14 +20,16 @@ from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.predictor import Predictor, TorchBackend
 from pennyweight.engine.train import checkpoint
 from pennyweight.engine.train.average import MovingAverage
+from pennyweight.engine.train.balance import class_weights, log_shares, positive_weights
 from pennyweight.engine.train.eva import begin_with_eva
 from pennyweight.engine.train.loop import Learner
-from pennyweight.engine.train.objective import Objective
+from pennyweight.engine.train.objective import ClassBalance, Objective
 from pennyweight.engine.train.optimizer import make_optimizer, make_scheduler
 from pennyweight.engine.train.progress import Progress, total_steps
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import measure
+from pennyweight.evaluation.thresholds import fit_thresholds, sigmoid
 from pennyweight.model.build import BaseOptions, build_model, load_tokenizer
 from pennyweight.model.quantize import frozen_bytes
 from pennyweight.training.active_run import ActiveRun, tokenized
@@ -93,15 +96,26 @@ class Fit:
         return nullcontext() if self.average is None else self.average.in_place()
 
     def evaluate(self) -> Mapping[str, float]:
-        """Return the metrics on validation of what would be saved now."""
+        """Return the metrics on validation of what would be saved now; none without such rows.
+
+        In a multi-label task, F1 and accuracy are at thresholds fitted on these rows, so they are
+        somewhat too high; `mean_average_precision` and `nll` need no thresholds.
+        """
+        if len(self.validation) == 0:
+            return {}
         name = f"step {self.progress.step}, validation"
         with self.averaged():
-            predictions = self.predictor.rows(self.validation, name=name)
+            logits = self.predictor.rows(self.validation, name=name).logits
+        labels, thresholds = self.validation.labels, None
+        if labels.ndim == 2:
+            thresholds = fit_thresholds(sigmoid(logits), labels)
         metrics = measure(
-            predictions.logits,
-            self.validation.labels,
+            logits,
+            labels,
             names=self.names,
             bins=self.calibration_bins,
+            thresholds=thresholds,
+            resamples=0,
         )
         return metrics.scalars()
 
@@ -184,7 +198,7 @@ def cache_prefix(
         layers: how many of the lowest layers; None for all below the lowest adapter.
     """
     where = run.job.settings.fit.prefix_cache
-    if where == "off":
+    if where == "off" or len(rows) == 0:
         return rows
     cache = PrefixCache(where, cache_directory() / "states", run.log)
     # One process writes the file; the others find it.
@@ -194,15 +208,15 @@ def cache_prefix(
         )
 
 
-def make_fit(run: ActiveRun, built: Built, rows: int, validation: TokenizedRows) -> Fit:
-    """Make the optimizer, schedule and objective for so many training rows."""
+def make_fit(run: ActiveRun, built: Built, rows: TokenizedRows, validation: TokenizedRows) -> Fit:
+    """Make the optimizer, schedule and objective for some training rows."""
     job = run.job
     settings = job.settings.fit
-    steps = total_steps(rows, settings.options)
+    steps = total_steps(len(rows), settings.options)
     optimizer = make_optimizer(built.model, settings.optimizer)
     scheduler = make_scheduler(optimizer, settings.optimizer.schedule, total_steps=steps)
     penalties = job.plan.method.begin_training(built.model, optimizer, steps)
-    objective = _objective(run, built, penalties)
+    objective = _objective(run, built, penalties, rows.labels)
     average = None
     if settings.average is not None:
         average = MovingAverage(built.model, optimizer, decay=settings.average)
@@ -226,12 +240,30 @@ def make_fit(run: ActiveRun, built: Built, rows: int, validation: TokenizedRows)
     )
 
 
-def _objective(run: ActiveRun, built: Built, penalties: tuple[Any, ...]) -> Objective:
+def _objective(
+    run: ActiveRun, built: Built, penalties: tuple[Any, ...], labels: np.ndarray
+) -> Objective:
     options = run.job.settings.fit.objective
     features = None
     if options.mixup > 0.0 or options.hidden > 0.0:
         features = Features(built.model, run.job.plan.output_layer)
-    return Objective(options, features, penalties)
+    return Objective(options, features, penalties, _balance(run.job, labels))
+
+
+def _balance(job: Job, labels: np.ndarray) -> ClassBalance:
+    """Return the weights and offsets of the classes, from the labels of the training rows."""
+    options, classes = job.settings.fit.objective, len(job.settings.labels)
+    weights = offsets = None
+    if options.balance:
+        is_multi_label = labels.ndim == 2
+        values = (
+            positive_weights(labels) if is_multi_label else class_weights(labels, classes=classes)
+        )
+        weights = torch.from_numpy(values).to(job.compute.device)
+    if options.logit_adjustment > 0.0:
+        shares = options.logit_adjustment * log_shares(labels, classes=classes)
+        offsets = torch.from_numpy(shares).to(job.compute.device)
+    return ClassBalance(weights, offsets)
 
 
 def resume_fit(run: ActiveRun, built: Built, fit: Fit) -> Fit:

@@ -13,7 +13,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logit, logsumexp
 
 from pennyweight.base.locate import locate
 from pennyweight.engine.batches.rows import TeacherOutputs
@@ -21,12 +21,14 @@ from pennyweight.engine.device import choose_compute
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RecipeError
+from pennyweight.evaluation.thresholds import sigmoid
 from pennyweight.files import replacing
 from pennyweight.inference.classifier import Classifier, require_complete
 from pennyweight.inference.load import predictor_of
 from pennyweight.model.build import BaseOptions, load_base, load_tokenizer
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
+from pennyweight.settings.task import task_of
 from pennyweight.settings.values import Settings
 
 __all__ = ["check_teachers", "teach"]
@@ -47,6 +49,7 @@ def check_teachers(settings: Settings) -> None:
             record = load_record(Path(teacher))
             require_complete(Path(teacher), record)
             _require_labels(teacher, record.recipe.data.labels, settings.labels)
+            _require_task(teacher, task_of(record.recipe), settings.task)
 
 
 def teach(
@@ -71,14 +74,19 @@ def teach(
     """
     distillation = settings.distillation
     assert distillation is not None  # noqa: S101 - called only for recipes with teachers
-    log_probabilities, features = [], None
+    logits, features = [], None
     for teacher in distillation.teachers:
         outputs = _cached_outputs(teacher, rows, fingerprint, settings, log)
-        log_probabilities.append(log_softmax(outputs.logits.astype(np.float64), axis=1))
+        logits.append(outputs.logits.astype(np.float64))
         if outputs.features is not None:
             _require_width(teacher, outputs.features.shape[1], width)
             features = torch.from_numpy(outputs.features)
-    mean: np.ndarray = logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities))
+    if settings.task == "multi-label":
+        share = np.clip(np.mean([sigmoid(each) for each in logits], axis=0), 1e-9, 1.0 - 1e-9)
+        mean = np.asarray(logit(share))
+    else:
+        mean = logsumexp([log_softmax(each, axis=1) for each in logits], axis=0)
+        mean = mean - np.log(len(logits))
     return TeacherOutputs(torch.from_numpy(mean.astype(np.float32)), features)
 
 
@@ -133,7 +141,8 @@ def _outputs(
 
 def _plain_teacher(directory: str, settings: Settings) -> Predictor:
     """Return a transformers classifier in a directory, whose head must be in its checkpoint."""
-    base = locate(directory, labels=settings.labels)
+    changes = ConfigChanges(multi_label=settings.task == "multi-label")
+    base = locate(directory, labels=settings.labels, changes=changes)
     compute = choose_compute(
         precision=settings.compute.precision,
         attention=settings.compute.attention,
@@ -154,6 +163,14 @@ def _require_labels(teacher: str, labels: Sequence[str], expected: Sequence[str]
         raise RecipeError(
             f"{_KEY}: {teacher}: its classes are {', '.join(labels)}, and data.labels are "
             f"{', '.join(expected)}; they must be the same, in the same order"
+        )
+
+
+def _require_task(teacher: str, task: str, expected: str) -> None:
+    if task != expected:
+        raise RecipeError(
+            f"{_KEY}: {teacher}: its task is {task}, and that of the recipe is {expected}; they "
+            "must be the same"
         )
 
 

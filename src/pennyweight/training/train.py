@@ -30,6 +30,7 @@ from pennyweight.training.baselines import (
     fit_baselines,
     start_head,
 )
+from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.job import make_job
 from pennyweight.training.rows import PreparedRows
@@ -93,7 +94,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
     rows = cache_prefix(run, built, rows)
-    fit = make_fit(run, built, len(rows), cache_prefix(run, built, _validation(run, built)))
+    fit = make_fit(run, built, rows, cache_prefix(run, built, _validation(run, built)))
     fit = resume_fit(run, built, fit)
     saver = StepSaver(run, built, fit)
     saver.begin(len(rows))
@@ -135,11 +136,28 @@ def _finish(
         else f"of the {counts.model:,} that were trained"
     )
     run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
-    evaluate_finally(run, built, prepared.class_shares(len(run.job.settings.labels)))
+    settings = run.job.settings
+    shares = None if settings.prior is None else prepared.class_shares(len(settings.labels))
+    evaluate_finally(run, built, shares)
     evaluate_baselines(run, baselines)
+    _warn_of_falling_loss(run)
     run.job.accelerator.wait_for_everyone()
     run.writer.update(status="complete", artifact=hash_artifact(artifact))
     return run.record
+
+
+def _warn_of_falling_loss(run: ActiveRun) -> None:
+    """Log a warning if the run ended too early: the last checkpoint is the best, and learns fast.
+
+    A loss that falls while validation gets worse is no reason to train longer.
+    """
+    history, best = run.record.history, run.record.best
+    if not history or (best is not None and best.step < history[-1].step):
+        return
+    epochs = run.job.settings.fit.options.epochs
+    warning = describe_falling_loss([step.loss for step in history], epochs=epochs)
+    if warning is not None:
+        run.log(warning)
 
 
 def train_together(
@@ -195,7 +213,7 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     for run, built in zip(runs, builts, strict=True):
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
-        fits.append(make_fit(run, built, len(rows), validation))
+        fits.append(make_fit(run, built, rows, validation))
     savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
     for saver in savers:
         saver.begin(len(rows))

@@ -83,7 +83,8 @@ class TeacherOutputs:
     """Outputs of one or several teacher models, for a batch on a device or a whole set in memory.
 
     Attributes:
-        log_probabilities: float32 `[rows, classes]`.
+        log_probabilities: float32 `[rows, classes]`; in a multi-label task, the log-odds of each
+            class.
         features: float32 `[rows, hidden]`, the input of the teacher's output layer; None where
             only its probabilities are distilled.
     """

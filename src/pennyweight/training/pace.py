@@ -1,0 +1,158 @@
+"""How long a run takes: predicted from its first steps, and planned to keep a time limit.
+
+The time of a step is taken to be proportional to its tokens, which are known for all steps
+beforehand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pennyweight.engine.batches.batcher import Batcher
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.train.loop import batches_of
+from pennyweight.engine.train.progress import Timetable, TrainOptions, total_steps
+
+__all__ = ["Speed", "Work", "limit_steps", "measure_speed", "predict_seconds"]
+
+# Loading the saved classifier, and writing the record.
+_CLOSING_SECONDS = 3.0
+_WARM_UP_BATCHES, _TIMED_BATCHES = 2, 10
+# Within a limit, this share of it is planned for, because steps vary.
+_PLANNED_SHARE = 0.96
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second of a training step, and of a prediction."""
+
+    training: float
+    prediction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run has to do.
+
+    Attributes:
+        tokens: int64 `[training rows]`, tokens of each.
+        validation_tokens: tokens of all validation rows, which each evaluation predicts.
+        final_tokens: tokens of all rows that the final evaluation predicts.
+    """
+
+    tokens: np.ndarray
+    validation_tokens: int
+    final_tokens: int
+
+    def seconds(self, options: TrainOptions, speed: Speed, *, after: int = 0) -> float:
+        """Return how long the steps after step `after` take, evaluations included."""
+        timetable = Timetable.of(len(self.tokens), options)
+        steps = range(after + 1, timetable.last + 1)
+        evaluations = sum(timetable.evaluates_after(step) for step in steps)
+        training = len(steps) * options.batch_rows * float(self.tokens.mean()) / speed.training
+        evaluating = evaluations * self.validation_tokens / speed.prediction
+        return training + evaluating + self.final_tokens / speed.prediction + _CLOSING_SECONDS
+
+
+def predict_seconds(
+    work: Work, rows: TokenizedRows, options: TrainOptions, *, steps: int, seconds: float
+) -> float:
+    """Return how long the rest of a run will take, from the time of its first steps.
+
+    Args:
+        work: what the run has to do.
+        rows: its training rows.
+        options: of the loop.
+        steps: number of steps that have been taken, from the first one on.
+        seconds: how long these steps took.
+    """
+    first = batches_of(rows, options, start=0, end=steps)
+    tokens = sum(int(rows.lengths[batch].sum()) for batch in first)
+    training = tokens / seconds
+    return work.seconds(options, Speed(training, 3.0 * training), after=steps)
+
+
+def limit_steps(
+    work: Work, options: TrainOptions, speed: Speed, *, seconds: float
+) -> TrainOptions:
+    """Return options with as many steps, up to those planned, as the time allows; at least one.
+
+    With fewer steps, evaluations come closer together, so that a run still has several.
+
+    Args:
+        work: what the run has to do.
+        options: of the loop.
+        speed: measured on the first batches.
+        seconds: that are left for the steps and all that follows them.
+    """
+    planned = total_steps(len(work.tokens), options)
+    available = _PLANNED_SHARE * seconds
+    low, high = 1, planned
+    while low < high:
+        middle = (low + high + 1) // 2
+        if work.seconds(_shortened(options, middle, planned), speed) <= available:
+            low = middle
+        else:
+            high = middle - 1
+    return options if low == planned else _shortened(options, low, planned)
+
+
+def _shortened(options: TrainOptions, steps: int, planned: int) -> TrainOptions:
+    every = options.evaluate_every
+    if every is not None:
+        every = max(1, round(every * steps / planned))
+    return replace(options, max_steps=steps, evaluate_every=every)
+
+
+def measure_speed(
+    model: Any, batcher: Batcher, rows: TokenizedRows, options: TrainOptions
+) -> Speed:
+    """Time the first batches of a run, forward and backward; no weight is changed."""
+    batches = list(batches_of(rows, options, start=0, end=_WARM_UP_BATCHES + _TIMED_BATCHES))
+    timed = batches[_WARM_UP_BATCHES:] or batches
+    model.train()
+    for batch in batches[:_WARM_UP_BATCHES]:
+        _backward(model, batcher, rows, batch)
+    training = _timed(timed, rows, lambda batch: _backward(model, batcher, rows, batch))
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    prediction = _timed(timed, rows, lambda batch: _forward(model, batcher, rows, batch))
+    model.train()
+    return Speed(training, prediction)
+
+
+def _timed(batches: Sequence[np.ndarray], rows: TokenizedRows, run: Any) -> float:
+    """Return the tokens per second of `run`, called with each batch."""
+    tokens = sum(int(rows.lengths[batch].sum()) for batch in batches)
+    _wait_for_device()
+    started = time.perf_counter()
+    for batch in batches:
+        run(batch)
+    _wait_for_device()
+    return tokens / (time.perf_counter() - started)
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _backward(model: Any, batcher: Batcher, rows: TokenizedRows, batch: np.ndarray) -> None:
+    for piece in batcher.pieces(rows, batch):
+        inputs, _ = batcher.inputs(rows, piece)
+        logits = model(**inputs).logits.float()
+        functional.log_softmax(logits, dim=1).mean().backward()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _forward(model: Any, batcher: Batcher, rows: TokenizedRows, batch: np.ndarray) -> None:
+    for piece in batcher.pieces(rows, batch):
+        inputs, _ = batcher.inputs(rows, piece)
+        model(**inputs)
