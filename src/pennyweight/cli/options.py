@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,9 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pennyweight.errors import RecipeError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pennyweight.data.source import Source
     from pennyweight.recipe import Recipe
+
+_DEFAULT_RECIPE = "quickstart"
 
 __all__ = [
     "BackendName",
@@ -26,6 +33,7 @@ __all__ = [
     "RunOptions",
     "Set",
     "SkipBadRows",
+    "parse_count",
 ]
 
 
@@ -66,16 +74,103 @@ class RecipeOptions:
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="The name of a shipped recipe, a TOML file, or a run directory."
+            metavar="[RECIPE]",
+            help="The name of a shipped recipe, a TOML file, or a run directory. If not given, "
+            '"quickstart" with the rows of --data.',
+            show_default=False,
         ),
-    ]
+    ] = ""
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help='The labelled training rows: a file, "hub:NAME[:SPLIT]" or "sample:SPLIT".',
+        ),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option("--test", metavar="FILE", help="The labelled test rows."),
+    ] = None
+    text_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text-column",
+            metavar="COLUMN",
+            help="The column that holds the text. Can be repeated; texts are joined with a space.",
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option("--label-column", metavar="COLUMN", help="The column that holds the label."),
+    ] = None
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME",
+            help='The base: "embedded", a local directory, or a hub id.',
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="NUMBER",
+            help="The maximum number of trainable parameters, such as 100k or 1M.",
+        ),
+    ] = None
     overrides: Set = None
 
     def load(self, *more: str) -> Recipe:
-        """Load the recipe with the overrides, followed by `more`."""
+        """Load the recipe with the options and overrides, followed by `more`."""
         from pennyweight.recipe import load_recipe
 
-        return load_recipe(self.recipe, overrides=[*(self.overrides or ()), *more])
+        if not self.recipe and self.data is None:
+            raise RecipeError(
+                "nothing to train: name labelled rows with --data FILE, or a recipe (a shipped "
+                "one, a TOML file or a run directory)"
+            )
+        overrides = [*self._shortcuts(), *(self.overrides or ()), *more]
+        return load_recipe(self.recipe or _DEFAULT_RECIPE, overrides=overrides)
+
+    def _shortcuts(self) -> Iterator[str]:
+        """Yield the options as overrides of keys."""
+        if self.data is not None:
+            yield f"data.train.location={_quoted(self.data)}"
+        if self.text_columns:
+            columns = ", ".join(map(_quoted, self.text_columns))
+            yield f"data.train.text_columns=[{columns}]"
+        if self.label_column is not None:
+            yield f"data.train.label_column={_quoted(self.label_column)}"
+        if self.test is not None:
+            yield f"evaluate.test.location={_quoted(self.test)}"
+        if self.base is not None:
+            yield f"base.name={_quoted(self.base)}"
+        if self.budget is not None:
+            yield f"budget.trainable_parameters={parse_count(self.budget)}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a TOML string."""
+    import json
+
+    return json.dumps(text)
+
+
+def parse_count(text: str) -> int:
+    """Return a number such as "250000", "250_000", "250k" or "1.5M".
+
+    Raises:
+        RecipeError: it is no such number.
+    """
+    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kKmM]?)", text.strip())
+    if match is None:
+        raise RecipeError(
+            f"--budget {text}: expected a number of parameters, such as 100k, 1M or 250000"
+        )
+    number, unit = match.groups()
+    return round(float(re.sub("[_,]", "", number)) * {"": 1, "k": 1_000, "m": 1_000_000}[unit.lower()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,12 @@ def command(
             "--resume is given; a complete run is never replaced.",
         ),
     ],
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", metavar="NUMBER", help="A time limit for the whole run, in minutes."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume an unfinished run from its last checkpoint."),
@@ -42,6 +48,8 @@ def command(
     training.
     """
     more = ["data.on_bad_row=set-aside"] if skip_bad_rows else []
+    if minutes is not None:
+        more.append(f"train.minutes={minutes}")
     train_and_report(recipe.load(*more), out, resume=resume)
 
 

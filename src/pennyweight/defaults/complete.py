@@ -44,6 +44,18 @@ class Completed:
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def lines(self) -> Iterator[str]:
+        """Yield the reasons and notes as lines of text."""
+        for one in self.reasons:
+            yield f"{one.key} = {_shown(one.value)}  ({one.reason})"
+        yield from self.notes
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 def complete(recipe: Recipe) -> Completed:
     """Return the recipe with its labels, task and columns inferred and its "auto" keys derived.

@@ -233,6 +233,8 @@ class RunRecord(_Part):
     peak_memory_bytes: int = 0
     history: tuple[Step, ...] = ()
     best: Best | None = None
+    planned_steps: int | None = None
+    predicted_seconds: float | None = None
     metrics: dict[str, AnyMetrics] = {}
     baselines: dict[str, BaselineRecord] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}

@@ -6,6 +6,8 @@ inference; the stages never see the recipe itself.
 
 from __future__ import annotations
 
+from typing import Literal, TypeVar
+
 from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
 from pennyweight.data.source import Source
@@ -43,7 +45,9 @@ from pennyweight.settings.values import (
     Settings,
 )
 
-__all__ = ["settings_of"]
+_Value = TypeVar("_Value", int, float)
+
+__all__ = ["read_options", "settings_of", "source_of"]
 
 
 def settings_of(recipe: Recipe) -> Settings:
@@ -84,17 +88,12 @@ def _data(recipe: Recipe) -> DataSettings:
     held_out = {"test": evaluate.test} if evaluate.test is not None else {}
     return DataSettings(
         sources=SourceSet(
-            train=_source(data.train),
-            validation=None if data.validation is None else _source(data.validation),
-            held_out={name: _source(table) for name, table in (held_out | evaluate.also).items()},
-            target=None if data.target is None else _source(data.target),
+            train=source_of(data.train),
+            validation=None if data.validation is None else source_of(data.validation),
+            held_out={name: source_of(table) for name, table in (held_out | evaluate.also).items()},
+            target=None if data.target is None else source_of(data.target),
         ),
-        read=ReadOptions(
-            labels=data.labels,
-            clean=data.clean,
-            on_bad_row=data.on_bad_row,
-            cache=cache_directory() / "rows",
-        ),
+        read=read_options(recipe),
         split=SplitOptions(
             validation_fraction=data.validation_fraction,
             train_rows=data.train_rows,
@@ -104,7 +103,19 @@ def _data(recipe: Recipe) -> DataSettings:
     )
 
 
-def _source(table: SourceTable) -> Source:
+def read_options(recipe: Recipe) -> ReadOptions:
+    """Return how the rows of a recipe are read, whose labels and task are settled."""
+    data = recipe.data
+    return ReadOptions(
+        labels=data.labels,
+        clean=data.clean,
+        on_bad_row=data.on_bad_row,
+        cache=cache_directory() / "rows",
+    )
+
+
+def source_of(table: SourceTable) -> Source:
+    """Return a recipe's source of rows as a plain value."""
     return Source(**dict(table))
 
 
@@ -190,6 +201,7 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
         starts_head=train.head_start == "logistic",
+        seconds=None if train.minutes is None else 60.0 * train.minutes,
         prefix_cache=train.prefix_cache,
         log_every=train.log_every,
         trackers=train.trackers,
@@ -200,13 +212,15 @@ def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
     train = recipe.train
     stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
     return TrainOptions(
-        epochs=train.epochs,
+        epochs=_settled(train.epochs, "train.epochs"),
         max_steps=train.max_steps,
-        batch_rows=train.batch_rows,
+        batch_rows=_settled(train.batch_rows, "train.batch_rows"),
         accumulation_steps=train.accumulation_steps,
         batch_order=train.batch_order,
         max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
-        evaluate_every=None if train.evaluate_every == "epoch" else train.evaluate_every,
+        evaluate_every=None
+        if train.evaluate_every == "epoch"
+        else _settled(train.evaluate_every, "train.evaluate_every"),
         keep_best=selection_metric(recipe, task),
         patience=stopping.patience if stopping else None,
         threshold=stopping.threshold if stopping else 0.0,
@@ -215,7 +229,15 @@ def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
     )
 
 
+def _settled(value: _Value | Literal["auto"], key: str) -> _Value:
+    """Return the value of a key that `pennyweight.defaults` has settled."""
+    if value == "auto":
+        raise RecipeError(f'{key}: "auto" has not been settled; call pennyweight.defaults.complete')
+    return value  # type: ignore[return-value]
+
+
 def _optimizer(recipe: Recipe) -> OptimizerOptions:
+    _settled(recipe.optimizer.learning_rate, "optimizer.learning_rate")
     values = recipe.optimizer.model_dump()
     schedule = values.pop("schedule")
     shared = ("method", "learning_rate", "weight_decay", "b_ratio", "layer_decay")

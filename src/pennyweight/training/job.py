@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate.state import AcceleratorState
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
 from pennyweight.data.splits import check_sources
+from pennyweight.defaults import complete
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
@@ -52,6 +54,7 @@ class Job:
         accelerator: of the processes that train.
         opening: what becomes of the run's directory.
         watcher: who is told about it.
+        began: `time.perf_counter()` when the run began.
     """
 
     settings: Settings
@@ -63,6 +66,7 @@ class Job:
     accelerator: Accelerator
     opening: Opening
     watcher: Watcher
+    began: float
 
     def log(self, line: str) -> None:
         """Tell the watcher, once for all processes."""
@@ -79,8 +83,10 @@ def make_job(
         PennyweightError: the base, a source, a teacher or a setting cannot be used, the plan is
             over budget, or the directory holds something else.
     """
+    began, watcher = time.perf_counter(), watcher or Watcher()
+    completed = complete(recipe)
+    recipe = completed.recipe
     settings = settings_of(recipe)
-    watcher = watcher or Watcher()
     opening = decide_opening(out, recipe, resume=resume)
     base = find_base(recipe, config_only=False)
     planned = plan(recipe, base=base)
@@ -98,7 +104,11 @@ def make_job(
     compiled, reason = choose_compile(
         settings.compute.compile, device=compute.device.partition(":")[0]
     )
-    job = Job(settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher)
+    job = Job(
+        settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher, began
+    )
+    for line in completed.lines():
+        job.log(line)
     _describe(job, reason)
     return job
 

@@ -18,9 +18,22 @@ from torch.nn import functional
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import batches_of
-from pennyweight.engine.train.progress import Timetable, TrainOptions, total_steps
+from pennyweight.engine.train.progress import Step, Timetable, TrainOptions, total_steps
+from pennyweight.training.active_run import ActiveRun
+from pennyweight.training.stages import Built
 
-__all__ = ["Speed", "Work", "limit_steps", "measure_speed", "predict_seconds"]
+__all__ = [
+    "STEPS_BEFORE_PREDICTION",
+    "Speed",
+    "Work",
+    "keep_time_limit",
+    "limit_steps",
+    "measure_speed",
+    "predict_seconds",
+    "predict_time",
+]
+
+STEPS_BEFORE_PREDICTION = 20
 
 # Loading the saved classifier, and writing the record.
 _CLOSING_SECONDS = 3.0
@@ -59,6 +72,61 @@ class Work:
         training = len(steps) * options.batch_rows * float(self.tokens.mean()) / speed.training
         evaluating = evaluations * self.validation_tokens / speed.prediction
         return training + evaluating + self.final_tokens / speed.prediction + _CLOSING_SECONDS
+
+
+def keep_time_limit(
+    run: ActiveRun, built: Built, rows: TokenizedRows, validation: TokenizedRows
+) -> ActiveRun:
+    """Return the run with as many steps as its time limit allows; the same run without a limit.
+
+    A resumed run keeps the number of steps that it began with, because its schedule depends on it.
+    """
+    job = run.job
+    options, limit = job.settings.fit.options, job.settings.fit.seconds
+    if limit is None:
+        return run
+    planned = total_steps(len(rows), options)
+    if run.record.planned_steps is not None:
+        options = _shortened(options, run.record.planned_steps, planned)
+    else:
+        speed = measure_speed(built.model, built.batcher, rows, options)
+        left = limit - (time.perf_counter() - job.began)
+        options = limit_steps(_work(run, validation, rows), options, speed, seconds=left)
+        run.log(
+            f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
+            f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
+        )
+    run.writer.update(planned_steps=total_steps(len(rows), options))
+    fit = replace(job.settings.fit, options=options)
+    return replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))
+
+
+def predict_time(
+    run: ActiveRun, validation: TokenizedRows, rows: TokenizedRows, step: Step
+) -> None:
+    """Log and record how long the whole run will take, once its first steps have been timed."""
+    options = run.job.settings.fit.options
+    left = predict_seconds(
+        _work(run, validation, rows), rows, options, steps=step.step, seconds=step.seconds
+    )
+    whole = time.perf_counter() - run.job.began + left
+    run.writer.update(predicted_seconds=whole)
+    run.log(f"the run will take about {_in_words(whole)}, of which {_in_words(left)} are left")
+
+
+def _in_words(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _work(run: ActiveRun, validation: TokenizedRows, rows: TokenizedRows) -> Work:
+    """Return what is left for a run to do, if other sets have texts as long as its training rows."""
+    splits = run.splits
+    others = sum(len(table) for table in splits.held_out.values())
+    others += 0 if splits.target is None else len(splits.target)
+    validation_tokens = int(validation.lengths.sum())
+    final_tokens = validation_tokens + round(others * float(rows.lengths.mean()))
+    return Work(rows.lengths, validation_tokens, final_tokens)
 
 
 def predict_seconds(
@@ -148,7 +216,7 @@ def _backward(model: Any, batcher: Batcher, rows: TokenizedRows, batch: np.ndarr
     for piece in batcher.pieces(rows, batch):
         inputs, _ = batcher.inputs(rows, piece)
         logits = model(**inputs).logits.float()
-        functional.log_softmax(logits, dim=1).mean().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(functional.log_softmax(logits, dim=1).mean())
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train import checkpoint
 from pennyweight.engine.train.progress import ALL_STEPS_DONE, Step, judge, total_steps
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
@@ -12,6 +13,7 @@ from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
 from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun
+from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, predict_time
 from pennyweight.training.stages import Built, Fit
 
 __all__ = ["StepSaver"]
@@ -24,10 +26,11 @@ class StepSaver:
     run: ActiveRun
     built: Built
     fit: Fit
+    rows: TokenizedRows
 
-    def begin(self, rows: int) -> None:
+    def begin(self) -> None:
         """Open the trackers and tell the watcher how many steps there will be."""
-        job = self.run.job
+        job, rows = self.run.job, len(self.rows)
         if job.settings.fit.trackers:
             if job.accelerator.is_main_process:
                 self.run.directory.logs.mkdir(exist_ok=True)
@@ -40,7 +43,8 @@ class StepSaver:
     def save_start(self) -> None:
         """Save the head that training starts from, so that the run never ends below it."""
         job = self.run.job
-        if not job.settings.fit.starts_head or self.fit.progress.step > 0:
+        has_validation = len(self.fit.validation) > 0
+        if not job.settings.fit.starts_head or not has_validation or self.fit.progress.step > 0:
             return
         evaluation = self.fit.evaluate()
         judge(self.fit.progress, evaluation, job.settings.fit.options)
@@ -87,6 +91,8 @@ class StepSaver:
         if step.evaluation is not None or step.step % job.settings.fit.log_every == 0:
             self.run.writer.add_step(step)
             job.accelerator.log(_curves(step), step=step.step)
+        if step.step == STEPS_BEFORE_PREDICTION:
+            predict_time(self.run, self.fit.validation, self.rows, step)
         if step.stop == ALL_STEPS_DONE:
             self.run.log(f"finished after step {step.step}")
         elif step.stop:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, logit, logsumexp
 
-from pennyweight.base.locate import locate
+from pennyweight.base.locate import ConfigChanges, locate
 from pennyweight.engine.batches.rows import TeacherOutputs
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.predictor import Predictions, Predictor

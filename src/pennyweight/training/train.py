@@ -33,6 +33,7 @@ from pennyweight.training.baselines import (
 from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.job import make_job
+from pennyweight.training.pace import keep_time_limit
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.saving import StepSaver
 from pennyweight.training.stages import (
@@ -94,10 +95,11 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
     rows = cache_prefix(run, built, rows)
-    fit = make_fit(run, built, rows, cache_prefix(run, built, _validation(run, built)))
-    fit = resume_fit(run, built, fit)
-    saver = StepSaver(run, built, fit)
-    saver.begin(len(rows))
+    validation = cache_prefix(run, built, _validation(run, built))
+    run = keep_time_limit(run, built, rows, validation)
+    fit = resume_fit(run, built, make_fit(run, built, rows, validation))
+    saver = StepSaver(run, built, fit, rows)
+    saver.begin()
     saver.save_start()
     accelerator = run.job.accelerator
     model, optimizer = accelerator.prepare(fit.learner.model, fit.learner.optimizer)
@@ -214,9 +216,9 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
         fits.append(make_fit(run, built, rows, validation))
-    savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
+    savers = [StepSaver(*parts, rows) for parts in zip(runs, builts, fits, strict=True)]
     for saver in savers:
-        saver.begin(len(rows))
+        saver.begin()
         saver.save_start()
     rows = cache_prefix(first, first_built, rows, layers=layers)
     _fit_together(savers, rows)
