@@ -1,0 +1,87 @@
+"""The rules that derive "auto" keys, on facts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pennyweight.defaults.rules import FEW_ROWS, RULES, Facts
+
+FACTS = Facts(
+    rows=10_000,
+    classes=10,
+    rows_by_class=(1_000,) * 10,
+    length=40,
+    longest_input=512,
+    hidden=384,
+)
+
+
+@given(
+    rows=st.integers(2, 2_000_000),
+    classes=st.integers(2, 1_000),
+    length=st.integers(1, 10_000),
+    has_validation=st.booleans(),
+    is_multi_label=st.booleans(),
+)
+def test_every_rule_gives_a_usable_value_and_a_reason(
+    rows: int, classes: int, length: int, has_validation: bool, is_multi_label: bool
+) -> None:
+    facts = Facts(
+        rows=rows,
+        classes=classes,
+        rows_by_class=(max(1, rows // classes),) * classes,
+        length=length,
+        longest_input=512,
+        hidden=384,
+        has_validation=has_validation,
+        is_multi_label=is_multi_label,
+    )
+    values = {}
+    for key, rule in RULES.items():
+        derived = rule(facts)
+        assert derived.reason
+        values[key] = derived.value
+    assert 0.0 <= values["data.validation_fraction"] <= 0.5
+    assert 32 <= values["data.max_tokens"] <= 512
+    assert values["train.epochs"] >= 1
+    assert values["train.evaluate_every"] >= 1
+    assert values["train.batch_rows"] >= 1
+    assert 0.0 < values["optimizer.learning_rate"] < 1e-2
+
+
+def test_few_rows_are_all_trained_on() -> None:
+    facts = replace(FACTS, rows=FEW_ROWS - 1)
+    assert RULES["data.validation_fraction"](facts).value == 0.0
+    assert RULES["train.early_stopping"](facts).value == "off"
+    assert facts.training_rows == facts.rows
+    steps = -(-facts.rows // RULES["train.batch_rows"](facts).value)
+    assert RULES["train.evaluate_every"](facts).value == steps * RULES["train.epochs"](facts).value
+
+
+def test_a_validation_file_leaves_all_rows_for_training() -> None:
+    facts = replace(FACTS, has_validation=True)
+    assert facts.training_rows == facts.rows
+    assert facts.evaluates
+
+
+def test_more_rows_are_seen_fewer_times_but_more_of_them_in_all() -> None:
+    sizes = (100, 1_000, 10_000, 100_000)
+    epochs = [RULES["train.epochs"](replace(FACTS, rows=rows)).value for rows in sizes]
+    assert epochs == sorted(epochs, reverse=True)
+    seen = [rows * count for rows, count in zip(sizes, epochs, strict=True)]
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(20, 32), (40, 48), (100, 112), (3_000, 256)])
+def test_texts_are_cut_only_where_they_are_long(length: int, tokens: int) -> None:
+    assert RULES["data.max_tokens"](replace(FACTS, length=length)).value == tokens
+
+
+def test_uneven_classes_select_by_macro_f1() -> None:
+    assert RULES["train.keep_best"](FACTS).value == "accuracy"
+    uneven = replace(FACTS, rows_by_class=(9_000, 500, 500))
+    assert RULES["train.keep_best"](uneven).value == "macro_f1"

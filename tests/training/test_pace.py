@@ -1,0 +1,57 @@
+"""The time of a run: predicted from its first steps, and planned to keep a limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pennyweight.engine.train.progress import TrainOptions, total_steps
+from pennyweight.training.pace import Speed, Work, limit_steps
+
+OPTIONS = TrainOptions(
+    epochs=4,
+    max_steps=None,
+    batch_rows=10,
+    accumulation_steps=1,
+    batch_order="random",
+    max_gradient_norm=None,
+    evaluate_every=25,
+    keep_best="accuracy",
+    patience=None,
+    threshold=0.0,
+    seed=0,
+)
+# 100 steps of 200 tokens, and 4 evaluations.
+WORK = Work(np.full(250, 20), validation_tokens=1_000, final_tokens=3_000)
+SPEED = Speed(training=200.0, prediction=1_000.0)
+
+
+def test_the_time_of_a_run_is_that_of_its_steps_evaluations_and_final_evaluation() -> None:
+    closing = Work(np.full(250, 20), 0, 0).seconds(replace(OPTIONS, max_steps=1), SPEED) - 1.0
+    assert WORK.seconds(OPTIONS, SPEED) == pytest.approx(100.0 + 4 * 1.0 + 3.0 + closing)
+    assert WORK.seconds(OPTIONS, SPEED, after=90) == pytest.approx(10.0 + 1.0 + 3.0 + closing)
+
+
+def test_a_generous_limit_changes_nothing() -> None:
+    assert limit_steps(WORK, OPTIONS, SPEED, seconds=1_000.0) == OPTIONS
+
+
+@pytest.mark.parametrize("seconds", [20.0, 50.0, 90.0])
+def test_a_limit_is_used_and_not_exceeded(seconds: float) -> None:
+    limited = limit_steps(WORK, OPTIONS, SPEED, seconds=seconds)
+    assert 0.85 * seconds < WORK.seconds(limited, SPEED) <= seconds
+    assert limited.max_steps is not None
+    assert limited.max_steps < total_steps(250, OPTIONS)
+
+
+def test_a_shorter_run_still_has_as_many_evaluations() -> None:
+    limited = limit_steps(WORK, OPTIONS, SPEED, seconds=50.0)
+    assert limited.evaluate_every is not None
+    assert limited.max_steps is not None
+    assert round(limited.max_steps / limited.evaluate_every) == 4
+
+
+def test_one_step_is_always_taken() -> None:
+    assert limit_steps(WORK, OPTIONS, SPEED, seconds=0.1).max_steps == 1
