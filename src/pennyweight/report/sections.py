@@ -35,7 +35,7 @@ _PRIOR_PAPERS: Mapping[str, str] = MappingProxyType({"em": "saerens", "confusion
 
 def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     run = facts.main
-    labels = run.record.recipe.data.labels
+    labels = run.record.recipe.data.label_names
     papers = [key for part, key in _BASE_PAPERS.items() if part in run.base_name.lower()]
     trained = (
         "whose weights stay frozen: only low-rank adapters and the classification head are trained"

@@ -44,10 +44,14 @@ __all__ = ["settings_of"]
 
 
 def settings_of(recipe: Recipe) -> Settings:
-    """Take a recipe apart into plain values."""
+    """Take a recipe apart into plain values.
+
+    Raises:
+        RecipeError: the training rows or the labels are not set.
+    """
     base, train = recipe.base, recipe.train
     return Settings(
-        labels=recipe.data.labels,
+        labels=recipe.data.label_names,
         seed=recipe.seed,
         base=BaseSettings(base.weights, base.tokenizer, base.quantization),
         compute=ComputeSettings(train.precision, base.attention, train.compile),
@@ -81,10 +85,12 @@ def _data(recipe: Recipe) -> DataSettings:
             target=None if data.target is None else _source(data.target),
         ),
         read=ReadOptions(
-            labels=data.labels,
+            labels=recipe.data.label_names,
             clean=data.clean,
             on_bad_row=data.on_bad_row,
             cache=cache_directory() / "rows",
+            task="multi-label" if data.task == "multi-label" else "single-label",
+            label_separator=data.label_separator,
         ),
         split=SplitOptions(
             validation_fraction=data.validation_fraction,

@@ -106,6 +106,7 @@ def _record_splits(run: ActiveRun) -> None:
             sets=dict(splits.sets),
             overlaps=tuple(overlap.count() for overlap in splits.overlaps),
             removed_from_train=splits.removed,
+            dropped_from_validation=splits.dropped_from_validation,
         ),
         leaks=tuple(splits.leaks),
     )
