@@ -64,6 +64,7 @@ def settings_of(recipe: Recipe) -> Settings:
             batch_tokens=train.batch_tokens,
             batch_rows=train.evaluation_batch_rows,
             calibration_bins=recipe.evaluate.calibration_bins,
+            truncation=recipe.data.truncation,
         ),
         prior=_prior(recipe.transduction),
     )

@@ -10,7 +10,7 @@ import datasets
 
 from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.batches.tokenize import tokenize
+from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.environment import cache_directory
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.directory import RunDirectory, lock_run
@@ -163,11 +163,17 @@ def tokenized(
     run: ActiveRun, table: datasets.Dataset, fingerprint: str, *, tokenizer: object
 ) -> TokenizedRows:
     """Return a table's texts as tokens, which are cached by the table's fingerprint."""
+    settings = run.job.settings
+    is_multi_label = settings.data.read.task == "multi-label"
+    options = TokenOptions(
+        settings.inference.truncation, len(settings.labels) if is_multi_label else None
+    )
     with run.job.accelerator.main_process_first():
         return tokenize(
             table,
             fingerprint=fingerprint,
             tokenizer=tokenizer,
-            max_tokens=run.job.settings.inference.max_tokens,
+            max_tokens=settings.inference.max_tokens,
             cache=cache_directory() / "tokens",
+            options=options,
         )
