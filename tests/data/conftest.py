@@ -31,9 +31,8 @@ def read(tmp_path: Path, cache: Path) -> Callable[..., Rows]:
     ) -> Rows:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        columns = {
-            key: fields.pop(key) for key in ("text_columns", "label_column") if key in fields
-        }
+        names = ("text_columns", "label_column", "pair_columns", "label_columns")
+        columns = {key: fields.pop(key) for key in names if key in fields}
         defaults = {"labels": LABELS, "clean": (), "on_bad_row": "stop", "cache": cache}
         options = ReadOptions(**(defaults | fields))
         return read_rows("rows", Source(str(path), **columns), options, labelled=labelled)

@@ -163,11 +163,11 @@ def test_named_columns_go_before_usual_ones(read: Read) -> None:
 def test_missing_columns_are_named_with_what_to_do(read: Read, message: Message) -> None:
     text = message(lambda: read("label,body\n1,a\n"))
     assert 'no text column: the file has "label", "body"; expected "text" or "title"' in text
-    assert "data.text_columns in the recipe or with --text-column" in text
+    assert 'text_columns = ["COLUMN"] }, or with --text-column' in text
 
     text = message(lambda: read("topic,text\n1,a\n"))
     assert 'no label column: the file has "topic", "text"; expected "label" or' in text
-    assert "data.label_column in the recipe or with --label-column" in text
+    assert 'label_column = "COLUMN" }, or with --label-column' in text
 
     text = message(lambda: read("label,text\n1,a\n", text_columns=("head",)))
     assert 'expected "head";' in text

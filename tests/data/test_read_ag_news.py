@@ -16,7 +16,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0\\", exclude_categories=["Cs
 
 
 def ag_news_line(label: int, title: str, description: str) -> str:
-    fields = (str(label + 1), title, description)
+    fields = (str(label), title, description)
     quoted = (field.replace('"', '""').replace("\n", "\\n") for field in fields)
     return ",".join(f'"{field}"' for field in quoted) + "\n"
 
@@ -29,7 +29,7 @@ def read_text(content: str) -> list[Record]:
 
 
 @settings(max_examples=80)
-@given(rows=st.lists(st.tuples(st.integers(0, 3), TEXTS, TEXTS), min_size=1, max_size=8))
+@given(rows=st.lists(st.tuples(st.integers(1, 4), TEXTS, TEXTS), min_size=1, max_size=8))
 def test_what_is_written_in_its_format_reads_back(rows: list[tuple[int, str, str]]) -> None:
     content = "".join(ag_news_line(*row) for row in rows)
     # A line break before a lower-case letter is ambiguous: it may be a backslash before "n...".
@@ -59,10 +59,10 @@ def test_a_backslash_n_is_a_line_break_unless_a_lower_case_letter_follows(
     assert (record.values or {})["description"] == expected
 
 
-def test_classes_from_one_become_labels_from_zero() -> None:
+def test_classes_are_numbered_from_one() -> None:
     read = read_text('"1","a","b"\n"4","c","d"\n')
 
-    assert [(record.values or {})["label"] for record in read] == [0, 3]
+    assert [(record.values or {})["label"] for record in read] == [1, 4]
     assert [(record.number, record.line) for record in read] == [(1, 1), (2, 2)]
 
 
@@ -77,7 +77,7 @@ def test_a_class_that_is_not_an_integer_from_one_is_a_bad_row(bad: str) -> None:
 
 
 def test_a_missing_closing_quote_costs_one_row() -> None:
-    lines = [ag_news_line(i % 4, f"title {i}", f"text {i}") for i in range(20)]
+    lines = [ag_news_line(i % 4 + 1, f"title {i}", f"text {i}") for i in range(20)]
     lines[5] = lines[5].replace('5"\n', "5\n")
 
     read = read_text("".join(lines))
@@ -100,4 +100,4 @@ def test_the_official_test_has_7600_good_rows(shared_data: Path) -> None:
 
     assert len(read) == 7600
     assert {record.problem for record in read} == {None}
-    assert {(record.values or {})["label"] for record in read} == {0, 1, 2, 3}
+    assert {(record.values or {})["label"] for record in read} == {1, 2, 3, 4}

@@ -206,3 +206,34 @@ def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
 
     assert opened.columns == ("id", "text")
     assert list(opened.records(None)) == []
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_another_delimiter_is_detected_by_the_header_and_the_first_rows(
+    delimiter: str, name: str
+) -> None:
+    content = f'text{delimiter}label\n"Hello, world{delimiter} again"{delimiter}1\nb{delimiter}2\n'
+    if name == "tsv" and delimiter == ";":
+        with pytest.raises(DataError, match=r'no tab, but .* by semicolons; name the format "csv"'):
+            read_bytes(content.encode(), name=name)
+        return
+
+    read = read_bytes(content.encode(), name=name)
+
+    assert [fields(record) for record in read] == [
+        [f"Hello, world{delimiter} again", "1"],
+        ["b", "2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", ["text\na;b\nc;d\n", "a;b,label\nc,d\n", "say; what\na\nb\nc\n", "text;\na;\n"]
+)
+def test_a_comma_stays_the_delimiter_where_no_other_fits(content: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        path.write_text(content, encoding="utf-8")
+
+        header = content.partition("\n")[0]
+        assert open_file(path).columns == tuple(header.split(","))

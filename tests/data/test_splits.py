@@ -12,8 +12,9 @@ import datasets
 import numpy as np
 import pytest
 
+from pennyweight.data import compare as compare_module
 from pennyweight.data import overlap as overlap_module
-from pennyweight.data import splits as splits_module
+from pennyweight.data import subset as subset_module
 from pennyweight.data.fingerprint import fingerprint_of
 from pennyweight.data.overlap import find_overlap
 from pennyweight.data.source import Source
@@ -92,7 +93,7 @@ def test_overlaps_are_counted_once_for_the_same_rows(
     count_calls: Callable[[Any, str], list[Any]],
     tmp_path: Path,
 ) -> None:
-    counted = count_calls(splits_module, "count_matches")
+    counted = count_calls(compare_module, "count_matches")
 
     first = make(sources)
     again = make(sources)
@@ -115,7 +116,7 @@ def test_a_set_is_indexed_once_for_all_comparisons(
     make: Callable[..., Splits],
     count_calls: Callable[[Any, str], list[Any]],
 ) -> None:
-    indexed = count_calls(splits_module, "TextIndex")
+    indexed = count_calls(compare_module, "TextIndex")
 
     splits = make(replace(sources, target=sources.held_out["test"]))
 
@@ -152,7 +153,7 @@ def test_rows_are_fingerprinted_once(
     make: Callable[..., Splits],
     count_calls: Callable[[Any, str], list[Any]],
 ) -> None:
-    fingerprinted = count_calls(splits_module, "fingerprint_of")
+    fingerprinted = count_calls(subset_module, "fingerprint_of")
 
     whole = make(sources, overlap=replace(POLICY, rule="keep"))
     # Reading has already computed the fingerprint of a set that is a whole file.
@@ -283,13 +284,9 @@ def test_rows_are_drawn_after_overlaps_are_removed_and_keep_their_order(
     assert texts == sorted(texts, key=TEXTS.index)
 
 
-def test_a_class_that_is_too_small_to_split_is_named(
-    sources: SourceSet, make: Callable[..., Splits], tmp_path: Path
+def test_a_fraction_that_leaves_a_class_without_training_rows_is_refused(
+    sources: SourceSet, make: Callable[..., Splits]
 ) -> None:
-    train = write(tmp_path / "small.csv", ["one", "two", "three"])
-
-    with pytest.raises(DataError, match=r'data\.train: class "b" has 1 rows'):
-        make(SourceSet(train))
     with pytest.raises(DataError, match=r"data\.validation_fraction: 0\.95 of 20 rows leaves"):
         make(replace(sources, validation=None), split=replace(SPLIT, validation_fraction=0.95))
 

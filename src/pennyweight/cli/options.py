@@ -170,7 +170,9 @@ def parse_count(text: str) -> int:
             f"--budget {text}: expected a number of parameters, such as 100k, 1M or 250000"
         )
     number, unit = match.groups()
-    return round(float(re.sub("[_,]", "", number)) * {"": 1, "k": 1_000, "m": 1_000_000}[unit.lower()])
+    return round(
+        float(re.sub("[_,]", "", number)) * {"": 1, "k": 1_000, "m": 1_000_000}[unit.lower()]
+    )
 
 
 @dataclass(frozen=True, slots=True)

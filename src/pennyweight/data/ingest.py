@@ -1,4 +1,4 @@
-"""Read any source into a memory-mapped table of texts and labels.
+"""Read any source into a memory-mapped table of texts, or pairs of texts, and labels.
 
 Rows stream from the reader through the row parser into an Arrow file in the cache, so memory does
 not grow with the source. Reading the same source with the same options again opens that file.
@@ -18,30 +18,32 @@ import datasets
 import pyarrow as pa
 
 from pennyweight.data.clean import cleaner
-from pennyweight.data.fingerprint import Fingerprint
-from pennyweight.data.row import BadRow, RowParser, row_parser
+from pennyweight.data.columns import choose_columns
+from pennyweight.data.label import BadRow, LabelParser
+from pennyweight.data.row import RowParser
+from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
+from pennyweight.data.table import TableWriter
 from pennyweight.errors import DataError
 from pennyweight.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pennyweight.data.read import Record
+    from pennyweight.data.columns import ChosenColumns
+    from pennyweight.data.read import OpenFile, Record
     from pennyweight.data.source import LocatedSource
 
-__all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
+__all__ = ["OnBadRow", "ReadOptions", "Rows", "Task", "copy_bad_rows", "read_rows"]
 
 OnBadRow = Literal["stop", "set-aside"]
+Task = Literal["single-label", "multi-label"]
 
 # Part of every cache key. Raise it when the same source and options would give other rows.
-_VERSION = 3
+_VERSION = 4
 _TABLE = "rows.arrow"
 _BAD_ROWS = "bad-rows.jsonl"
 _SUMMARY = "summary.json"
-_ROWS_PER_BATCH = 10_000
-_BYTES_PER_BATCH = 16 * 2**20
-_SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64()), ("row", pa.int64())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class ReadOptions:
         cache: folder for the memory-mapped tables; created if missing.
         bad_rows: folder that receives the bad rows of the source called NAME as NAME.jsonl; None
             to leave them in the cache. Used only with "set-aside".
+        task: whether each row has exactly one label, or any number of them.
+        label_separator: joins the names of several labels in one text; None if a text is one name.
+        pairs: whether the rows must be pairs of texts; None if each file decides.
     """
 
     labels: tuple[str, ...]
@@ -63,6 +68,9 @@ class ReadOptions:
     on_bad_row: OnBadRow
     cache: Path
     bad_rows: Path | None = None
+    task: Task = "single-label"
+    label_separator: str | None = None
+    pairs: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +78,16 @@ class Rows:
     """The usable rows of a source, and a summary of the others.
 
     Attributes:
-        table: memory-mapped, with the columns text (string), label (int64, -1 if unlabelled) and
-            row (int64, the row's number in the source, counted from 1).
+        table: memory-mapped, with the columns text (string), text_pair (string; for pairs only),
+            label (int64, -1 if unlabelled; for a multi-label task list<int64>, ascending, [-1] if
+            unlabelled) and row (int64, the row's number in the source, counted from 1).
         source: the source's name in messages.
         format: a name in `read.READERS`, or "hub".
         fingerprint: `fingerprint_of(table)`, computed while the table was written.
         read: number of rows read, including bad ones.
         bad: number of bad rows.
         bad_rows_file: JSON Lines file with the bad rows; None if there are none.
+        note: says which columns were chosen by their content; "" if none were.
     """
 
     table: datasets.Dataset
@@ -87,6 +97,12 @@ class Rows:
     read: int
     bad: int
     bad_rows_file: Path | None
+    note: str = ""
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether the rows are pairs of texts."""
+        return "text_pair" in self.table.column_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,7 @@ class _Summary:
     fingerprint: str
     read: int
     bad: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +134,14 @@ class _Request:
             self.options.labels,
             self.options.clean,
             self.options.on_bad_row,
+            self.options.task,
+            self.options.label_separator,
+            self.options.pairs,
             self.labelled,
             self.source.text_columns,
             self.source.label_column,
+            self.source.pair_columns,
+            self.source.label_columns,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -223,21 +245,15 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
     """Stream the usable rows and the bad ones into two files in `folder`."""
     name, options = request.located.name, request.options
     opened = request.located.open()
-    parser = row_parser(
-        opened,
-        request.source,
-        name=name,
-        labels=options.labels,
-        clean=cleaner(options.clean) if options.clean else None,
-        labelled=request.labelled,
-    )
+    parser = _parser(opened, request)
     bad_rows = folder / _BAD_ROWS
-    with (
-        _TableWriter(folder / _TABLE) as table,
-        bad_rows.open("w", encoding="utf-8") as bad_rows_file,
-    ):
+    columns = parser.columns
+    writer = TableWriter(
+        folder / _TABLE, has_pairs=columns.is_pair, is_multi_label=parser.is_multi_label
+    )
+    with writer as table, bad_rows.open("w", encoding="utf-8") as bad_rows_file:
         log = _BadRowLog(bad_rows_file, name)
-        read = _stream(opened.records(parser.columns), parser, table, log, options.on_bad_row)
+        read = _stream(opened.records(columns.every), parser, table, log, options.on_bad_row)
     if not table.rows:
         if log.rows and request.bad_rows_copy is not None:
             copy_bad_rows(bad_rows, request.bad_rows_copy)
@@ -245,13 +261,62 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
         if read:
             reason = f"none of its {read} rows can be used; the first problem: {log.first_problem}"
         raise DataError(f"{name}: {reason}")
-    return _Summary(table.fingerprint(), read, log.rows)
+    return _Summary(table.fingerprint(), read, log.rows, columns.note)
+
+
+def _parser(file: OpenFile, request: _Request) -> RowParser:
+    """Return the parser for the rows of a file.
+
+    Raises:
+        DataError: the file lacks a column, or its own class names contradict the labels.
+    """
+    name, options = request.located.name, request.options
+    is_multi_label = options.task == "multi-label"
+    columns = choose_columns(
+        file,
+        request.source,
+        name=name,
+        labelled=request.labelled,
+        pairs=options.pairs,
+        labels=options.labels if is_multi_label else (),
+    )
+    _check_label_columns(columns, request)
+    labels = LabelParser(
+        options.labels,
+        separator=options.label_separator,
+        class_names=file.class_names.get(columns.label or "", ()) if columns.label else (),
+        first_class=file.first_class,
+        name=name,
+    )
+    clean = cleaner(options.clean) if options.clean else None
+    return RowParser(columns, labels, is_multi_label, clean)
+
+
+def _check_label_columns(columns: ChosenColumns, request: _Request) -> None:
+    """Check that columns of 0 and 1 are those of a multi-label task, and of all its labels.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not columns.label_columns:
+        return
+    name, labels = request.located.name, request.options.labels
+    if request.options.task != "multi-label":
+        raise DataError(
+            f"{name}: label_columns are set, but the task is single-label; set data.task = "
+            '"multi-label", or name one column with label_column'
+        )
+    if set(labels) != set(columns.label_columns):
+        raise DataError(
+            f"{name}: the label columns are {listed(columns.label_columns)}, and the labels are "
+            f"{listed(labels)}; give each label the column of its name"
+        )
 
 
 def _stream(
     records: Iterable[Record],
     parser: RowParser,
-    table: _TableWriter,
+    table: TableWriter,
     log: _BadRowLog,
     on_bad_row: OnBadRow,
 ) -> int:
@@ -260,7 +325,7 @@ def _stream(
     for record in records:
         read += 1
         try:
-            text, label = parser(record)
+            row = parser(record)
         except BadRow as problem:
             if on_bad_row == "stop":
                 raise DataError(
@@ -269,7 +334,7 @@ def _stream(
                 ) from None
             log.add(record, problem)
         else:
-            table.add(text, label, record.number)
+            table.add(row, record.number)
     return read
 
 
@@ -298,48 +363,3 @@ class _BadRowLog:
         }
         # JSON's default ASCII output, because a lone surrogate cannot be encoded as UTF-8.
         self._file.write(json.dumps(row) + "\n")
-
-
-class _TableWriter:
-    """Writes rows to an Arrow stream in batches, and computes their fingerprint on the way."""
-
-    def __init__(self, path: Path) -> None:
-        self._sink = pa.OSFile(str(path), "wb")
-        self._stream = pa.ipc.new_stream(self._sink, _SCHEMA)
-        self._fingerprint = Fingerprint()
-        self._texts: list[bytes] = []
-        self._labels: list[int] = []
-        self._numbers: list[int] = []
-        self._bytes = 0
-        self.rows = 0
-
-    def __enter__(self) -> _TableWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._flush()
-        self._stream.close()
-        self._sink.close()
-
-    def add(self, text: bytes, label: int, number: int) -> None:
-        """Add a row; `text` is UTF-8."""
-        self._texts.append(text)
-        self._labels.append(label)
-        self._numbers.append(number)
-        self._bytes += len(text)
-        self.rows += 1
-        if len(self._texts) == _ROWS_PER_BATCH or self._bytes > _BYTES_PER_BATCH:
-            self._flush()
-
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the rows that have been flushed."""
-        return self._fingerprint.hexdigest()
-
-    def _flush(self) -> None:
-        if not self._texts:
-            return
-        self._fingerprint.update(self._texts, self._labels)
-        texts = pa.array(self._texts, pa.binary()).cast(pa.string())
-        arrays = [texts, pa.array(self._labels, pa.int64()), pa.array(self._numbers, pa.int64())]
-        self._stream.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
-        self._texts, self._labels, self._numbers, self._bytes = [], [], [], 0

@@ -1,9 +1,10 @@
 """Find texts that two sets share, exactly or nearly.
 
-Texts are compared after NFKC normalization, case folding and collapsing of white space. Near
-duplicates are found with MinHash over pairs of words (Broder, "On the resemblance and containment
-of documents", 1997) and locality-sensitive hashing. The held-out sets are indexed and the other
-rows stream past them, so memory grows with the held-out sets alone.
+Texts are compared after NFKC normalization, case folding and collapsing of white space, and the two
+texts of a pair are compared together. Near duplicates are found with MinHash over pairs of words
+(Broder, "On the resemblance and containment of documents", 1997) and locality-sensitive hashing.
+The held-out sets are indexed and the other rows stream past them, so memory grows with the held-out
+sets alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "count_matches",
     "find_overlap",
     "folded",
+    "folded_texts",
     "near_index",
     "sketch_of",
 ]
@@ -35,6 +37,8 @@ _SKETCH_PERMUTATIONS = 64
 # one only proposes more candidates, which are compared with the requested similarity anyway.
 _MAX_LSH_THRESHOLD = 0.9
 _BATCH_ROWS = 1000
+# A word of its own, which no text contains.
+_BETWEEN_TEXTS = " \0 "
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class TextIndex:
         self._digests: set[bytes] = set()
         self._sketches: list[MinHash] = []
         self._near = None if similarity is None else near_index(similarity)
-        for number, text in enumerate(_texts(rows)):
+        for number, text in enumerate(folded_texts(rows)):
             self._digests.add(_digest(text))
             if self._near is not None:
                 sketch = sketch_of(text)
@@ -156,7 +160,7 @@ def count_matches(one: str, rows: datasets.Dataset, indices: Sequence[TextIndex]
         return []
     exact: list[list[int]] = [[] for _ in indices]
     near = [0] * len(indices)
-    for number, text in enumerate(_texts(rows)):
+    for number, text in enumerate(folded_texts(rows)):
         digest, sketch = _digest(text), None
         for position, index in enumerate(indices):
             if digest in index:
@@ -171,10 +175,12 @@ def count_matches(one: str, rows: datasets.Dataset, indices: Sequence[TextIndex]
     ]
 
 
-def _texts(rows: datasets.Dataset) -> Iterator[str]:
-    column = rows.select_columns(["text"])
-    for batch in column.iter(batch_size=_BATCH_ROWS):
-        yield from map(folded, batch["text"])
+def folded_texts(rows: datasets.Dataset) -> Iterator[str]:
+    """Yield the text of each row in the form that is compared; of a pair, both texts."""
+    columns = ["text", "text_pair"] if "text_pair" in rows.column_names else ["text"]
+    for batch in rows.select_columns(columns).iter(batch_size=_BATCH_ROWS):
+        for texts in zip(*(batch[column] for column in columns), strict=True):
+            yield _BETWEEN_TEXTS.join(map(folded, texts))
 
 
 def near_index(similarity: float) -> MinHashLSH:

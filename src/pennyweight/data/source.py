@@ -34,6 +34,10 @@ class Source:
         text_columns: columns joined by spaces into the text; None for the usual names.
         label_column: column with the label; None for the usual names.
         revision: commit, tag or branch of a data set on the hub.
+        pair_columns: the two columns with the texts of a pair; None for the usual names, or for
+            single texts.
+        label_columns: columns of 0 and 1, one for each class of a multi-label task, whose names
+            are the names of the classes; None if one column holds the label.
     """
 
     location: str
@@ -41,6 +45,8 @@ class Source:
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
     revision: str | None = None
+    pair_columns: tuple[str, str] | None = None
+    label_columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

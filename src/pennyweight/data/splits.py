@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 
+from pennyweight.data.compare import find_overlaps, missing_labels, remembered_conflicts
 from pennyweight.data.fingerprint import fingerprint_of
 from pennyweight.data.ingest import ReadOptions, Rows, copy_bad_rows, read_rows
-from pennyweight.data.overlap import (
-    Overlap,
-    OverlapCount,
-    OverlapPolicy,
-    TextIndex,
-    count_matches,
-)
+from pennyweight.data.overlap import Overlap, OverlapCount, OverlapPolicy
+from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
+from pennyweight.data.stratify import label_counts, largest_split, split_rows, strata_of
+from pennyweight.data.subset import SetFacts, Subset
 from pennyweight.errors import DataError
-from pennyweight.files import replacing
 
 __all__ = [
     "Overlap",
@@ -70,8 +64,9 @@ class SplitOptions:
     """How the training rows are divided.
 
     Attributes:
-        validation_fraction: share of the training rows, between 0 and 1, that is split off for
-            validation, stratified by class; unused if validation has a source of its own.
+        validation_fraction: share of the training rows, below 1, that is split off for validation,
+            stratified by class; 0 for no validation rows. Unused if validation has a source of its
+            own.
         train_rows: number of rows to train on, drawn without replacement; None for all.
         seed: seed of the split and of the draw.
     """
@@ -82,38 +77,20 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class SetFacts:
-    """Facts about one set, for the run record.
-
-    Attributes:
-        source: the source's name in messages.
-        format: a name in `read.READERS`, or "hub".
-        rows: number of rows in the set.
-        rows_set_aside: number of bad rows in the source.
-        bad_rows_file: path of the file with the bad rows; None if there are none.
-        fingerprint: `fingerprint_of` the set's rows.
-    """
-
-    source: str
-    format: str
-    rows: int
-    rows_set_aside: int
-    bad_rows_file: str | None
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
 class Splits:
     """The sets of a run, memory-mapped, and the facts about them.
 
     Attributes:
         train: rows to train on, without removed overlaps.
-        validation: rows that select checkpoints and settings.
+        validation: rows that select checkpoints and settings; may be empty.
         held_out: evaluation sets by name.
         removed: number of training rows removed because a held-out set or validation has them.
         overlaps: rows that two sets share, for each pair of sets that was compared.
         sets: facts by the name of the set, for the record.
         target: unlabelled text from where the model will be used; None if there is none.
+        dropped_from_validation: number of validation rows, split off the training rows, that were
+            left out because a held-out set has them.
+        notes: what a user should know about the rows, one sentence each; they have been logged.
     """
 
     train: datasets.Dataset
@@ -123,6 +100,8 @@ class Splits:
     overlaps: tuple[Overlap, ...]
     sets: Mapping[str, SetFacts]
     target: datasets.Dataset | None = None
+    dropped_from_validation: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> dict[str, datasets.Dataset]:
@@ -138,47 +117,10 @@ class Splits:
             for overlap in self.overlaps
             if overlap.exact
             and overlap.other in self.held_out
-            and (overlap.one == "validation" or (overlap.one == "train" and not self.removed))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Subset:
-    """All rows of a source, or some of them.
-
-    Attributes:
-        rows: the source's rows.
-        table: the rows of the subset.
-        indices: their positions in the source's table, ascending; None if `table` is all of it.
-    """
-
-    rows: Rows
-    table: datasets.Dataset
-    indices: np.ndarray | None = None
-
-    def select(self, positions: np.ndarray) -> _Subset:
-        """Return the rows at these positions of the subset, which must ascend."""
-        indices = positions if self.indices is None else self.indices[positions]
-        return _Subset(self.rows, self.rows.table.select(indices), indices)
-
-    def key(self) -> str:
-        """Return a value that identifies the rows, without reading them."""
-        if self.indices is None:
-            return self.rows.fingerprint
-        indices = self.indices.astype("<i8").tobytes()
-        return hashlib.sha256(self.rows.fingerprint.encode() + indices).hexdigest()
-
-    def facts(self) -> SetFacts:
-        """Return the facts for the record; this reads the rows of a proper subset once."""
-        return SetFacts(
-            source=self.rows.source,
-            format=self.rows.format,
-            rows=len(self.table),
-            rows_set_aside=self.rows.bad,
-            bad_rows_file=str(self.rows.bad_rows_file) if self.rows.bad_rows_file else None,
-            fingerprint=self.rows.fingerprint
-            if self.indices is None
-            else fingerprint_of(self.table),
+            and (
+                (overlap.one == "validation" and not self.dropped_from_validation)
+                or (overlap.one == "train" and not self.removed)
+            )
         )
 
 
@@ -204,32 +146,44 @@ def make_splits(
     """Read all sets, split validation rows off, and look for rows that two sets share.
 
     No label of the target is read, even if its file has some. Overlaps are counted whatever
-    `overlap.rule` says, and remembered in `read.cache` for the same rows.
+    `overlap.rule` says, and remembered in `read.cache` for the same rows. Validation rows that were
+    split off the training rows are left out if a held-out set has them.
 
     Args:
         sources: where the sets come from; all of them are checked before the first is read.
         read: how rows are read.
         split: how the training rows are divided.
         overlap: how overlaps are counted, and whether they are removed.
-        log: receives progress lines.
+        log: receives progress lines and notes.
 
     Raises:
-        DataError: a set cannot be read, a class is too small to be split, or training rows are in
-            a held-out set and `overlap.rule` is "refuse".
+        DataError: a set cannot be read, too few rows would be left to train on, or training rows
+            are in a held-out set and `overlap.rule` is "refuse".
     """
     check_sources(sources)
-    rows = {name: read_rows(name, source, read) for name, source in sources.labelled.items()}
-    if sources.target is not None:
-        rows["target"] = read_rows("target", sources.target, read, labelled=False)
-    sets = {name: _Subset(each, each.table) for name, each in rows.items()}
+    rows = _read_sets(sources, read)
+    sets = {name: Subset(each, each.table) for name, each in rows.items()}
+    notes = [each.note for each in rows.values()]
     if sources.validation is None:
-        sets["train"], sets["validation"] = _split_validation(
+        sets["train"], sets["validation"], more = _split_validation(
             sets["train"], labels=read.labels, options=split
         )
+        notes += more
     log("looking for rows that are in two sets")
-    overlaps = _find_overlaps(sets, list(sources.held_out), overlap.similarity, read.cache)
+    overlaps = find_overlaps(sets, list(sources.held_out), overlap.similarity, read.cache)
     sets["train"], removed = _apply_rule(sets["train"], overlaps, policy=overlap)
+    dropped = 0
+    if sources.validation is None:
+        sets["validation"], dropped = _drop_held_out(sets["validation"], overlaps, policy=overlap)
+    if dropped:
+        notes.append(
+            f"validation: {dropped:,} of the rows that were split off are also in an evaluation "
+            "set, and are left out"
+        )
     sets["train"] = _draw(sets["train"], options=split)
+    notes += _labels_to_note(sets, read)
+    for note in filter(None, notes):
+        log(note)
     return Splits(
         train=sets["train"].table,
         validation=sets["validation"].table,
@@ -238,7 +192,31 @@ def make_splits(
         overlaps=tuple(overlaps),
         sets={name: subset.facts() for name, subset in sets.items()},
         target=sets["target"].table if "target" in sets else None,
+        dropped_from_validation=dropped,
+        notes=tuple(filter(None, notes)),
     )
+
+
+def _read_sets(sources: SourceSet, read: ReadOptions) -> dict[str, Rows]:
+    """Read all sets; the training rows decide whether rows are pairs of texts."""
+    rows: dict[str, Rows] = {}
+    for name, source in sources.labelled.items():
+        rows[name] = read_rows(name, source, read)
+        read = replace(read, pairs=rows["train"].are_pairs)
+    if sources.target is not None:
+        rows["target"] = read_rows("target", sources.target, read, labelled=False)
+    return rows
+
+
+def _labels_to_note(sets: Mapping[str, Subset], read: ReadOptions) -> list[str]:
+    """Return sentences about texts under different labels, and about labels that a set lacks."""
+    train = sets["train"]
+    conflicts = remembered_conflicts(train, read.cache)
+    labelled = {name: subset for name, subset in sets.items() if name != "target"}
+    return [
+        conflicts.describe(train.rows.source),
+        *(missing_labels(name, each.table, read.labels) for name, each in labelled.items()),
+    ]
 
 
 def deliver_bad_rows(splits: Splits, folder: Path) -> Splits:
@@ -262,95 +240,58 @@ def deliver_bad_rows(splits: Splits, folder: Path) -> Splits:
     return replace(splits, sets=sets)
 
 
-def _find_overlaps(
-    sets: Mapping[str, _Subset], held_out: Sequence[str], similarity: float, cache_folder: Path
-) -> list[Overlap]:
-    """Count the rows that are in two sets, indexing each set at most once."""
-    comparisons = {"train": ["validation", *held_out], "validation": held_out}
-    if "target" in sets:
-        # Reported, but not a leak: these texts come without labels.
-        comparisons["target"] = held_out
-
-    @cache
-    def index_of(name: str) -> TextIndex:
-        return TextIndex(name, sets[name].table, similarity=similarity)
-
-    overlaps: list[Overlap] = []
-    for one, others in comparisons.items():
-        if not others:
-            continue
-        facts = [one, similarity, sets[one].key(), [[name, sets[name].key()] for name in others]]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        path = cache_folder / "overlaps" / f"{key}.json"
-        counted = _load_overlaps(path)
-        if counted is None:
-            counted = count_matches(one, sets[one].table, [index_of(name) for name in others])
-            _save_overlaps(path, counted)
-        overlaps += counted
-    return overlaps
-
-
-def _load_overlaps(path: Path) -> list[Overlap] | None:
-    if not path.is_file():
-        return None
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Overlap(**entry | {"exact_rows": np.array(entry["exact_rows"], dtype=np.int64)})
-        for entry in entries
-    ]
-
-
-def _save_overlaps(path: Path, overlaps: list[Overlap]) -> None:
-    entries = [
-        {**asdict(overlap), "exact_rows": overlap.exact_rows.tolist()} for overlap in overlaps
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(entries), encoding="utf-8")
-
-
 def _split_validation(
-    train: _Subset, *, labels: tuple[str, ...], options: SplitOptions
-) -> tuple[_Subset, _Subset]:
-    """Split the training rows into training and validation rows, stratified by class."""
-    # Imported here because scikit-learn takes long to load, and the run record imports this module.
-    from sklearn.model_selection import train_test_split
-
-    classes = np.asarray(train.table.with_format("numpy")["label"][:])
-    counts = np.bincount(classes, minlength=len(labels))
-    for label, count in zip(labels, counts, strict=True):
-        if count < 2:
-            raise DataError(
-                f'data.train: class "{label}" has {count} rows, but at least 2 are needed to split '
-                "validation rows off; add rows, or set data.validation"
-            )
-    fraction = options.validation_fraction
-    validation_rows = max(len(labels), round(fraction * len(train.table)))
-    if len(train.table) - validation_rows < len(labels):
+    train: Subset, *, labels: tuple[str, ...], options: SplitOptions
+) -> tuple[Subset, Subset, list[str]]:
+    """Split validation rows off the training rows, stratified by class, and return notes."""
+    strata = strata_of(train.table, len(labels))
+    fraction, rows = options.validation_fraction, len(train.table)
+    most, divided = largest_split(strata)
+    wanted = 0
+    if fraction and most:
+        # One row of every class, unless that would be a large part of all rows.
+        wanted = max(1, min(divided, rows // 5), round(fraction * rows))
+    if wanted > most:
         raise DataError(
-            f"data.validation_fraction: {fraction} of {len(train.table)} rows leaves fewer than "
+            f"data.validation_fraction: {fraction} of {rows} rows leaves fewer than "
             "one training row per class; lower it, or set data.validation"
         )
-    train_indices, validation_indices = train_test_split(
-        np.arange(len(train.table)),
-        test_size=validation_rows,
-        stratify=classes,
-        random_state=options.seed,
-    )
-    return train.select(np.sort(train_indices)), train.select(np.sort(validation_indices))
+    counts = label_counts(train.table, len(labels))
+    single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
+    notes = []
+    if fraction and single:
+        notes.append(f"train: labels with a single row, which stays in training: {listed(single)}")
+    validation = split_rows(strata, wanted, seed=options.seed)
+    remaining = np.setdiff1d(np.arange(rows), validation)
+    kept = train.select(remaining) if wanted else train
+    return kept, train.select(validation), notes
+
+
+def _drop_held_out(
+    validation: Subset, overlaps: Sequence[Overlap], *, policy: OverlapPolicy
+) -> tuple[Subset, int]:
+    """Return the validation rows, split off the training rows, that no held-out set has.
+
+    Raises:
+        DataError: there are others, and the rule is "refuse".
+    """
+    shared = [overlap for overlap in overlaps if overlap.one == "validation" and overlap.exact]
+    if not shared:
+        return validation, 0
+    if policy.rule == "refuse":
+        raise _refusal(shared)
+    dropped = np.unique(np.concatenate([overlap.exact_rows for overlap in shared]))
+    kept = np.setdiff1d(np.arange(len(validation.table)), dropped)
+    return validation.select(kept), len(dropped)
 
 
 def _apply_rule(
-    train: _Subset, overlaps: Sequence[Overlap], *, policy: OverlapPolicy
-) -> tuple[_Subset, int]:
+    train: Subset, overlaps: Sequence[Overlap], *, policy: OverlapPolicy
+) -> tuple[Subset, int]:
     """Return the training rows that the rule leaves, and the number of removed rows."""
     leaking = [overlap for overlap in overlaps if overlap.one == "train" and overlap.exact]
     if policy.rule == "refuse" and leaking:
-        counts = ", ".join(f"{overlap.exact} in {overlap.other}" for overlap in leaking)
-        raise DataError(
-            f'data.overlap: "refuse" was given, but training rows are also in other sets: '
-            f'{counts}; set data.overlap = "remove" to leave them out of training'
-        )
+        raise _refusal(leaking)
     if policy.rule != "remove" or not leaking:
         return train, 0
     removed = np.unique(np.concatenate([overlap.exact_rows for overlap in leaking]))
@@ -363,7 +304,15 @@ def _apply_rule(
     return train.select(kept), len(removed)
 
 
-def _draw(train: _Subset, *, options: SplitOptions) -> _Subset:
+def _refusal(overlaps: Sequence[Overlap]) -> DataError:
+    counts = ", ".join(f"{overlap.exact} in {overlap.other}" for overlap in overlaps)
+    return DataError(
+        f'data.overlap: "refuse" was given, but training rows are also in other sets: '
+        f'{counts}; set data.overlap = "remove" to leave them out of training'
+    )
+
+
+def _draw(train: Subset, *, options: SplitOptions) -> Subset:
     """Draw `options.train_rows` rows, in their original order."""
     if options.train_rows is None or options.train_rows >= len(train.table):
         return train

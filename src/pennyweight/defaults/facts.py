@@ -65,10 +65,8 @@ def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) 
     try:
         lengths = _token_lengths(load_tokenizer(base, tokenizer=tokenizer), columns)
     except BaseModelError:
-        lengths = sum(
-            np.array([len(text.split()) * _TOKENS_PER_WORD + 2 for text in column])
-            for column in columns
-        )
+        words = np.array([[len(text.split()) for text in column] for column in columns])
+        lengths = _TOKENS_PER_WORD * words.sum(axis=0) + 2
     return int(np.ceil(np.percentile(lengths, _SHARE)))
 
 

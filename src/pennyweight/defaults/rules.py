@@ -54,7 +54,9 @@ class Facts:
         """Number of rows that are split off for validation."""
         if self.has_validation or self.rows < FEW_ROWS:
             return 0
-        return min(_MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5)))
+        return min(
+            _MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5))
+        )
 
     @property
     def training_rows(self) -> int:
@@ -85,7 +87,9 @@ def _validation_fraction(facts: Facts) -> Derived:
     if facts.has_validation:
         return Derived(0.0, "validation rows have a file of their own")
     if not facts.validation_rows:
-        return Derived(0.0, f"fewer than {FEW_ROWS} rows: all are trained on, and the last step is kept")
+        return Derived(
+            0.0, f"fewer than {FEW_ROWS} rows: all are trained on, and the last step is kept"
+        )
     share = facts.validation_rows / facts.rows
     return Derived(
         round(share, 6),
@@ -114,7 +118,9 @@ def _batch_rows(facts: Facts) -> Derived:
 def _epochs(facts: Facts) -> Derived:
     epochs = _REFERENCE_EPOCHS * (_REFERENCE_ROWS / max(1, facts.training_rows)) ** _EXPONENT
     value = max(int(_REFERENCE_EPOCHS), min(_MOST_EPOCHS, round(epochs)))
-    return Derived(value, f"{facts.training_rows:,} training rows: the fewer, the more often each is seen")
+    return Derived(
+        value, f"{facts.training_rows:,} training rows: the fewer, the more often each is seen"
+    )
 
 
 def _learning_rate(facts: Facts) -> Derived:
@@ -128,7 +134,8 @@ def _evaluate_every(facts: Facts) -> Derived:
         return Derived(steps_per_epoch * epochs, "no validation rows")
     evaluations = max(4, min(12, epochs))
     return Derived(
-        max(1, math.ceil(steps_per_epoch * epochs / evaluations)), f"{evaluations} evaluations in all"
+        max(1, math.ceil(steps_per_epoch * epochs / evaluations)),
+        f"{evaluations} evaluations in all",
     )
 
 
@@ -136,7 +143,10 @@ def _keep_best(facts: Facts) -> Derived:
     if facts.is_multi_label:
         return Derived("macro_f1", "a row may have several labels")
     if facts.is_uneven:
-        return Derived("macro_f1", f"the largest class has more than {_UNEVEN:g} times the rows of the smallest")
+        return Derived(
+            "macro_f1",
+            f"the largest class has more than {_UNEVEN:g} times the rows of the smallest",
+        )
     return Derived("accuracy", "the classes have similar numbers of rows")
 
 

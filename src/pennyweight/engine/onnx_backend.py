@@ -149,8 +149,13 @@ class OnnxModel:
             features: must be False, because the exported model returns logits only.
 
         Raises:
-            RunError: features are requested.
+            RunError: features are requested, or the rows have token types.
         """
+        if rows.token_types is not None:
+            raise RunError(
+                "--backend onnx: the exported model reads no token types, which this base needs "
+                "for pairs of texts; use --backend torch"
+            )
         if features:
             raise RunError(
                 "--backend onnx: the exported model returns logits only, no features; "

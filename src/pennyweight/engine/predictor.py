@@ -20,7 +20,8 @@ from torch import nn
 
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.batches.tokenize import tokenize_texts
+from pennyweight.engine.batches.tokenize import TokenOptions, tokenize_texts
+from pennyweight.engine.batches.truncation import Truncation
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.errors import NonFiniteLogitsError
@@ -137,19 +138,26 @@ class Predictor:
         backend: what runs the model.
         tokenizer: the model's tokenizer; required for texts.
         max_tokens: length to which texts are truncated; required with a tokenizer.
+        truncation: which tokens of a longer text are kept.
 
     Raises:
         ValueError: a tokenizer without `max_tokens`.
     """
 
     def __init__(
-        self, backend: Backend, *, tokenizer: Any = None, max_tokens: int | None = None
+        self,
+        backend: Backend,
+        *,
+        tokenizer: Any = None,
+        max_tokens: int | None = None,
+        truncation: Truncation = "head",
     ) -> None:
         if tokenizer is not None and max_tokens is None:
             raise ValueError("a predictor with a tokenizer needs max_tokens")
         self._backend = backend
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._options = TokenOptions(truncation)
 
     def rows(
         self, rows: TokenizedRows, *, features: bool = False, name: str = "rows"
@@ -173,11 +181,13 @@ class Predictor:
             )
         return predictions
 
-    def texts(self, texts: Sequence[str], *, features: bool = False) -> Predictions:
+    def texts(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], *, features: bool = False
+    ) -> Predictions:
         """Return the predictions for texts, in their order, tokenized in memory.
 
         Args:
-            texts: cleaned as in training; may be empty.
+            texts: texts or pairs of texts, cleaned as in training; may be empty.
             features: whether to return the input of the output layer too.
 
         Raises:
@@ -186,16 +196,24 @@ class Predictor:
         """
         if self._tokenizer is None or self._max_tokens is None:
             raise ValueError("this predictor takes tokenized rows only: it has no tokenizer")
-        rows = tokenize_texts(texts, tokenizer=self._tokenizer, max_tokens=self._max_tokens)
+        rows = tokenize_texts(
+            texts,
+            tokenizer=self._tokenizer,
+            max_tokens=self._max_tokens,
+            options=self._options,
+        )
         return self.rows(rows, features=features, name="texts")
 
     def stream(
-        self, batches: Iterable[Sequence[str]], *, features: bool = False
+        self,
+        batches: Iterable[Sequence[str] | Sequence[tuple[str, str]]],
+        *,
+        features: bool = False,
     ) -> Iterator[Predictions]:
         """Yield the predictions for each batch of texts; memory does not grow with their number.
 
         Args:
-            batches: batches of texts, read one at a time.
+            batches: batches of texts or of pairs of texts, read one at a time.
             features: whether to return the input of the output layer too.
 
         Raises:

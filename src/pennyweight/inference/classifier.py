@@ -260,8 +260,12 @@ class Classifier:
         backend = OnnxModel(
             directory, batch_rows=self._saved.inference.batch_rows, classes=len(self.labels)
         )
+        inference = self._saved.inference
         return Predictor(
-            backend, tokenizer=self._tokenizer, max_tokens=self._saved.inference.max_tokens
+            backend,
+            tokenizer=self._tokenizer,
+            max_tokens=inference.max_tokens,
+            truncation=inference.truncation,
         )
 
 

@@ -93,4 +93,9 @@ def predictor_of(
         output_layer=output,
         accelerator=accelerator,
     )
-    return Predictor(backend, tokenizer=tokenizer, max_tokens=settings.max_tokens)
+    return Predictor(
+        backend,
+        tokenizer=tokenizer,
+        max_tokens=settings.max_tokens,
+        truncation=settings.truncation,
+    )

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pennyweight.data.clean import STEPS
+from pennyweight.errors import RecipeError
 from pennyweight.recipe.lab import Augmentation, Filter
 from pennyweight.section import Section
 
@@ -46,6 +47,31 @@ class SourceTable(Section):
     revision: str | None = Field(
         None, description="the commit, tag or branch of a data set on the hub"
     )
+    pair_columns: tuple[str, str] | None = Field(
+        None,
+        strict=False,
+        description="the two columns that hold the texts of a pair, such as a premise and a "
+        "hypothesis",
+        json_schema_extra={"allowed": "a list of two column names"},
+    )
+    label_columns: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        strict=False,
+        description="columns of 0 and 1, one for each class of a multi-label task; the classes "
+        "are called like the columns",
+    )
+
+    @model_validator(mode="after")
+    def _columns_do_not_contradict(self) -> SourceTable:
+        if self.text_columns and self.pair_columns:
+            raise ValueError(
+                "both text_columns and pair_columns are set; text_columns are joined into one "
+                "text, pair_columns are the two texts of a pair: leave one of them out"
+            )
+        if self.label_column and self.label_columns:
+            raise ValueError("both label_column and label_columns are set; leave one of them out")
+        return self
 
     @model_serializer(mode="wrap")
     def _plain_string_if_possible(self, handler: SerializerFunctionWrapHandler) -> object:
@@ -74,23 +100,42 @@ class Data(Section):
         description="the labelled validation rows; if not set, they are held out from the "
         "training rows",
     )
-    labels: tuple[str, ...] = Field(
-        ("World", "Sports", "Business", "Sci/Tech"),
+    task: Literal["auto", "single-label", "multi-label"] = Field(
+        "auto",
+        description="whether each row has exactly one label, or any number of them; inferred from "
+        "the training rows by default",
+    )
+    labels: tuple[str, ...] | None = Field(
+        None,
         min_length=2,
         strict=False,
-        description="the names of the classes, in the order of their indices",
+        description="the names of the classes, in the order of their indices; inferred from the "
+        "training rows if not set",
     )
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+    label_separator: str | None = Field(
+        None,
+        min_length=1,
+        description='what joins the names of several labels in one column, such as "|"',
+    )
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
         0.05,
         description="the fraction of the training rows that is held out for validation, "
-        "stratified by class",
+        "stratified by class; 0 for none",
+        json_schema_extra={"allowed": 'a number from 0 to below 1, or "auto"'},
     )
     train_rows: PositiveInt | None = Field(
         None,
         description="train on a random sample of this many rows; if not set, on all of them",
     )
-    max_tokens: Annotated[int, Field(ge=4)] = Field(
-        256, description="the maximum sequence length; longer texts are truncated"
+    max_tokens: Annotated[int, Field(ge=4)] | Literal["auto"] = Field(
+        256,
+        description="the maximum sequence length; longer texts are truncated",
+        json_schema_extra={"allowed": 'a whole number from 4, or "auto"'},
+    )
+    truncation: Literal["head", "head-tail"] = Field(
+        "head",
+        description="which tokens of a longer text are kept: the first ones, or as many of the "
+        "first as of the last (arXiv:1905.05583)",
     )
     target: Source | None = Field(
         None,
@@ -130,6 +175,20 @@ class Data(Section):
         "counted as near duplicates",
     )
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of a complete recipe.
+
+        Raises:
+            RecipeError: they are not set.
+        """
+        if self.labels is None:
+            raise RecipeError(
+                "data.labels: not set; list the names of the classes, for example "
+                '--set \'data.labels=["spam", "ham"]\''
+            )
+        return self.labels
+
     @field_validator("clean")
     @classmethod
     def _cleaning_steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,6 +199,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("data.labels contains a name twice; give each class its own name")
+        if self.label_separator is not None and self.task == "single-label":
+            raise ValueError(
+                'data.label_separator: set, but data.task is "single-label"; leave it out, or set '
+                'data.task = "multi-label"'
+            )
         return self

@@ -349,22 +349,23 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _shares_name_classes(self) -> Recipe:
-        if self.transduction is None:
+        labels = self.data.labels
+        if self.transduction is None or labels is None:
             return self
         prior, self_training = self.transduction.prior, self.transduction.self_training
         tables = {
             "prior.stated": prior.stated if prior else {},
             "self_training.by_class": self_training.by_class if self_training else {},
         }
-        classes = ", ".join(self.data.labels)
+        classes = ", ".join(labels)
         for key, table in tables.items():
-            if unknown := sorted(set(table) - set(self.data.labels)):
+            if unknown := sorted(set(table) - set(labels)):
                 raise ValueError(
                     f'transduction.{key}: "{unknown[0]}" is not a class; the classes are {classes}'
                 )
         if prior and prior.method == "stated":
             shares = prior.stated
-            if len(shares) != len(self.data.labels) or abs(sum(shares.values()) - 1.0) > 1e-6:
+            if len(shares) != len(labels) or abs(sum(shares.values()) - 1.0) > 1e-6:
                 raise ValueError(
                     "transduction.prior.stated: give every class a share, adding up to 1; "
                     f"the classes are {classes}"

@@ -95,7 +95,7 @@ def _execute(notebook: Any, path: Path) -> None:
 
 def _sentences(record: RunRecord) -> Sequence[str]:
     """Return sentences to classify: news for news classes, otherwise mistakes of the run."""
-    labels = record.recipe.data.labels
+    labels = record.recipe.data.label_names
     if labels == _NEWS:
         return _NEWS_SENTENCES
     texts = [mistake.text for mistakes in record.mistakes.values() for mistake in mistakes]

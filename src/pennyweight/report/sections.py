@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from pennyweight.budget.methods import METHODS
+from pennyweight.recipe.schema import Train
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.figures import FIGURES
@@ -35,7 +36,7 @@ _PRIOR_PAPERS: Mapping[str, str] = MappingProxyType({"em": "saerens", "confusion
 
 def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     run = facts.main
-    labels = run.record.recipe.data.labels
+    labels = run.record.recipe.data.label_names
     papers = [key for part, key in _BASE_PAPERS.items() if part in run.base_name.lower()]
     trained = (
         "whose weights stay frozen: only low-rank adapters and the classification head are trained"
@@ -188,13 +189,18 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
         ("optimizer", f"{title(recipe.optimizer.method)}, "
                       f"learning rate {recipe.optimizer.learning_rate:g}"),
         ("schedule", _schedule(run)),
-        ("training", f"{plural(recipe.train.epochs, 'epoch')}, "
-                     f"batches of {plural(recipe.train.batch_rows, 'row')}"),
+        ("training", _training(recipe.train)),
         ("text", f"at most {recipe.data.max_tokens} tokens"),
         ("cleaning", ", ".join(recipe.data.clean) or "none"),
         ("seed", str(recipe.seed)),
     ]  # fmt: skip
     return tuple(row for row in rows if run.adapted or row[0] not in _ADAPTER_ROWS)
+
+
+def _training(train: Train) -> str:
+    # A recipe in a record is complete.
+    epochs, rows = int(train.epochs), int(train.batch_rows)
+    return f"{plural(epochs, 'epoch')}, batches of {plural(rows, 'row')}"
 
 
 def _range(values: list[int | None] | list[float | None]) -> str:

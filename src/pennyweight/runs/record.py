@@ -94,6 +94,7 @@ class DataRecord(_Part):
     sets: dict[str, SetFacts]
     overlaps: tuple[OverlapCount, ...] = ()
     removed_from_train: int = 0
+    dropped_from_validation: int = 0
     training: TrainingRows | None = None
 
 

@@ -54,11 +54,11 @@ def settings_of(recipe: Recipe) -> Settings:
     """Take a recipe apart into plain values.
 
     Raises:
-        RecipeError: there are no training rows, or a key does not fit the task.
+        RecipeError: the training rows or the labels are not set, or a key does not fit the task.
     """
     base, train, task = recipe.base, recipe.train, task_of(recipe)
     return Settings(
-        labels=recipe.data.labels,
+        labels=recipe.data.label_names,
         task=task,
         seed=recipe.seed,
         base=BaseSettings(base.weights, base.tokenizer, base.quantization),
@@ -69,10 +69,11 @@ def settings_of(recipe: Recipe) -> Settings:
         fit=_fit(recipe, task),
         baselines=recipe.evaluate.baselines,
         inference=InferenceSettings(
-            max_tokens=recipe.data.max_tokens,
+            max_tokens=_settled(recipe.data.max_tokens, "data.max_tokens"),
             batch_tokens=train.batch_tokens,
             batch_rows=train.evaluation_batch_rows,
             calibration_bins=recipe.evaluate.calibration_bins,
+            truncation=recipe.data.truncation,
         ),
         prior=_prior(recipe.transduction),
     )
@@ -95,7 +96,7 @@ def _data(recipe: Recipe) -> DataSettings:
         ),
         read=read_options(recipe),
         split=SplitOptions(
-            validation_fraction=data.validation_fraction,
+            validation_fraction=_settled(data.validation_fraction, "data.validation_fraction"),
             train_rows=data.train_rows,
             seed=recipe.seed,
         ),
@@ -107,10 +108,12 @@ def read_options(recipe: Recipe) -> ReadOptions:
     """Return how the rows of a recipe are read, whose labels and task are settled."""
     data = recipe.data
     return ReadOptions(
-        labels=data.labels,
+        labels=data.label_names,
         clean=data.clean,
         on_bad_row=data.on_bad_row,
         cache=cache_directory() / "rows",
+        task="multi-label" if data.task == "multi-label" else "single-label",
+        label_separator=data.label_separator,
     )
 
 
@@ -233,7 +236,7 @@ def _settled(value: _Value | Literal["auto"], key: str) -> _Value:
     """Return the value of a key that `pennyweight.defaults` has settled."""
     if value == "auto":
         raise RecipeError(f'{key}: "auto" has not been settled; call pennyweight.defaults.complete')
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _optimizer(recipe: Recipe) -> OptimizerOptions:

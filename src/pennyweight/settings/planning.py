@@ -17,7 +17,7 @@ def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
     """Find the recipe's base model; see `pennyweight.base.locate`."""
     return locate(
         recipe.base.name,
-        labels=recipe.data.labels,
+        labels=recipe.data.label_names,
         revision=recipe.base.revision,
         changes=ConfigChanges(
             dropout=recipe.base.dropout,
@@ -47,6 +47,6 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
     return make_plan(
         skeleton(base),
         spending,
-        labels=len(recipe.data.labels),
+        labels=len(recipe.data.label_names),
         budget=recipe.budget.trainable_parameters,
     )

@@ -27,7 +27,8 @@ def task_of(recipe: Recipe) -> Task:
     Raises:
         RecipeError: the recipe has a method that is not defined for its task.
     """
-    task: Task = getattr(recipe.data, "task", "single-label")
+    # A recipe that names its labels and no rows is planned as one with a single label per row.
+    task: Task = "multi-label" if recipe.data.task == "multi-label" else "single-label"
     if task == "multi-label":
         _refuse_single_label_methods(recipe)
     return task

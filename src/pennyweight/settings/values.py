@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
+from pennyweight.engine.batches.truncation import Truncation
 from pennyweight.engine.train.objective import ObjectiveOptions
 from pennyweight.engine.train.optimizer import OptimizerOptions
 from pennyweight.engine.train.progress import TrainOptions
@@ -71,12 +72,14 @@ class InferenceSettings:
         batch_tokens: the most tokens that go through the model at once.
         batch_rows: rows per batch.
         calibration_bins: bins of the expected calibration error.
+        truncation: which tokens of a longer text are kept.
     """
 
     max_tokens: int
     batch_tokens: int
     batch_rows: int
     calibration_bins: int
+    truncation: Truncation = "head"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import datasets
 
 from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.batches.tokenize import tokenize, tokenize_texts
+from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
 from pennyweight.recipe import dump_recipe
@@ -129,6 +129,7 @@ def _record_splits(run: ActiveRun) -> None:
             sets=dict(splits.sets),
             overlaps=tuple(overlap.count() for overlap in splits.overlaps),
             removed_from_train=splits.removed,
+            dropped_from_validation=splits.dropped_from_validation,
         ),
         leaks=tuple(splits.leaks),
     )
@@ -185,9 +186,9 @@ def tokenized(
     run: ActiveRun, table: datasets.Dataset, fingerprint: str, *, tokenizer: object
 ) -> TokenizedRows:
     """Return a table's texts as tokens, which are cached by the table's fingerprint."""
-    max_tokens = run.job.settings.inference.max_tokens
-    if len(table) == 0:
-        return tokenize_texts([], tokenizer=tokenizer, max_tokens=max_tokens)
+    settings = run.job.settings
+    max_tokens = settings.inference.max_tokens
+    classes = len(settings.labels) if settings.task == "multi-label" else None
     with run.job.accelerator.main_process_first():
         return tokenize(
             table,
@@ -195,4 +196,5 @@ def tokenized(
             tokenizer=tokenizer,
             max_tokens=max_tokens,
             cache=cache_directory() / "tokens",
+            options=TokenOptions(settings.inference.truncation, classes),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
 import numpy as np
@@ -26,16 +27,20 @@ from pennyweight.engine.linear import (
 )
 from pennyweight.engine.predictor import Predictor
 from pennyweight.errors import BaseModelError
-from pennyweight.evaluation.metrics import measure
+from pennyweight.evaluation.metrics import AnyMetrics, measure
+from pennyweight.evaluation.thresholds import fit_thresholds, sigmoid
 from pennyweight.inference.load import predictor_of
 from pennyweight.model.build import load_base
 from pennyweight.model.quantize import dequantized
-from pennyweight.runs.record import BaselineRecord
+from pennyweight.runs.record import BaselineRecord, RunRecord
+from pennyweight.settings.values import Settings
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.stages import Built
 
 __all__ = ["Baseline", "Baselines", "evaluate_baselines", "fit_baselines", "start_head"]
+
+_NAMES = {"embedding": "the frozen encoder's embeddings", "tf-idf": "TF-IDF"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def fit_baselines(
         texts = _texts(prepared.table.select(labelled))
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
-        run.log(f"baseline fitted: {name} with logistic regression, {baseline.seconds:.1f} s")
+        run.log(f"baseline: logistic regression on {_NAMES[name]}, {baseline.seconds:.1f} s")
     return Baselines(fitted, head)
 
 
@@ -106,25 +111,62 @@ def start_head(run: ActiveRun, built: Built, baselines: Baselines) -> None:
     )
 
 
-def evaluate_baselines(run: ActiveRun, baselines: Baselines) -> None:
+def evaluate_baselines(run: ActiveRun, built: Built, baselines: Baselines) -> None:
     """Measure the baselines on the labelled sets, record them, and log where one is better."""
     settings = run.job.settings
+    labels = {name: rows.labels for name, rows in _tokenized_sets(run, built).items()}
     records = {}
     for name in settings.baselines:
         baseline = baselines.by_name.get(name)
-        if baseline is None:
-            continue
-        metrics = {
-            set_name: measure(
-                logits,
-                np.asarray(run.splits.labelled[set_name]["label"][:]),
-                names=settings.labels,
-                bins=settings.inference.calibration_bins,
-            )
-            for set_name, logits in baseline.logits.items()
-        }
-        records[name] = BaselineRecord(seconds=baseline.seconds, metrics=metrics)
+        if baseline is not None:
+            metrics = _measure(baseline, labels, settings)
+            records[name] = BaselineRecord(seconds=baseline.seconds, metrics=metrics)
     run.writer.update(baselines=records)
+    for name, record in records.items():
+        if (line := _describe_defeat(name, record, run.record)) is not None:
+            run.log(line)
+
+
+def _measure(
+    baseline: Baseline, labels: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, AnyMetrics]:
+    thresholds = None
+    if settings.task == "multi-label" and "validation" in labels:
+        thresholds = fit_thresholds(sigmoid(baseline.logits["validation"]), labels["validation"])
+    return {
+        name: measure(
+            logits,
+            labels[name],
+            names=settings.labels,
+            bins=settings.inference.calibration_bins,
+            thresholds=thresholds,
+        )
+        for name, logits in baseline.logits.items()
+    }
+
+
+def _describe_defeat(name: str, baseline: BaselineRecord, record: RunRecord) -> str | None:
+    """Return a warning if the run is worse than a baseline on validation; otherwise None."""
+    if "validation" not in record.metrics or "validation" not in baseline.metrics:
+        return None
+    own = record.metrics["validation"].headline
+    other = baseline.metrics["validation"].headline
+    if own.value >= other.value:
+        return None
+    return (
+        f"warning: on validation, logistic regression on {_NAMES[name]} is better "
+        f"({other.metric} {other.value:.2%}) than this run ({own.value:.2%}); try more epochs or "
+        "another base, and look at the labels: there may be little to learn beyond single words"
+    )
+
+
+def _tokenized_sets(run: ActiveRun, built: Built) -> dict[str, TokenizedRows]:
+    """Return the labelled sets that have rows, tokenized."""
+    return {
+        name: tokenized(run, table, run.splits.sets[name].fingerprint, tokenizer=built.tokenizer)
+        for name, table in run.splits.labelled.items()
+        if len(table)
+    }
 
 
 def _embedding(
@@ -133,11 +175,10 @@ def _embedding(
     started = time.perf_counter()
     predictor = _frozen_predictor(run, built)
     head = fit_logistic(_embeddings(predictor, rows), rows.labels, _options(run))
-    logits = {}
-    for name, table in run.splits.labelled.items():
-        fingerprint = run.splits.sets[name].fingerprint
-        tokens = tokenized(run, table, fingerprint, tokenizer=built.tokenizer)
-        logits[name] = head.logits(_embeddings(predictor, tokens))
+    logits = {
+        name: head.logits(_embeddings(predictor, tokens))
+        for name, tokens in _tokenized_sets(run, built).items()
+    }
     return Baseline(logits, time.perf_counter() - started), head
 
 
@@ -171,9 +212,8 @@ def _embeddings(predictor: Predictor, rows: TokenizedRows) -> np.ndarray:
     return features
 
 
-def _has_label(labels: np.ndarray) -> np.ndarray:
-    mask: np.ndarray = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1)
-    return mask
+def _has_label(labels: np.ndarray) -> Any:
+    return np.asarray(labels.reshape(len(labels), -1) >= 0).all(axis=1)
 
 
 def _texts(table: datasets.Dataset) -> list[str]:

@@ -147,9 +147,7 @@ def predict_seconds(
     return work.seconds(options, Speed(training, 3.0 * training), after=steps)
 
 
-def limit_steps(
-    work: Work, options: TrainOptions, speed: Speed, *, seconds: float
-) -> TrainOptions:
+def limit_steps(work: Work, options: TrainOptions, speed: Speed, *, seconds: float) -> TrainOptions:
     """Return options with as many steps, up to those planned, as the time allows; at least one.
 
     With fewer steps, evaluations come closer together, so that a run still has several.

@@ -95,7 +95,7 @@ def prepare_rows(splits: Splits, settings: RowSettings, context: RowContext) -> 
         RecipeError: a teacher cannot be used.
     """
     extra = {name: read_derived(Path(name)) for name in settings.extra}
-    rows, steps = _filtered(splits.train.select_columns(["text", "label"]), settings, context)
+    rows, steps = _filtered(_without_numbers(splits.train, settings), settings, context)
     labelled = [
         (rows, None),
         *_augmented(rows, settings.augmentations, context),
@@ -137,6 +137,28 @@ def prepare_rows(splits: Splits, settings: RowSettings, context: RowContext) -> 
             ),
         ),
     )
+
+
+def _without_numbers(train: datasets.Dataset, settings: RowSettings) -> datasets.Dataset:
+    """Return the columns text, text_pair for pairs, and label.
+
+    Raises:
+        DataError: a step is set that works on single texts with one label alone.
+    """
+    has_pairs = "text_pair" in train.column_names
+    steps = {
+        "data.filters": settings.filters,
+        "data.augmentations": settings.augmentations,
+        "data.extra": settings.extra,
+        "generate": settings.generation,
+        "transduction.self_training": settings.self_training,
+        "transduction.density_ratio": settings.density_ratio,
+    }
+    if has_pairs or isinstance(train.features["label"], datasets.List):
+        rows = "pairs of texts" if has_pairs else "rows with several labels"
+        if unusable := [key for key, step in steps.items() if step]:
+            raise DataError(f"{unusable[0]}: not available for {rows}; leave it out")
+    return train.select_columns(["text", *(["text_pair"] if has_pairs else []), "label"])
 
 
 def _transductive(settings: RowSettings, *, has_target: bool) -> tuple[str, ...]:

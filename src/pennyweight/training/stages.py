@@ -14,6 +14,7 @@ from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.prefix import PrefixCache
 from pennyweight.engine.batches.prefix import cache_prefix as cache_hidden_states
 from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.engine.batches.truncation import cut_report
 from pennyweight.engine.device import DTYPES
 from pennyweight.engine.features import Features, output_layer_of
 from pennyweight.engine.kernels.prepare import prepare_model
@@ -161,6 +162,8 @@ def tokenize_training_rows(run: ActiveRun, built: Built, prepared: PreparedRows)
         weights=prepared.weights,
         smoothing=prepared.smoothing,
     )
+    if cut := cut_report(rows, max_tokens=job.settings.inference.max_tokens).describe("training"):
+        run.log(cut)
     if job.settings.distillation is None:
         return rows
     width = output_layer_of(built.model, job.plan.output_layer).in_features

@@ -89,7 +89,7 @@ def check_self_training(settings: SelfTrainingSettings, labels: Sequence[str]) -
         raise RecipeError(f"{key}: {run}: not a run; train one first, and name its directory")
     record = load_record(Path(run))
     require_complete(Path(run), record)
-    classes = record.recipe.data.labels
+    classes = record.recipe.data.label_names
     if classes != tuple(labels):
         raise RecipeError(
             f"{key}: {run}: its classes are {', '.join(classes)}, and data.labels are "

@@ -48,7 +48,7 @@ def check_teachers(settings: Settings) -> None:
         if RunDirectory(Path(teacher)).record.is_file():
             record = load_record(Path(teacher))
             require_complete(Path(teacher), record)
-            _require_labels(teacher, record.recipe.data.labels, settings.labels)
+            _require_labels(teacher, record.recipe.data.label_names, settings.labels)
             _require_task(teacher, task_of(record.recipe), settings.task)
 
 

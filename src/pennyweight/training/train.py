@@ -141,7 +141,7 @@ def _finish(
     settings = run.job.settings
     shares = None if settings.prior is None else prepared.class_shares(len(settings.labels))
     evaluate_finally(run, built, shares)
-    evaluate_baselines(run, baselines)
+    evaluate_baselines(run, built, baselines)
     _warn_of_falling_loss(run)
     run.job.accelerator.wait_for_everyone()
     run.writer.update(status="complete", artifact=hash_artifact(artifact))

@@ -42,7 +42,12 @@ READERS = MappingProxyType(
                 (".csv",),
                 open_ag_news,
             ),
-            Reader("csv", "comma-separated values with a header", (".csv",), open_csv),
+            Reader(
+                "csv",
+                "values with a header, separated by commas, semicolons or tabs",
+                (".csv",),
+                open_csv,
+            ),
             Reader("tsv", "tab-separated values with a header", (".tsv", ".tab"), open_tsv),
             Reader("jsonl", "one JSON object per line", (".jsonl", ".ndjson"), open_jsonl),
             Reader("parquet", "Apache Parquet", (".parquet", ".pq"), open_parquet),

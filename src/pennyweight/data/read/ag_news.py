@@ -31,14 +31,14 @@ def _parse(fields: list[str]) -> Mapping[str, object]:
     if not _CLASS.fullmatch(number):
         raise ValueError(f'class "{number[:40]}" is not an integer of at least 1')
     return {
-        "label": int(number) - 1,
+        "label": int(number),
         "title": _LINE_BREAK.sub("\n", title),
         "description": _LINE_BREAK.sub("\n", description),
     }
 
 
 def open_ag_news(path: Path, split: str | None) -> OpenFile:
-    """Open the original CSV of AG News; its classes from 1 become labels from 0.
+    """Open the original CSV of AG News; its classes are numbered from 1.
 
     Raises:
         DataError: the file is empty or not UTF-8.
@@ -48,4 +48,4 @@ def open_ag_news(path: Path, split: str | None) -> OpenFile:
     def records(columns: Columns | None) -> Iterator[Record]:
         return split_rows(path, delimiter=",", width=3, has_header=False, parse=_parse)
 
-    return OpenFile(_COLUMNS, records)
+    return OpenFile(_COLUMNS, records, first_class=1)

@@ -54,17 +54,28 @@ def existing_columns(available: Columns, requested: Columns | None) -> list[str]
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Return the class names of ClassLabel columns, which `datasets` stores as metadata."""
+    """Return the class names of columns of ClassLabel, or of lists of it.
+
+    `datasets` stores them as metadata.
+    """
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         features = metadata["info"]["features"].items()
-        return {
-            column: tuple(map(str, feature["names"]))
-            for column, feature in features
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
+        names = ((column, _names_of(feature)) for column, feature in features)
+        return {column: each for column, each in names if each}
     except (AttributeError, LookupError, TypeError, ValueError):
         return {}
+
+
+def _names_of(feature: object) -> tuple[str, ...]:
+    """Return the class names of a feature; () if it has none."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _names_of(feature[0])
+    if not isinstance(feature, dict):
+        return ()
+    if feature.get("_type") in {"List", "LargeList", "Sequence"}:
+        return _names_of(feature.get("feature"))
+    return tuple(map(str, feature["names"])) if feature.get("_type") == "ClassLabel" else ()
 
 
 def as_bytes(array: pa.Array) -> pa.Array:

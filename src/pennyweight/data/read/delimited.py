@@ -1,5 +1,7 @@
 """CSV and TSV with a header, and the row splitting shared by all delimited formats.
 
+A file called CSV may be separated by semicolons or tabs; its header and first rows tell.
+
 If a row cannot be split into fields, only its first physical line is given up: the other lines that
 the row had consumed are pushed back and read again. A stray quote therefore makes one bad row, no
 matter how far away the next quote is, and every line of the file is part of exactly one record.
@@ -8,6 +10,7 @@ matter how far away the next quote is, and every line of the file is part of exa
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +24,7 @@ from pennyweight.data.read.lines import (
     text_lines,
 )
 from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.shown import shortened
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["open_csv", "open_tsv", "split_rows"]
 
+# In order of preference, for a file that is called CSV.
+_DELIMITERS = (",", ";", "\t")
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ROWS_TO_JUDGE = 20
 # A quoted field may contain line breaks. A row with more lines than this has an unclosed quote.
 _MAX_LINES_PER_ROW = 1000
 _NEVER_CLOSED = "broken quoting: a quote is opened but not closed"
@@ -162,12 +170,42 @@ def _header(path: Path, delimiter: str) -> Columns:
     raise DataError(f"{path}: the header (line {line}) cannot be read: {problem}")
 
 
-def _open(path: Path, split: str | None, *, delimiter: str) -> OpenFile:
+def _delimiter(path: Path) -> str:
+    """Return the delimiter of a file called CSV: a comma, unless its rows are split by another.
+
+    Another delimiter must split the header, which no comma splits, and most of the first rows into
+    as many fields.
+    """
+    if len(_header(path, ",")) > 1:
+        return ","
+    for delimiter in _DELIMITERS[1:]:
+        if _splits(path, delimiter):
+            return delimiter
+    return ","
+
+
+def _splits(path: Path, delimiter: str) -> bool:
+    """Return whether a delimiter splits the header and most of the first rows, all alike."""
+    try:
+        columns = _header(path, delimiter)
+    except DataError:
+        return False
+    if len(columns) < 2 or not all(map(str.strip, columns)):
+        return False
+    rows = split_rows(
+        path, delimiter=delimiter, width=len(columns), has_header=True, parse=lambda fields: {}
+    )
+    judged = [row.problem is None for row in itertools.islice(rows, _ROWS_TO_JUDGE)]
+    return 2 * sum(judged) >= len(judged)
+
+
+def _open(path: Path, *, delimiter: str) -> OpenFile:
     columns = _header(path, delimiter)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         raise DataError(
-            f'{path}: the header has more than one column "{repeated[0]}"; rename all but one'
+            f'{path}: the header has more than one column "{shortened(repeated[0])}"; rename all '
+            "but one, or add a header if the first row is a row of values"
         )
 
     def parse(fields: list[str]) -> Mapping[str, object]:
@@ -181,16 +219,16 @@ def _open(path: Path, split: str | None, *, delimiter: str) -> OpenFile:
         has_header=True,
         parse=parse,
     )
-    return OpenFile(columns, lambda requested: rows())
+    return OpenFile(columns, lambda requested: rows(), has_header=True)
 
 
 def open_csv(path: Path, split: str | None) -> OpenFile:
-    """Open a comma-separated file whose first row names the columns.
+    """Open a file whose first row names the columns, separated by commas, semicolons or tabs.
 
     Raises:
         DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
-    return _open(path, split, delimiter=",")
+    return _open(path, delimiter=_delimiter(path))
 
 
 def open_tsv(path: Path, split: str | None) -> OpenFile:
@@ -199,4 +237,11 @@ def open_tsv(path: Path, split: str | None) -> OpenFile:
     Raises:
         DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
-    return _open(path, split, delimiter="\t")
+    if len(_header(path, "\t")) == 1:
+        for delimiter in _DELIMITERS[:2]:
+            if _splits(path, delimiter):
+                raise DataError(
+                    f"{path}: the header has no tab, but the fields seem to be separated by "
+                    f'{_NAMES[delimiter]}; name the format "csv"'
+                )
+    return _open(path, delimiter="\t")

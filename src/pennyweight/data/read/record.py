@@ -54,13 +54,17 @@ class OpenFile:
         columns: names of the columns, in the file's order.
         records: streams all rows from the first one. Its argument lists the columns to read, None
             for all; formats that cannot skip columns ignore it.
-        class_names: class names behind a column's integers, for columns where the file stores
-            them.
+        class_names: class names behind a column's integers, or behind its lists of integers, for
+            columns where the file stores them.
+        has_header: whether the columns are named by the first row of the file.
+        first_class: the integer that stands for the first class, where integers are indices.
     """
 
     columns: Columns
     records: Callable[[Columns | None], Iterator[Record]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    has_header: bool = False
+    first_class: int = 0
 
 
 @dataclass(frozen=True, slots=True)

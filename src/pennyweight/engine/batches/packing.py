@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pennyweight.engine.batches.rows import TokenizedRows, send
+from pennyweight.engine.batches.rows import TokenizedRows, TokenStore, send
 from pennyweight.engine.batches.tiles import Packing, lay_tiles
 from pennyweight.engine.kernels.attention import read_firsts_of
 from pennyweight.engine.kernels.families import FAMILIES, Family
@@ -50,9 +50,9 @@ def pack(
         device: where the inputs go.
 
     Returns:
-        `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; and the indices, sorted
-        by length within each copy. Rows with hidden states give `inputs_embeds`
-        `[1, tokens, hidden]` instead of `input_ids`.
+        `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; `token_type_ids` for
+        rows with token types; and the indices, sorted by length within each copy. Rows with hidden
+        states give `inputs_embeds` `[1, tokens, hidden]` instead of `input_ids` and token types.
     """
     indices = np.tile(indices[np.argsort(rows.lengths[indices], kind="stable")], copies)
     lengths = rows.lengths[indices]
@@ -82,11 +82,20 @@ def pack(
     if rows.states is not None:
         states = rows.states.gather(indices, lengths, width)
         inputs["inputs_embeds"] = send(states, device)[None]
-    else:
-        ids = np.full(width, rows.padding, dtype=np.int64)
-        ids[:tokens] = np.concatenate([rows.ids(index) for index in indices])
-        inputs["input_ids"] = on_device(ids)[None]
+        return inputs, indices
+    inputs["input_ids"] = on_device(_in_a_row(rows.store, indices, width, rows.padding))[None]
+    if rows.token_types is not None:
+        types = _in_a_row(rows.token_types, indices, width, 0)
+        inputs["token_type_ids"] = on_device(types)[None]
     return inputs, indices
+
+
+def _in_a_row(store: TokenStore, indices: np.ndarray, width: int, padding: int) -> np.ndarray:
+    """Return the values of some rows one after another, filled up, int64 `[width]`."""
+    values = np.concatenate([store[index] for index in indices])
+    filled = np.full(width, padding, dtype=np.int64)
+    filled[: len(values)] = values
+    return filled
 
 
 def _row_width(tokens: int) -> int:

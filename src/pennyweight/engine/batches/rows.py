@@ -109,7 +109,7 @@ class Targets:
     """Training targets of a batch, on one device.
 
     Attributes:
-        labels: int64 `[rows]`; -1 for unlabelled rows.
+        labels: int64 `[rows]`, or for a multi-label task `[rows, classes]`; -1 for unlabelled rows.
         teacher: outputs of the teachers; None without distillation.
         weights: float32 `[rows]`, weight of each row in the loss; None for equal weights.
         smoothing: float32 `[rows]`, label smoothing of each row; None for the objective's own.
@@ -128,13 +128,17 @@ class TokenizedRows:
     Attributes:
         store: token ids by row.
         lengths: int64 `[rows]`, tokens per row.
-        labels: int64 `[rows]`; -1 for unlabelled rows.
+        labels: int64 `[rows]`; -1 for unlabelled rows. For a multi-label task `[rows, classes]` of
+            0 and 1; -1 everywhere in unlabelled rows.
         padding: token id that fills up batches.
         fingerprint: identifies the texts, the tokenizer and the truncation.
         states: hidden states above the frozen prefix of the encoder; None to start from token ids.
         teacher: outputs of the teachers; None without distillation.
         weights: float32 `[rows]`, weight of each row in the loss; None for equal weights.
         smoothing: float32 `[rows]`, label smoothing of each row; None for the objective's own.
+        token_types: token types by row, which tell the texts of a pair apart; None where the model
+            reads none or all are 0.
+        full_lengths: int64 `[rows]`, tokens per row before truncation; None if unknown.
     """
 
     store: TokenStore
@@ -146,6 +150,8 @@ class TokenizedRows:
     teacher: TeacherOutputs | None = None
     weights: np.ndarray | None = None
     smoothing: np.ndarray | None = None
+    token_types: TokenStore | None = None
+    full_lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -166,6 +172,8 @@ class TokenizedRows:
             teacher=None if self.teacher is None else self.teacher.take(indices),
             weights=None if self.weights is None else self.weights[indices],
             smoothing=None if self.smoothing is None else self.smoothing[indices],
+            token_types=None if self.token_types is None else self.token_types.take(indices),
+            full_lengths=None if self.full_lengths is None else self.full_lengths[indices],
         )
 
 
@@ -191,10 +199,23 @@ def targets(rows: TokenizedRows, indices: np.ndarray, device: torch.device | str
 
 
 def collate(rows: TokenizedRows, indices: np.ndarray) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `attention_mask`, int64 `[rows, longest]`, padded on the right."""
+    """Return a model's inputs, int64 `[rows, longest]`, padded on the right.
+
+    They are `input_ids`, `attention_mask` and, for rows with token types, `token_type_ids`.
+    """
     longest = int(rows.lengths[indices].max())
-    ids = np.full((len(indices), longest), rows.padding, dtype=np.int64)
-    for position, index in enumerate(indices):
-        ids[position, : rows.lengths[index]] = rows.ids(index)
+
+    def padded(store: TokenStore, padding: int) -> torch.Tensor:
+        values = np.full((len(indices), longest), padding, dtype=np.int64)
+        for position, index in enumerate(indices):
+            values[position, : rows.lengths[index]] = store[index]
+        return torch.from_numpy(values)
+
     mask = (np.arange(longest) < rows.lengths[indices][:, None]).astype(np.int64)
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    inputs = {
+        "input_ids": padded(rows.store, rows.padding),
+        "attention_mask": torch.from_numpy(mask),
+    }
+    if rows.token_types is not None:
+        inputs["token_type_ids"] = padded(rows.token_types, 0)
+    return inputs
