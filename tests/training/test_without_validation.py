@@ -81,7 +81,7 @@ def test_an_interrupted_run_is_resumed(train_all: Train, tmp_path: Path) -> None
         ("train.early_stopping", {"train": {"early_stopping": {"patience": 1}}}),
         (
             "transduction.prior",
-            {"data": {"target": "{sets}/test.csv"}, "transduction": {"prior": {"method": "em"}}},
+            {"data": {"target": "test.csv"}, "transduction": {"prior": {"method": "em"}}},
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_needs_validation_rows_is_refused_before_anything_is_written(
     key: str, sections: dict[str, Any], sets: Path, train_all: Train, tmp_path: Path
 ) -> None:
     if "data" in sections:
-        sections["data"]["target"] = str(sets / "test.csv")
+        sections = {**sections, "data": {"target": str(sets / "test.csv")}}
     with pytest.raises(DataError, match=f"{key}: needs validation rows, and there are none"):
         train_all(tmp_path / "run", **sections)
     assert not (tmp_path / "run").exists()
