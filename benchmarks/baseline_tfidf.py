@@ -27,7 +27,7 @@ from pennyweight.data.ingest import ReadOptions, read_rows
 from pennyweight.data.source import Source
 from pennyweight.data.splits import make_splits
 from pennyweight.environment import cache_directory
-from pennyweight.evaluation.metrics import wilson_interval
+from pennyweight.evaluation.intervals import wilson_interval
 from pennyweight.evaluation.statistics import mean_interval
 from pennyweight.recipe.study import load_study
 from pennyweight.settings.assemble import settings_of

@@ -36,6 +36,13 @@ def _tiny() -> BertConfig:
     )
 
 
+def test_the_config_names_the_task_as_transformers_does() -> None:
+    base = locate("roberta-base", labels=LABELS, config_only=True)
+    assert base.config.problem_type == "single_label_classification"
+    base = locate("roberta-base", labels=LABELS, config_only=True, task="multi-label")
+    assert base.config.problem_type == "multi_label_classification"
+
+
 def test_embedded_base_is_located_with_the_labels_in_its_config() -> None:
     base = locate("embedded", labels=LABELS)
     assert (base.origin, base.revision) == ("embedded", None)

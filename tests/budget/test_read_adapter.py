@@ -149,6 +149,13 @@ def test_veras_random_matrices_are_not_counted_in_a_foreign_adapter(tmp_path: Pa
     assert (report["trainable_parameters"], report["frozen_parameters"]) == (12, 64)
 
 
+def test_facts_of_older_artifacts_are_of_a_single_label_task(tmp_path: Path) -> None:
+    (tmp_path / "pennyweight.json").write_text('{"labels": ["a", "b"], "method": "lora"}')
+    facts = read_artifact_facts(tmp_path)
+    assert facts is not None
+    assert (facts.task, facts.thresholds) == ("single-label", None)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"labels": ["a"]}', '{"labels": 3, "method": "x"}'])
 def test_broken_facts_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
     _saved(tmp_path, bias="none")

@@ -16,7 +16,8 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from pennyweight.evaluation import Metrics, measure
-from pennyweight.evaluation.metrics import expected_calibration_error, wilson_interval
+from pennyweight.evaluation.calibration import expected_calibration_error
+from pennyweight.evaluation.intervals import wilson_interval
 
 NAMES = ("a", "b")
 

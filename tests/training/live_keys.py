@@ -83,6 +83,8 @@ _LARGE_BATCHES: Settings = {
     "adapter.targets": ["layer.1.attention.self.value"],
 }
 _BY_LIKELIHOOD: Settings = {"train.keep_best": "nll"}
+_FOCAL: Settings = {"train.loss": {"method": "focal"}}
+_LOGIT_ADJUSTED: Settings = {"train.loss": {"method": "logit-adjusted"}}
 _LONG: Settings = {**_BY_LIKELIHOOD, "train.epochs": 3}
 _EARLY: Settings = {**_LONG, "train.early_stopping": {"patience": 1, "threshold": 0.9}}
 _DISTILLATION: Settings = {"distillation": {"teachers": ["{teacher}"]}}
@@ -207,6 +209,11 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.compile": Change("on"),
     "train.prefix_cache": Change("disk", _LARGE_BATCHES),
     "train.precision": Change("bf16"),
+    "train.loss.method": Change("focal"),
+    "train.loss.gamma": Change(0.5, _FOCAL),
+    "train.loss.tau": Change(0.5, _LOGIT_ADJUSTED),
+    "train.class_weights": Change("balanced"),
+    "train.sampling": Change("balanced"),
     "train.label_smoothing": Change(0.2),
     "train.r_drop": Change(1.0),
     "train.mixup": Change(0.5),

@@ -24,6 +24,7 @@ _MANY_ROWS, _SAMPLE = 2_000, 8_000
 _ITERATIONS = 1000
 # Terms are words and pairs of adjacent words, the most frequent ones where there are many.
 _MOST_TERMS = 200_000
+_WORD = r"(?u)\w+|[^\w\s]"
 _TFIDF_STRENGTH = 10.0
 # The bias of a class without rows.
 _IMPROBABLE = -10.0
@@ -96,7 +97,7 @@ def fit_tfidf(texts: Sequence[str], labels: np.ndarray, options: LinearOptions) 
         ngram_range=(1, 2),
         sublinear_tf=True,
         max_features=_MOST_TERMS,
-        token_pattern=r"(?u)\w+|[^\w\s]",
+        token_pattern=_WORD,
     )
     features = vectorizer.fit_transform(texts)
     weight, bias = _fit(features, labels, _TFIDF_STRENGTH, options.classes)

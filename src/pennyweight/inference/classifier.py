@@ -35,7 +35,7 @@ from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 
-__all__ = ["BackendName", "Classifier", "require_complete"]
+__all__ = ["BackendName", "Classifier", "probabilities_of", "require_complete"]
 
 BackendName = Literal["torch", "onnx"]
 # Rows that are tokenized and sorted by length together where rows are streamed.
@@ -155,19 +155,12 @@ class Classifier:
             for row, ranked in zip(given, order, strict=True)
         ]
 
-    def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
-        """Return class probabilities, float64 `[rows, classes]`.
-
-        They add up to 1 for each row; those of a multi-label run are independent of each other.
-        """
-        return _softmax(logits) if self.task == "single-label" else sigmoid(logits)
-
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the class probabilities of raw texts, float64; see `probabilities_of`."""
+        """Return the class probabilities of raw texts, float64 `[texts, classes]`."""
         predictions = self._predictor.texts(
             [self._clean(text) for text in texts], features=self._needs_features
         )
-        return self.probabilities_of(self._corrected(predictions).logits)
+        return probabilities_of(self._corrected(predictions).logits, task=self.task)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
@@ -269,7 +262,13 @@ class Classifier:
         )
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
+    """Return the class probabilities of logits `[rows, classes]`, float64 of the same shape.
+
+    They add up to 1 for each row; those of a multi-label task are independent of each other.
+    """
+    if task == "multi-label":
+        return sigmoid(logits)
     probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
     return probabilities
 

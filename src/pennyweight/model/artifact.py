@@ -3,9 +3,9 @@
 Files: `adapter_config.json` and `adapter_model.safetensors` (plain PEFT), `pennyweight.json` (the
 labels and the method), the tokenizer's, and `fresh_weights.safetensors` where the head is not
 trained in full: frozen weights that the base's checkpoint lacks, to be loaded into the base before
-the adapter. Where the classifier pools hidden states in a way that transformers' own class does not,
-`config.json` and `pooled.py` describe it. A model that was trained in full is a plain transformers directory instead, with
-`config.json` and `model.safetensors`.
+the adapter. `config.json` and `pooled.py` describe a classifier on pooled hidden states, which
+transformers does not have. A model that was trained in full is a plain transformers directory
+instead, with `config.json` and `model.safetensors`.
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 
 from pennyweight.budget.summary import PlanSummary
 from pennyweight.data.splits import OverlapCount, SetFacts
 from pennyweight.engine.train.progress import Step
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import AnyMetrics
+from pennyweight.evaluation.metrics import Metrics, MultiLabelMetrics
 from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
 from pennyweight.runs.upgrade import upgrade
@@ -42,6 +42,21 @@ __all__ = [
 ]
 
 RECORD = "record.json"
+
+
+def _kind(metrics: Any) -> str:
+    """Return which kind of metrics some values or an object are."""
+    is_multi_label = isinstance(metrics, MultiLabelMetrics) or (
+        isinstance(metrics, dict) and "micro_f1" in metrics
+    )
+    return "multi-label" if is_multi_label else "single-label"
+
+
+_KINDS = ("single-label", "multi-label")
+_AnyMetrics = Annotated[
+    Annotated[Metrics, Tag("single-label")] | Annotated[MultiLabelMetrics, Tag("multi-label")],
+    Discriminator(_kind),
+]
 
 
 class _Part(BaseModel):
@@ -192,7 +207,7 @@ class BaselineRecord(_Part):
     """How a baseline does on each labelled set, and how long it took."""
 
     seconds: float
-    metrics: dict[str, AnyMetrics]
+    metrics: dict[str, _AnyMetrics]
 
 
 class CorrectionRecord(_Part):
@@ -236,7 +251,7 @@ class RunRecord(_Part):
     best: Best | None = None
     planned_steps: int | None = None
     predicted_seconds: float | None = None
-    metrics: dict[str, AnyMetrics] = {}
+    metrics: dict[str, _AnyMetrics] = {}
     baselines: dict[str, BaselineRecord] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None
@@ -300,7 +315,7 @@ def load_record(run: str | Path) -> RunRecord:
         return RunRecord.model_validate_json(json.dumps(values))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        key = ".".join(map(str, problem["loc"]))
+        key = ".".join(str(part) for part in problem["loc"] if part not in _KINDS)
         raise RunError(
             f"{path}: {key}: {problem['msg']}; the record is damaged or was written by another "
             "version of Pennyweight; train the run again, or use the version that wrote it"

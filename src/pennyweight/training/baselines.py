@@ -1,7 +1,8 @@
-"""Two baselines of every run: logistic regression on the frozen encoder's embeddings, and on TF-IDF.
+"""Two baselines of every run: logistic regression on frozen embeddings, and on TF-IDF.
 
-Both are fitted on the rows that the run trains on, before its training. The first one can also start
-the head. The texts of held-out sets are predicted here; their labels are read at the end of the run.
+Both are fitted on the rows that the run trains on, before its training. The first one can also
+start the head. The texts of held-out sets are predicted here; their labels are read when the run
+has been evaluated.
 """
 
 from __future__ import annotations

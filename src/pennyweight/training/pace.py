@@ -120,7 +120,7 @@ def _in_words(seconds: float) -> str:
 
 
 def _work(run: ActiveRun, validation: TokenizedRows, rows: TokenizedRows) -> Work:
-    """Return what is left for a run to do, if other sets have texts as long as its training rows."""
+    """Return what a run has to do, if other sets have texts as long as its training rows."""
     splits = run.splits
     others = sum(len(table) for table in splits.held_out.values())
     others += 0 if splits.target is None else len(splits.target)

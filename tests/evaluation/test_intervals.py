@@ -1,4 +1,4 @@
-"""Bootstrap intervals of F1."""
+"""Intervals of F1 by the bootstrap."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
-from pennyweight.evaluation import bootstrap
-from pennyweight.evaluation.bootstrap import macro_f1_interval, multi_label_f1_intervals
+from pennyweight.evaluation import intervals as module
+from pennyweight.evaluation.intervals import macro_f1_interval, multi_label_f1_intervals
 
 
 def test_the_interval_of_macro_f1_is_that_of_resampled_rows() -> None:
@@ -24,7 +24,7 @@ def test_the_intervals_of_a_multi_label_task_are_those_of_resampled_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Several blocks.
-    monkeypatch.setattr(bootstrap, "_NUMBERS_PER_BLOCK", 200 * 1500)
+    monkeypatch.setattr(module, "_NUMBERS_PER_BLOCK", 200 * 1500)
     generator = np.random.default_rng(0)
     labels = generator.random((200, 3)) < (0.5, 0.3, 0.2)
     predicted = labels ^ (generator.random((200, 3)) < 0.15)

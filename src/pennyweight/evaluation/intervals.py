@@ -1,18 +1,27 @@
-"""Bootstrap intervals of F1, which has no closed-form interval as accuracy has.
+"""Intervals of metrics: Wilson's for proportions such as accuracy, and the bootstrap for F1.
 
-Rows are drawn with replacement, as often as there are rows (Efron 1979,
-doi:10.1214/aos/1176344552); the interval lies between the 2.5% and 97.5% quantiles of the resampled
-F1. Instead of repeating the measurement for each resample, the number of times that each row is
-drawn is taken from a multinomial distribution, which is the same draw, and F1 is computed from the
-weighted counts of all resamples at once. A class that a resample happens to leave out is left out
-of that resample's mean as well.
+F1 has no interval in closed form. Rows are drawn with replacement, as often as there are rows
+(Efron 1979, doi:10.1214/aos/1176344552); the interval lies between the 2.5% and 97.5% quantiles of
+the resampled F1. Instead of repeating the measurement for each resample, the number of times that
+each row is drawn is taken from a multinomial distribution, which is the same draw, and F1 is
+computed from the weighted counts of all resamples at once. A class that a resample happens to leave
+out is left out of that resample's mean as well.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["RESAMPLES", "macro_f1_interval", "multi_label_f1_intervals"]
+__all__ = [
+    "RESAMPLES",
+    "Headline",
+    "Interval",
+    "macro_f1_interval",
+    "multi_label_f1_intervals",
+    "wilson_interval",
+]
 
 RESAMPLES = 400
 _SEED = 0
@@ -20,6 +29,36 @@ _SEED = 0
 _NUMBERS_PER_BLOCK = 4_000_000
 
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The one figure that is shown first, with its 95% interval.
+
+    Attributes:
+        metric: "accuracy" or "macro_f1".
+        value: of the metric, in 0..1.
+        interval: None in records of versions that computed none.
+    """
+
+    metric: str
+    value: float
+    interval: Interval | None
+
+
+def wilson_interval(hits: int, rows: int) -> tuple[float, float]:
+    """Return the 95% score interval of a proportion (Wilson 1927).
+
+    doi:10.1080/01621459.1927.10502953.
+
+    Args:
+        hits: number of successes.
+        rows: number of trials, at least 1.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, rows).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def macro_f1_interval(confusion: np.ndarray, *, resamples: int = RESAMPLES) -> Interval:

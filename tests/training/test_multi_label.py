@@ -1,0 +1,197 @@
+"""Train, evaluate and use a run whose rows may have several labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.metrics import f1_score
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pennyweight.budget.facts import read_artifact_facts
+from pennyweight.engine.batches.rows import TokenizedRows
+from pennyweight.errors import RecipeError, RunError
+from pennyweight.evaluation import MultiLabelMetrics
+from pennyweight.inference import evaluate as evaluate_module
+from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.evaluate import evaluate
+from pennyweight.inference.merge import merge
+from pennyweight.inference.submit import submit
+from pennyweight.recipe.data import Data
+from pennyweight.report.facts import compare_runs
+from pennyweight.runs.record import load_record
+from pennyweight.training import active_run
+from pennyweight.training.train import train
+from pennyweight.training.watcher import Watcher
+from tiny import LABELS, news, tiny_recipe
+
+
+def _several(text: str, label: int) -> list[int]:
+    """Return the labels of a row: its own, and the first class where a word occurs."""
+    return sorted({label, *([0] if "after" in text else [])})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def multi_label() -> Iterator[None]:
+    """Make recipes ones of a multi-label task, and give rows of single labels several."""
+    tokenize, read_for = active_run.tokenize, evaluate_module.read_for
+
+    def tokenize_several(table: datasets.Dataset, **options: Any) -> TokenizedRows:
+        rows = tokenize(table, **options)
+        labels = np.zeros((len(rows), len(LABELS)), dtype=np.int64)
+        for row, (text, label) in enumerate(zip(table["text"], rows.labels, strict=True)):
+            labels[row, _several(text, label)] = 1
+        return replace(rows, labels=labels)
+
+    def read_several(*arguments: Any, **options: Any) -> Any:
+        rows = read_for(*arguments, **options)
+        values = {name: rows.table[name][:] for name in rows.table.column_names}
+        values["label"] = list(map(_several, values["text"], values["label"]))
+        return replace(rows, table=datasets.Dataset.from_dict(values))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Data, "task", "multi-label", raising=False)
+        patch.setattr(active_run, "tokenize", tokenize_several)
+        patch.setattr(evaluate_module, "read_for", read_several)
+        yield
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(bert: Path, sets: Path, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("multi") / "run"
+    recipe = tiny_recipe(bert, sets, train={"epochs": 4, "class_weights": "balanced"})
+    train(recipe, out=out, watcher=Watcher(log=lines.append))
+    return out
+
+
+TEXTS = [text for _, text in news(20, seed=11)]
+
+
+def test_the_record_holds_multi_label_metrics_of_every_set(run: Path) -> None:
+    record = load_record(run)
+    assert set(record.metrics) == {"validation", "test"}
+    assert all(isinstance(each, MultiLabelMetrics) for each in record.metrics.values())
+    assert record.best is not None
+    assert record.best.metric == "mean_average_precision"
+    assert record.metrics["validation"].headline.metric == "macro_f1"
+    names = {"accuracy", "micro_f1", "macro_f1", "mean_average_precision", "nll", "brier", "ece"}
+    assert all(set(step.evaluation) == names for step in record.history if step.evaluation)
+    for mistake in record.mistakes["test"]:
+        assert mistake.label != mistake.predicted
+        assert 0.0 <= mistake.confidence <= 1.0
+
+
+def test_thresholds_are_fitted_on_validation_and_saved_with_the_weights(
+    run: Path, lines: list[str]
+) -> None:
+    facts, record = read_artifact_facts(run / "adapter"), load_record(run)
+    assert facts is not None
+    assert facts.task == "multi-label"
+    assert facts.thresholds is not None
+    recorded = tuple(entry.threshold for entry in record.metrics["test"].classes)
+    assert recorded == facts.thresholds
+    # The classes but the first have four validation rows each.
+    assert len(set(facts.thresholds[1:])) == 1
+    expected = "Sports, Business, Sci/Tech: fewer than 10 validation rows, so the threshold"
+    assert any(expected in line for line in lines)
+
+
+def test_a_row_gets_each_class_whose_probability_reaches_its_threshold(run: Path) -> None:
+    classifier = Classifier.load(run)
+    probabilities = classifier.predict_probabilities(TEXTS)
+    facts = read_artifact_facts(run / "adapter")
+    assert facts is not None
+    assert classifier.task == "multi-label"
+    assert classifier.thresholds is not None
+    assert classifier.thresholds.tolist() == list(facts.thresholds or ())
+    predicted = classifier.predict(TEXTS)
+    for given, row in zip(predicted, probabilities, strict=True):
+        chosen = [index for index in np.argsort(-row) if row[index] >= classifier.thresholds[index]]
+        assert given == [LABELS[index] for index in chosen]
+    assert classifier.predict(TEXTS[0]) == predicted[0]
+    assert classifier.predict([]) == []
+    table = datasets.Dataset.from_dict({"text": TEXTS})
+    logits = classifier.outputs(table).logits
+    np.testing.assert_allclose(probabilities, expit(logits.astype(np.float64)), atol=1e-6)
+
+
+def test_evaluating_the_test_set_again_gives_the_recorded_metrics(run: Path, sets: Path) -> None:
+    again, recorded = evaluate(run, str(sets / "test.csv")), load_record(run).metrics["test"]
+    assert isinstance(again, MultiLabelMetrics)
+    assert again.macro_f1 == recorded.macro_f1
+    assert again.nll == pytest.approx(recorded.nll)
+
+
+def test_predictions_of_every_row_are_zeros_and_ones_by_class(run: Path) -> None:
+    with np.load(run / "predictions.npz") as file:
+        predicted, labels = file["test"], file["test.labels"]
+    assert predicted.shape == labels.shape == (12, 4)
+    macro = f1_score(labels, predicted, average="macro", zero_division=0.0)
+    assert load_record(run).metrics["test"].macro_f1 == pytest.approx(macro)
+    comparison = compare_runs(run, run, "test")
+    assert (comparison.rows, comparison.only_one, comparison.p) == (12, 0, 1.0)
+
+
+def test_plain_transformers_understands_the_merged_model(run: Path, tmp_path: Path) -> None:
+    merge(run, out=tmp_path / "merged")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert model.config.problem_type == "multi_label_classification"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        logits = model(**tokenizer(TEXTS[:1], return_tensors="pt")).logits.numpy()
+    expected = Classifier.load(run).predict_probabilities(TEXTS[:1])
+    np.testing.assert_allclose(expit(logits), expected, atol=1e-5)
+    assert read_artifact_facts(tmp_path / "merged") == read_artifact_facts(run / "adapter")
+
+
+def test_a_submission_of_several_labels_is_refused(run: Path, sets: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="several labels, and a submission has one per row"):
+        submit(run, str(sets / "test.csv"), out=tmp_path / "submission.csv")
+
+
+def test_a_multi_label_run_teaches_its_probabilities(
+    run: Path, bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        bert, sets, train={"max_steps": 2}, distillation={"teachers": [str(run)], "soft": 1.0}
+    )
+    assert train(recipe, out=tmp_path / "student").status == "complete"
+
+
+def test_a_teacher_of_another_task_is_refused(
+    run: Path, bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(bert, sets, distillation={"teachers": [str(run)]})
+    monkeypatch.setattr("pennyweight.training.teacher.task_of", lambda _: "single-label")
+    with pytest.raises(RecipeError, match=r"distillation.teachers: .*: its task is single-label"):
+        train(recipe, out=tmp_path / "student")
+
+
+def test_an_adapter_of_another_task_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Data, "task", "single-label", raising=False)
+    with pytest.raises(RunError, match="its task is multi-label, and that of the run's record is"):
+        Classifier.load(run)
+
+
+def test_thresholds_are_covered_by_the_hash_of_the_artifact(run: Path, sets: Path) -> None:
+    path = run / "adapter" / "pennyweight.json"
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), "thresholds": [0.1] * 4}))
+    try:
+        with pytest.raises(RunError, match=r"pennyweight\.json: its SHA-256 differs"):
+            evaluate(run, str(sets / "test.csv"))
+    finally:
+        path.write_text(text)
