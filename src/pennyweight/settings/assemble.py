@@ -6,7 +6,7 @@ inference; the stages never see the recipe itself.
 
 from __future__ import annotations
 
-from pennyweight.data.ingest import ReadOptions
+from pennyweight.data.ingest import ReadOptions, Task
 from pennyweight.data.source import Source
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
 from pennyweight.engine.train.objective import ObjectiveOptions
@@ -19,7 +19,7 @@ from pennyweight.lab.generate import Generation
 from pennyweight.lab.language_model import FineTuning
 from pennyweight.lab.sampling import Sampling
 from pennyweight.recipe import Recipe
-from pennyweight.recipe.data import SourceTable
+from pennyweight.recipe.data import Data, SourceTable
 from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.schema import EarlyStopping
 from pennyweight.recipe.transduction import Transduction
@@ -90,7 +90,7 @@ def _data(recipe: Recipe) -> DataSettings:
             clean=data.clean,
             on_bad_row=data.on_bad_row,
             cache=cache_directory() / "rows",
-            task="multi-label" if data.task == "multi-label" else "single-label",
+            task=_task(data),
             label_separator=data.label_separator,
         ),
         split=SplitOptions(
@@ -100,6 +100,17 @@ def _data(recipe: Recipe) -> DataSettings:
         ),
         overlap=OverlapPolicy(rule=data.overlap, similarity=data.near_duplicate_similarity),
     )
+
+
+def _task(data: Data) -> Task:
+    """Return the task; a recipe that does not state it has one label in each row or says how not.
+
+    A separator and columns of 0 and 1 are for several labels.
+    """
+    if data.task != "auto":
+        return data.task
+    has_columns = data.train is not None and data.train.label_columns is not None
+    return "multi-label" if data.label_separator or has_columns else "single-label"
 
 
 def _source(table: SourceTable) -> Source:
