@@ -11,6 +11,8 @@ import pytest
 
 from pennyweight.errors import PennyweightError
 from pennyweight.lab.manifest import read_derived
+from pennyweight.recipe import load_recipe
+from pennyweight.training.data_lab import filter_rows
 
 Run = Callable[..., str]
 
@@ -25,6 +27,72 @@ def test_preview_shows_before_and_after(run: Run) -> None:
     assert "before" in output
     assert "after" in output
     assert "no text is changed" in run("preview", "demo", "--set", "data.clean=[]")
+
+
+@pytest.fixture
+def tickets(tmp_path: Path) -> Path:
+    """A file of 90 rows with unusual columns, one of them without a text."""
+    rows = "".join(f"ticket <b>{n}</b> is open,{('bug', 'praise')[n % 2]}\n" for n in range(89))
+    (tmp_path / "tickets.csv").write_text(f"message,queue\n{rows},bug\n")
+    return tmp_path / "tickets.csv"
+
+
+def test_preview_infers_what_the_recipe_does_not_set(
+    run: Run, tickets: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(
+        f'[data]\ntrain = "{tickets}"\nclean = ["html-tags"]\non_bad_row = "set-aside"\n'
+    )
+
+    output = run("preview", str(tmp_path / "mine.toml"), "--rows", "1")
+
+    assert 'text: column "message"; label: column "queue"; 90 rows' in output
+    assert "task: single-label; 2 labels, sorted as text: bug 46, praise 44" in output
+    assert 'the text is read from the column "message"' in output
+    assert "ticket  0  is open" in output
+
+
+def test_preview_shows_both_texts_of_a_pair(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("premise,hypothesis,label\n<b>x,y,1\n<i>z,<u>w,0\n")
+    settings = [f"data.train={tmp_path}/pairs.csv", 'data.labels=["0", "1"]',
+                'data.clean=["html-tags"]']  # fmt: skip
+    output = run("preview", "quickstart", *(f"--set={setting}" for setting in settings))
+
+    assert 'pair of texts: columns "premise", "hypothesis"' in output
+    assert all(text in output for text in ("<b>x", "<i>z", "<u>w"))
+
+
+def test_rows_that_are_left_out_or_set_aside_are_counted(
+    run: Run, tickets: Path, tmp_path: Path
+) -> None:
+    settings = [f"data.train={tickets}", 'data.labels=["bug", "praise"]',
+                "data.on_bad_row=set-aside", "data.validation_fraction=0.1"]  # fmt: skip
+    flags = [f"--set={setting}" for setting in settings]
+    cleaned = run("clean", "quickstart", *flags, "--out", str(tmp_path / "clean.parquet"))
+    assert cleaned.startswith("89 rows in ")
+    assert "1 bad row is set aside and not among them" in cleaned
+
+    lines: list[str] = []
+    recipe = load_recipe("quickstart", overrides=settings)
+    manifest = filter_rows(recipe, out=tmp_path / "kept.parquet", log=lines.append)
+
+    assert (manifest["rows"], manifest["set_aside"]) == (80, 1)
+    assert "left out before the filters: 9 rows that are split off for validation" in lines[-2]
+    assert lines[-1].startswith("data.filters: empty, so no other row is left out; add one")
+
+
+def test_clean_keeps_pairs_and_several_labels(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("premise,hypothesis,label\nx,y,b|a\nz,w,a\n")
+    settings = [f"data.train={tmp_path}/pairs.csv", 'data.labels=["a", "b"]',
+                "data.task=multi-label", "data.label_separator=|"]  # fmt: skip
+    flags = [f"--set={setting}" for setting in settings]
+
+    run("clean", "quickstart", *flags, "--out", str(tmp_path / "clean.parquet"))
+
+    assert read_derived(tmp_path / "clean.parquet").rows.to_pylist() == [
+        {"text": "x", "text_pair": "y", "label": [0, 1]},
+        {"text": "z", "text_pair": "w", "label": [0]},
+    ]
 
 
 def test_clean_filter_and_augment_write_parquet_with_a_manifest(run: Run, tmp_path: Path) -> None:
@@ -87,6 +155,8 @@ def test_a_language_model_writes_rows_that_pass_the_gates(
         (["augment", "demo", "--out", "rows.parquet"], "data.augmentations: empty"),
         (["generate", "demo", "--out", "rows.parquet"], r"no \[generate\] section"),
         (["clean", "quickstart", "--out", "rows.parquet"], "data.train: missing"),
+        (["overlap", "quickstart"], "data.train: missing"),
+        (["preview", "quickstart"], "data.train: missing"),
         (["preview", "demo", "--set", "data.clean=['shouting']"], 'no cleaning step "shouting"'),
     ],
 )

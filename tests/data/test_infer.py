@@ -159,6 +159,8 @@ def test_a_given_task_or_separator_or_labels_are_kept(infer_from: Infer, message
     assert single.labels == ("a", "a|b", "b")
     ordered = infer_from(csv_of("1.5", "2.5"), labels=("2.5", "1.5"))
     assert (ordered.labels, ordered.order) == (("2.5", "1.5"), "as given")
+    by_index = infer_from(jsonl(1, 0, 1, 7), "i.jsonl", labels=("x", "y"))
+    assert by_index.counts == (1, 2)
     text = message(lambda: infer_from(jsonl(["a"], ["b"]), "r.jsonl", task="single-label"))
     assert 'column "label" holds lists, but data.task is "single-label"' in text
 

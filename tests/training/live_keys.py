@@ -134,7 +134,13 @@ _BASE_AND_DATA: dict[str, Change] = {
     "data.train.text_columns": Change(["label", "text"]),
     "data.train.label_column": Change("second_label"),
     "data.train.revision": Change("main"),
+    "data.train.pair_columns": Change(["text", "label"]),
+    "data.train.label_columns": Change(["text", "label"]),
     "data.validation": Change(None),
+    # Words cannot be exchanged in rows with several labels.
+    "data.task": Change("multi-label", _AUGMENTATIONS),
+    "data.label_separator": Change("|", _AUGMENTATIONS),
+    "data.truncation": Change("head-tail", {"data.max_tokens": 5}),
     "data.target": Change("{sets}/target.csv"),
     "data.labels": Change(["A", "B", "C", "D"]),
     "data.validation_fraction": Change(0.4, _SPLIT_OFF),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,11 @@ from pennyweight.cli.output import (
     quiet_libraries,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pennyweight.data.infer import Inferred
+
 __all__ = [
     "LanguageModelOptions",
     "app",
@@ -27,6 +32,8 @@ __all__ = [
     "overlap",
     "preview",
 ]
+
+_LABELS_SHOWN = 12
 
 app = typer.Typer(
     help="Clean, filter, augment and generate rows, and find leaks.",
@@ -55,18 +62,45 @@ def preview(
     recipe: RecipeOptions,
     rows: Annotated[int, typer.Option("--rows", help="Number of texts to show.")] = 10,
 ) -> None:
-    """Show training texts before and after cleaning."""
+    """Show what the training rows are, and texts before and after cleaning.
+
+    Columns, task and labels that the recipe does not set are inferred.
+    """
     loaded = recipe.load()
     quiet_libraries()
     from pennyweight.cli.tables import show_table
+    from pennyweight.training.data_lab import infer_rows
     from pennyweight.training.data_lab import preview as changed_texts
 
+    for line in _describe(infer_rows(loaded)):
+        typer.echo(line)
     pairs = list(changed_texts(loaded, rows=rows))
     if not pairs:
         steps = ", ".join(loaded.data.clean) or "none"
         typer.echo(f"no text is changed by the cleaning steps: {steps}")
         return
     show_table(("before", "after"), pairs)
+
+
+def _describe(rows: Inferred) -> Iterator[str]:
+    """Yield what rows are, line by line."""
+    texts = rows.pair_columns or rows.text_columns
+    labels = rows.label_columns or (rows.label_column or "",)
+    kind = "pair of texts" if rows.pair_columns else "text"
+    yield f"{kind}: {_listed(texts)}; label: {_listed(labels)}; {rows.rows:,} rows"
+    counts = [f"{label} {count:,}" for label, count in zip(rows.labels, rows.counts, strict=True)]
+    rest = f" and {len(counts) - _LABELS_SHOWN:,} more" if len(counts) > _LABELS_SHOWN else ""
+    joined = f', joined by "{rows.label_separator}"' if rows.label_separator else ""
+    yield (
+        f"task: {rows.task}{joined}; {len(counts):,} labels, {rows.order}: "
+        f"{', '.join(counts[:_LABELS_SHOWN])}{rest}"
+    )
+    yield from rows.notes
+
+
+def _listed(columns: Sequence[str]) -> str:
+    names = ", ".join(f'"{column}"' for column in columns[:_LABELS_SHOWN])
+    return f"{'columns' if len(columns) > 1 else 'column'} {names}"
 
 
 @app.command()
@@ -77,7 +111,8 @@ def clean(recipe: RecipeOptions, out: Out) -> None:
     quiet_libraries()
     from pennyweight.training.data_lab import clean_rows
 
-    print_rows_written(clean_rows(loaded, out=out)["rows"], out)
+    manifest = clean_rows(loaded, out=out)
+    print_rows_written(manifest["rows"], out, set_aside=manifest["set_aside"])
 
 
 @app.command(name="filter")
@@ -85,13 +120,15 @@ def clean(recipe: RecipeOptions, out: Out) -> None:
 def filter_(recipe: RecipeOptions, out: Out) -> None:
     """Write the training rows that the filters keep.
 
+    Rows that are split off for validation, or that are also in another set, are left out first.
     The rows that each filter removes are written to a directory beside the file.
     """
     loaded = recipe.load()
     quiet_libraries()
     from pennyweight.training.data_lab import filter_rows
 
-    print_rows_written(filter_rows(loaded, out=out, log=log_to_stderr)["rows"], out)
+    manifest = filter_rows(loaded, out=out, log=log_to_stderr)
+    print_rows_written(manifest["rows"], out, set_aside=manifest["set_aside"])
 
 
 @app.command()

@@ -38,6 +38,9 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def print_rows_written(rows: int, out: Path) -> None:
-    """Print how many rows were written, and where."""
+def print_rows_written(rows: int, out: Path, *, set_aside: int = 0) -> None:
+    """Print how many rows were written, and where; and how many others could not be used."""
     typer.echo(f"{rows:,} rows in {out}")
+    if set_aside:
+        are = "row is" if set_aside == 1 else "rows are"
+        typer.echo(f"{set_aside:,} bad {are} set aside and not among them")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pennyweight.data.columns import choose_columns
-from pennyweight.data.label import flag_of, label_name, split_labels
+from pennyweight.data.label import BadRow, LabelParser, flag_of, label_name, split_labels
 from pennyweight.data.shown import listed, shortened, shown
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError
@@ -153,6 +153,9 @@ def infer(
         names, order = _ordered(counts, values, file.class_names.get(columns.label or "", ()))
     else:
         names, order = labels, "as given"
+        counts = _counts_of_given(
+            counts, LabelParser(labels, first_class=file.first_class, name=located.name), labels
+        )
     notes = [columns.note, note, *_differing_in_case(names)]
     return Inferred(
         text_columns=() if columns.is_pair else columns.texts,
@@ -306,6 +309,19 @@ def _counts(values: _Values, separator: str | None) -> Counter[str]:
         for part in set(names):
             counts[part] += rows
     return counts
+
+
+def _counts_of_given(
+    counts: Mapping[str, int], parser: LabelParser, labels: tuple[str, ...]
+) -> Counter[str]:
+    """Return the number of rows of each given label; values that are none of them do not count."""
+    given = Counter[str]()
+    for name, rows in counts.items():
+        try:
+            given[labels[parser.index(name)]] += rows
+        except BadRow:
+            continue
+    return given
 
 
 def _check_labels(

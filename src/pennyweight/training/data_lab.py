@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 
 from pennyweight.data.clean import cleaner
+from pennyweight.data.infer import Inferred, infer
 from pennyweight.data.ingest import ReadOptions, read_rows
 from pennyweight.data.overlap import Overlap, find_overlap
 from pennyweight.data.source import Source
@@ -33,6 +33,7 @@ __all__ = [
     "clean_rows",
     "count_overlaps",
     "filter_rows",
+    "infer_rows",
     "preview",
     "train_language_model",
     "write_generated",
@@ -42,18 +43,56 @@ Log = Callable[[str], None]
 
 
 def preview(recipe: Recipe, *, rows: int) -> Iterator[tuple[str, str]]:
-    """Yield the first training texts that cleaning changes, before and after."""
-    data = settings_of(recipe).data
-    raw = read_rows("train", data.sources.train, replace(data.read, clean=()))
-    clean = cleaner(data.read.clean)
+    """Yield the first training texts that cleaning changes, before and after.
+
+    Labels are not read, so the recipe need not name them.
+
+    Raises:
+        DataError: the training rows cannot be read.
+        RecipeError: the recipe names no training rows.
+    """
+    data = recipe.data
+    options = ReadOptions(
+        labels=data.labels or (),
+        clean=(),
+        on_bad_row=data.on_bad_row,
+        cache=cache_directory() / "rows",
+    )
+    table = read_rows("train", _train_source(recipe), options, labelled=False).table
+    clean = cleaner(data.clean)
     shown = 0
-    for text in raw.table["text"]:
-        after = clean(text)
-        if after != text:
-            yield text, after
-            shown += 1
-        if shown == rows:
+    for row in table:
+        for column in ("text", "text_pair"):
+            if column in row and shown < rows and (after := clean(row[column])) != row[column]:
+                yield row[column], after
+                shown += 1
+        if shown >= rows:
             return
+
+
+def infer_rows(recipe: Recipe) -> Inferred:
+    """Return what the training rows are; see `pennyweight.data.infer`.
+
+    Raises:
+        DataError: the training rows cannot be read, or they are not classes.
+        RecipeError: the recipe names no training rows.
+    """
+    data = recipe.data
+    return infer(
+        _train_source(recipe),
+        task=data.task,
+        label_separator=data.label_separator,
+        labels=data.labels,
+    )
+
+
+def _train_source(recipe: Recipe) -> Source:
+    if recipe.data.train is None:
+        raise RecipeError(
+            "data.train: missing; name the labelled training rows, for example "
+            "--set data.train=train.csv"
+        )
+    return Source(**dict(recipe.data.train))
 
 
 def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
@@ -64,14 +103,30 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
     """
     data = settings_of(recipe).data
     rows = read_rows("train", data.sources.train, _read_options(data.read, out))
-    return _write(out, rows.table, {"clean": list(data.read.clean), "source": rows.source})
+    facts = {"clean": list(data.read.clean), "source": rows.source, "set_aside": rows.bad}
+    return _write(out, rows.table, facts)
 
 
 def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     """Write the training rows that the recipe's filters keep, and beside them the removed ones."""
-    prepared, _ = _prepared(settings_of(recipe), out, log, augment=False)
+    settings = settings_of(recipe)
+    prepared, splits = _prepared(settings, out, log, augment=False)
+    if settings.data.sources.validation is None:
+        log(
+            f"left out before the filters: {len(splits.validation):,} rows that are split off for "
+            f"validation (data.validation_fraction), and {splits.removed:,} that are also in "
+            "another set (data.overlap)"
+        )
+    elif splits.removed:
+        log(f"left out before the filters: {splits.removed:,} rows that are also in another set")
+    if not settings.rows.filters:
+        log(
+            "data.filters: empty, so no other row is left out; add one, for example "
+            "--set 'data.filters=[{method=\"duplicates\"}]'"
+        )
     steps = [step.model_dump(exclude_none=True) for step in prepared.steps]
-    return _write(out, prepared.table, {"steps": steps})
+    facts = {"steps": steps, "set_aside": splits.sets["train"].rows_set_aside}
+    return _write(out, prepared.table, facts)
 
 
 def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
@@ -199,10 +254,8 @@ def _read_options(options: ReadOptions, out: Path) -> ReadOptions:
 def _write(out: Path, rows: datasets.Dataset, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if out.suffix != ".parquet":
         raise DataError(f"--out {out}: rows are written as Parquet; end the name with .parquet")
-    texts = (
-        pa.chunked_array(rows.data.column("text").chunks)
-        if rows._indices is None
-        else pa.array(rows["text"][:])
-    )
-    table = pa.table({"text": texts, "label": pa.array(np.asarray(rows["label"][:]))})
+    columns = [name for name in ("text", "text_pair", "label") if name in rows.column_names]
+    # A table with its own order of rows is brought into it first.
+    plain = rows if rows._indices is None else rows.flatten_indices()
+    table = pa.table({name: plain.data.column(name) for name in columns})
     return dict(write_derived(out, table, manifest).manifest)
