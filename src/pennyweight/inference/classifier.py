@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -20,20 +20,21 @@ from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.errors import RunError
+from pennyweight.errors import DataError, RunError
 from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
+from pennyweight.quiet import quiet_libraries
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 
-__all__ = ["BackendName", "Classifier", "require_complete"]
+__all__ = ["BackendName", "Classifier", "probabilities_of", "require_complete"]
 
 BackendName = Literal["torch", "onnx"]
 # Rows that are tokenized and sorted by length together where rows are streamed.
@@ -66,6 +67,7 @@ class Classifier:
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
+    @quiet_libraries()
     def load(cls, run: str | Path, *, backend: BackendName = "torch") -> Classifier:
         """Load the best adapter of a finished run onto its base.
 
@@ -109,20 +111,33 @@ class Classifier:
     def predict(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
 
     @overload
-    def predict(self, texts: Sequence[str]) -> list[str]: ...
+    def predict(self, texts: Iterable[str]) -> list[str]: ...
 
-    def predict(self, texts: str | Sequence[str]) -> str | list[str]:
-        """Return the most probable label of a raw text, or of each of several."""
+    def predict(self, texts: str | Iterable[str]) -> str | list[str]:
+        """Return the most probable label of a raw text, or of each of several.
+
+        Args:
+            texts: a text, or any iterable of texts: a list, a column of a pandas DataFrame, ...
+
+        Raises:
+            DataError: an element is not a text.
+            NonFiniteLogitsError: a logit is NaN or infinite.
+        """
         if isinstance(texts, str):
             return self.predict([texts])[0]
         return [self.labels[index] for index in self.predict_probabilities(texts).argmax(axis=1)]
 
-    def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the class probabilities of raw texts, float64 `[texts, classes]`."""
+    def predict_probabilities(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the class probabilities of raw texts, float64 `[texts, classes]`.
+
+        Raises:
+            DataError: an element is not a text.
+            NonFiniteLogitsError: a logit is NaN or infinite.
+        """
         predictions = self._predictor.texts(
-            [self._clean(text) for text in texts], features=self._needs_features
+            [self._clean(text) for text in _checked_texts(texts)], features=self._needs_features
         )
-        return _probabilities(self._corrected(predictions).logits)
+        return probabilities_of(self._corrected(predictions).logits)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
@@ -217,9 +232,23 @@ class Classifier:
         )
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """Return the class probabilities of logits `[rows, classes]`, float64 of the same shape."""
     probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
     return probabilities
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise DataError("texts: one text was given where several are expected; put it in a list")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise DataError(
+                f"texts: element {index} is {text!r} of type {type(text).__name__}, not a text; "
+                "leave it out, or replace it by a string"
+            )
+    return checked
 
 
 def require_complete(run: Path, record: RunRecord) -> None:

@@ -8,7 +8,8 @@ from pennyweight.data.source import Source
 from pennyweight.errors import DataError, RunError
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
-from pennyweight.inference.predict import write_csv
+from pennyweight.inference.output import write_rows
+from pennyweight.inference.spool import open_input
 
 __all__ = ["submit"]
 
@@ -36,11 +37,13 @@ def submit(
             "so it cannot be submitted; use it as a teacher: train a student with "
             f"--set 'distillation.teachers=[\"{run}\"]'"
         )
-    rows = read_for(classifier, run, data, "submit", on_bad_row="stop")
-    predicted = classifier.outputs(rows.table).logits.argmax(axis=1)
+    with open_input(data) as rows_in:
+        rows = read_for(classifier, run, rows_in, "submit", on_bad_row="stop")
+        predicted = classifier.outputs(rows.table).logits.argmax(axis=1)
     if not len(predicted) == rows.read == len(rows.table):
         raise DataError(
             f"{rows.source}: {rows.read} rows in, {len(predicted)} labels out; nothing was written"
         )
-    write_csv(Path(out), ["ID", "Label"], enumerate(predicted.tolist()))
+    lines = ({"ID": row, "Label": label} for row, label in enumerate(predicted.tolist()))
+    write_rows(out, lines, columns=("ID", "Label"))
     return len(predicted)

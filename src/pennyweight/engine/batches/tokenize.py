@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
+from pennyweight.quiet import quiet_libraries
 
 __all__ = ["tokenize", "tokenize_texts"]
 
@@ -42,13 +43,14 @@ def tokenize(
         ids = _ids(batch["text"], tokenizer, max_tokens)
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
-    table = dataset.map(
-        encode,
-        batched=True,
-        remove_columns=[name for name in dataset.column_names if name != "label"],
-        cache_file_name=str(cache / f"tokens-{key}.arrow"),
-        new_fingerprint=key,
-    )
+    with quiet_libraries():
+        table = dataset.map(
+            encode,
+            batched=True,
+            remove_columns=[name for name in dataset.column_names if name != "label"],
+            cache_file_name=str(cache / f"tokens-{key}.arrow"),
+            new_fingerprint=key,
+        )
     columns = table.with_format("numpy")
     return TokenizedRows(
         TokenStore(table.data.column("input_ids")),
