@@ -127,7 +127,9 @@ class RowsOptions(FormatOptions):
     data: Annotated[
         str,
         typer.Option(
-            "--data", metavar="FILE", help='The rows: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or "-" for standard input.'
+            "--data",
+            metavar="FILE",
+            help='The rows: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or "-" for standard input.',
         ),
     ]
 
