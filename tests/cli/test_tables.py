@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pennyweight.cli.tables import show_metrics
+from pennyweight.cli.tables import show_metrics, show_study
 from pennyweight.evaluation.metrics import Metrics, measure
+from pennyweight.evaluation.statistics import mean_interval
+from pennyweight.search.studies import StudyRow
 
 
 def _metrics(number: int) -> Metrics:
@@ -59,3 +61,31 @@ def test_of_many_classes_the_hardest_are_shown_and_the_others_can_be(
     lines = output.splitlines()
     assert [line[:13].strip() for line in lines[1:21]] == [entry.label for entry in hardest]
     assert "(77 classes; these are the 20 with the lowest F1; --all-classes shows" in output
+
+
+def _study_row(accuracies: list[float]) -> StudyRow:
+    return StudyRow(
+        name="one",
+        seeds=list(range(len(accuracies))),
+        accuracies={"test": accuracies},
+        mean={"test": float(np.mean(accuracies))},
+        deviation={"test": None},
+        interval={"test": mean_interval(accuracies)},
+        p={"test": None},
+        predicted_shares={},
+        parameters=10,
+        seconds=1.0,
+        peak_memory_bytes=1,
+        leaks=[],
+        transductive=[],
+        failures={},
+    )
+
+
+def test_two_seeds_have_a_range_and_three_an_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    show_study([_study_row([0.6, 0.75])])
+    assert "67.50 (2 seeds: range 60.0 to 75.0)" in capsys.readouterr().out
+    show_study([_study_row([0.6, 0.61, 0.62])])
+    assert "61.00 (58.5 to 63.5)" in capsys.readouterr().out
+    show_study([_study_row([0.6])])
+    assert "60.00 " in capsys.readouterr().out

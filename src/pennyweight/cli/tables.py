@@ -86,8 +86,12 @@ def show_study(rows: Sequence[StudyRow]) -> None:
 def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     """Return the set, the mean accuracy with its interval, and p against the first row."""
     accuracy = f"{100 * row.mean[name_of_set]:.2f}"
+    values = row.accuracies[name_of_set]
     if interval := row.interval.get(name_of_set):
         accuracy += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    elif len(values) > 1:
+        low, high = 100 * min(values), 100 * max(values)
+        accuracy += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
     p = row.p.get(name_of_set)
     return name_of_set, accuracy, "" if p is None else f"{p:.3f}"
 
