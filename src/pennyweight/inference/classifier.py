@@ -24,6 +24,7 @@ from pennyweight.errors import DataError, RunError
 from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
+from pennyweight.inference.model_card import write_merged_card
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
@@ -170,7 +171,8 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in float32, labels included.
 
-        A correction for one prior is folded into the output layer.
+        A correction for one prior is folded into the output layer. What the model does not do by
+        itself, such as cleaning, is described in the README.md beside it.
 
         Raises:
             RunError: the directory is not empty, or a correction has two groups.
@@ -190,6 +192,7 @@ class Classifier:
             output = layout_of(model, labels=len(self.labels)).head_output.name
             correction.fold_into(output_layer_of(model, output))
         save_merged(model, directory, tokenizer=self._tokenizer)
+        write_merged_card(directory, self.record)
 
     @property
     def _needs_features(self) -> bool:

@@ -13,6 +13,7 @@ from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import Learner, TrainContext
 from pennyweight.engine.train.loop import train as train_steps
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, RecipeError
+from pennyweight.inference.model_card import write_model_card
 from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import hash_artifact
 from pennyweight.runs.record import ParameterCounts, RunRecord
@@ -125,6 +126,8 @@ def _finish(run: ActiveRun, built: Built, prepared: PreparedRows) -> RunRecord:
     )
     run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
     evaluate_finally(run, built, prepared.class_shares(len(run.job.settings.labels)))
+    if run.job.accelerator.is_main_process:
+        write_model_card(run.directory.path, run.record)
     run.job.accelerator.wait_for_everyone()
     run.writer.update(status="complete", artifact=hash_artifact(artifact))
     return run.record
