@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +76,36 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_afterwards(
     with replacing(tmp_path / "a.txt") as part:
         part.write_text("new")
     assert operations == [f"sync {part.name}", f"rename {part.name}", f"sync {tmp_path.name}"]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    with replacing(pipe) as part:
+        part.write_text("new")
+    reader.join(timeout=10)
+    assert read == ["new"]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout"])
+def test_a_device_stays_what_it_is(name: str) -> None:
+    with replacing(Path(name)) as part:
+        assert part == Path(name)
+    assert not list(Path("/dev").glob(".*.part"))
+
+
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "a.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    with replacing(link) as part:
+        part.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
 
 
 def _write(files: dict[str, str], directory: Path) -> None:

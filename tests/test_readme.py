@@ -112,7 +112,7 @@ def _words(line: str) -> list[str]:
         words = shlex.split(line, comments=True)
     except ValueError:  # an apostrophe in output
         return line.split()
-    for stop in ("|", ">", ">>"):
+    for stop in ("|", "<", ">", ">>"):
         if stop in words:
             words = words[: words.index(stop)]
     return words

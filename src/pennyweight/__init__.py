@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.merge import merge
-    from pennyweight.inference.predict import predict
+    from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
@@ -40,8 +40,10 @@ __all__ = [
     "Classifier",
     "Metrics",
     "MultiLabelMetrics",
+    "OutputOptions",
     "PennyweightError",
     "Plan",
+    "PredictedRows",
     "Recipe",
     "RunRecord",
     "Source",
@@ -69,8 +71,10 @@ _HOMES = {
     "Classifier": "inference.classifier",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
+    "OutputOptions": "inference.predict",
     "PennyweightError": "errors",
     "Plan": "budget",
+    "PredictedRows": "inference.predict",
     "Recipe": "recipe",
     "RunRecord": "runs.record",
     "Source": "data.source",

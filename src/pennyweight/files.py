@@ -22,11 +22,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block has ended without an error.
 
     A reader sees the old file or the new one, never a part of it. After an error the temporary
-    file is removed and the old file is untouched.
+    file is removed and the old file is untouched. A symbolic link stays, and the file that it
+    points to is replaced.
+
+    A device, a pipe or a socket, such as `/dev/stdout` or the other end of a shell's `>(command)`,
+    cannot be replaced: `path` itself is yielded, and is written to directly.
 
     Raises:
         OSError: the file cannot be written.
     """
+    if _is_special(path):
+        yield path
+        return
+    if path.is_symlink():
+        path = path.resolve()
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield part
@@ -82,6 +91,17 @@ def hash_file(path: Path) -> str:
 
 def _beside(directory: Path, suffix: str) -> Path:
     return directory.with_name(f".{directory.name}.{suffix}")
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether something other than a file or a directory lies at `path`.
+
+    Everything in `/dev` and `/proc` counts: `/dev/stdout` is a link to whatever the shell has
+    opened, which can be a file, but then the shell's redirection would no longer reach it.
+    """
+    if path.absolute().parts[:2] in (("/", "dev"), ("/", "proc")) and path.exists():
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _sync(path: Path) -> None:

@@ -117,7 +117,7 @@ def test_plain_transformers_loads_a_saved_one(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     logits = model(input_ids=torch.tensor([[101, 2028, 102]])).logits.tolist()
     command = [sys.executable, "-c", PLAIN, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     np.testing.assert_allclose(json.loads(done.stdout), logits, atol=1e-5)
 
 

@@ -60,9 +60,10 @@ def _spending(**changes: Any) -> Spending:
     return Spending(**{**values, **changes})
 
 
-def _roberta_base(*, budget: int = 1_000_000, **changes: Any) -> Plan:
-    base = locate("roberta-base", labels=LABELS, config_only=True)
-    return make_plan(skeleton(base), _spending(**changes), labels=4, budget=budget)
+def _roberta_base(*, budget: int = 1_000_000, labels: int = 4, **changes: Any) -> Plan:
+    names = LABELS if labels == 4 else tuple(map(str, range(labels)))
+    base = locate("roberta-base", labels=names, config_only=True)
+    return make_plan(skeleton(base), _spending(**changes), labels=labels, budget=budget)
 
 
 def _tiny(kind: str = "roberta", *, device: str = "meta") -> nn.Module:
@@ -134,6 +135,27 @@ def test_fill_is_refused_without_room_and_stops_at_the_rank_of_the_matrix() -> N
     with pytest.raises(BudgetError, match='"fill" has no room'):
         _plan_tiny(rank="fill", budget=1000)
     assert {m.rank for m in _plan_tiny(rank="fill").matrices if m.kind == "lora"} == {32}
+
+
+@pytest.mark.parametrize("rank", [8, "fill"])
+def test_advice_lists_only_changes_that_fit(rank: Any) -> None:
+    with pytest.raises(BudgetError) as caught:
+        _roberta_base(rank=rank, labels=3000)
+    message = str(caught.value)
+    # A low-rank head would cost more than the budget too: the output layer alone has 2,307,000.
+    assert "head=low-rank" not in message
+    assert "the smallest, --set adapter.head=output-only --set adapter.rank=1" in message
+    assert message.endswith("raise budget.trainable_parameters to at least 2,325,432")
+
+
+def test_changes_that_fit_only_together_are_named_together() -> None:
+    with pytest.raises(BudgetError, match="no single change fits; these together do: ") as caught:
+        _roberta_base(rank="fill", bias="all", budget=30_000)
+    advice = str(caught.value).partition("these together do: ")[2]
+    assert advice == (
+        "--set adapter.head=output-only --set adapter.rank=1 "
+        "--set 'adapter.targets=[\"query\"]' --set adapter.bias=none (21,508)"
+    )
 
 
 @pytest.mark.parametrize(

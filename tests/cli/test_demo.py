@@ -28,7 +28,7 @@ def test_the_demo_prints_results_predictions_and_the_next_commands(
     results, _, rest = output.partition("\nPredictions:\n")
     predictions, _, following = rest.partition("\nNext:\n")
     assert results.endswith(
-        "trainable parameters 996,868 of 1,000,000 allowed, proved from runs/demo/adapter\n"
+        "trainable parameters 996,868 of 1,000,000 allowed, verified in runs/demo/adapter\n"
     )
     assert "shifted accuracy " in results
     classes = [line.split()[0] for line in predictions.splitlines()]

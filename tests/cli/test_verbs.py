@@ -19,6 +19,8 @@ import typer
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
+from pennyweight.runs.record import load_record
+from pennyweight.training import train
 
 OUTPUT_DENSE = 'adapter.targets=["query", "output.dense"]'
 ALL_THREE = 'adapter.targets=["query", "value", "output.dense"]'
@@ -63,7 +65,7 @@ GENERATE = (
 EXAMPLES = {
     "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),
     "plan": Example("tiny.toml", " of 1,000,000 allowed"),
-    "train": Example("tiny.toml --out runs/two", "proved from runs/two/adapter"),
+    "train": Example("tiny.toml --out runs/two", "verified in runs/two/adapter"),
     "evaluate": Example("runs/one --data test.csv", "test.csv accuracy "),
     "predict": Example(
         "runs/one --data test.csv --out predictions.csv",
@@ -270,8 +272,31 @@ def test_full_fine_tuning_names_the_directory_that_holds_its_model(
 ) -> None:
     out = tmp_path / "full"
     output = pennyweight("train", "tiny.toml", "--out", str(out), "--set", "adapter.method=full")
-    assert output.endswith(f"proved from {out / 'model'}\n")
+    assert output.endswith(f"verified in {out / 'model'}\n")
     assert (out / "model" / "config.json").is_file()
+
+
+def test_only_the_first_of_several_processes_prints_the_results(
+    pennyweight: Callable[..., str],
+    in_workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("train", "tiny.toml", "--set", "train.max_steps=1", "--out")
+    monkeypatch.setattr(train, "train", lambda *_, **__: load_record("runs/one"), raising=True)
+    assert "verified in" in pennyweight(*arguments, str(tmp_path / "0"))
+    monkeypatch.setenv("RANK", "1")
+    assert pennyweight(*arguments, str(tmp_path / "1")) == ""
+
+
+def test_a_run_over_its_budget_is_said_to_be(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    changes = ["--set", "adapter.method=full", "--set", "budget.trainable_parameters=1000"]
+    output = pennyweight("train", "tiny.toml", "--out", str(tmp_path / "full"), *changes)
+    last = output.splitlines()[-1]
+    assert "over the budget of 1,000: it can serve as a teacher or a baseline" in last
+    assert "allowed" not in last
 
 
 def test_rows_of_other_columns_and_bad_rows_are_read_as_the_options_say(

@@ -13,8 +13,9 @@ def test_the_interval_of_a_mean_is_student_s() -> None:
     assert mean_interval([0.9, 0.92, 0.94]) == pytest.approx((0.92 - half, 0.92 + half), abs=1e-6)
 
 
-def test_one_value_has_no_interval_and_equal_values_have_an_empty_one() -> None:
+def test_two_values_have_no_interval_and_equal_values_have_an_empty_one() -> None:
     assert mean_interval([0.9]) is None
+    assert mean_interval([0.9, 0.8]) is None
     assert mean_interval([0.9, 0.9, 0.9]) == pytest.approx((0.9, 0.9))
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas
 import pytest
 
 from inference.damage import downgrade, flip_a_byte, make_weights_nan
 from pennyweight.data.clean import cleaner
 from pennyweight.engine import onnx_backend
-from pennyweight.errors import NonFiniteLogitsError, RunError
+from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
 from pennyweight.inference import classifier as module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import evaluate
@@ -37,6 +38,24 @@ def test_labels_are_those_with_the_highest_probability(run: Path, texts: list[st
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(21))
     assert classifier.labels == LABELS
     assert classifier.predict(texts) == [LABELS[i] for i in probabilities.argmax(axis=1)]
+
+
+def test_a_column_of_a_data_frame_can_be_classified(run: Path, texts: list[str]) -> None:
+    classifier = Classifier.load(run)
+    frame = pandas.DataFrame({"text": texts}, index=range(5, 26))
+    frame["label"] = classifier.predict(frame["text"])
+    frame[list(classifier.labels)] = classifier.predict_probabilities(frame["text"])
+    assert frame["label"].tolist() == classifier.predict(texts)
+    assert frame[list(classifier.labels)].idxmax(axis=1).tolist() == frame["label"].tolist()
+
+
+def test_what_is_not_a_text_is_refused_by_its_place(run: Path) -> None:
+    classifier = Classifier.load(run)
+    missing: Any = ["a goal", float("nan")]
+    with pytest.raises(DataError, match="element 1 is nan of type float, not a text"):
+        classifier.predict(missing)
+    with pytest.raises(DataError, match="put it in a list"):
+        classifier.predict_probabilities("a goal")
 
 
 def test_no_texts_give_no_predictions(run: Path) -> None:

@@ -17,7 +17,9 @@ from pennyweight.inference.merge import merge
 def test_the_merged_model_gives_the_same_probabilities_in_plain_transformers(
     run: Path, texts: list[str], tmp_path: Path
 ) -> None:
-    merge(run, out=tmp_path / "merged")
+    (note,) = merge(run, out=tmp_path / "merged")
+    assert "max_length=24" in note
+    assert note in (tmp_path / "merged" / "README.md").read_text()
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     batch = AutoTokenizer.from_pretrained(tmp_path / "merged")(
         texts, padding=True, return_tensors="pt"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from inference.damage import make_weights_nan
-from pennyweight.errors import NonFiniteLogitsError, RunError
+from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
 from pennyweight.inference import classifier as module
 from pennyweight.inference.classifier import Classifier
-from pennyweight.inference.predict import predict
+from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
 from tiny import LABELS
 
 
@@ -30,7 +33,8 @@ def test_predictions_are_in_the_order_of_the_rows_with_their_probabilities(
 ) -> None:
     monkeypatch.setattr(module, "_ROWS_PER_CHUNK", rows_per_chunk)
     out = tmp_path / "predictions.csv"
-    assert predict(run, str(tmp_path / "unlabelled.csv"), out=out) == 21
+    counts = predict(run, str(tmp_path / "unlabelled.csv"), out=out)
+    assert counts == PredictedRows(predicted=21, read=21)
     rows, classifier = _rows(out), Classifier.load(run)
     assert [row["label"] for row in rows] == classifier.predict(texts)
     numbers = [int(row["row"]) for row in rows]
@@ -64,3 +68,106 @@ def test_weights_that_are_nan_leave_the_old_predictions(
         "run",
         "unlabelled.csv",
     ]
+
+
+TICKETS = (
+    '{"id": "a", "text": "the goal", "label": "mine", "tags": [1, 2]}\n'
+    '{"id": "b", "text": 7}\n'
+    '{"id": "c", "text": "a bank", "label": null}\n'
+)
+
+
+@pytest.fixture
+def tickets(tmp_path: Path) -> str:
+    path = tmp_path / "tickets.jsonl"
+    path.write_text(TICKETS)
+    return str(path)
+
+
+def test_columns_are_copied_beside_their_rows_and_bad_rows_are_counted(
+    copied_run: Path, tickets: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    counts = predict(copied_run, tickets, out=out, on_bad_row="set-aside")
+    bad_rows = copied_run / "bad_rows" / "predict.jsonl"
+    assert counts == PredictedRows(2, 3, bad_rows, {"label": "input label"})
+    first, second = _rows(out)
+    assert list(first)[:7] == [
+        *("row", "id", "text", "input label", "tags"),
+        *("label", "confidence"),
+    ]
+    assert (first["row"], first["id"], first["input label"], first["tags"]) == (
+        *("1", "a", "mine"),
+        "[1, 2]",
+    )
+    assert (second["row"], second["id"], second["input label"]) == ("3", "c", "")
+    assert first["label"] == Classifier.load(copied_run).predict("the goal")
+
+
+def test_json_lines_hold_the_values_as_they_are_with_all_probabilities(
+    copied_run: Path, tickets: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    options = OutputOptions(columns=("tags", "id"))
+    predict(copied_run, tickets, out=out, on_bad_row="set-aside", output=options)
+    first, _ = (json.loads(line) for line in out.read_text().splitlines())
+    assert list(first) == ["row", "tags", "id", "label", "confidence", "probabilities"]
+    assert first["tags"] == [1, 2]
+    assert list(first["probabilities"]) == list(LABELS)
+    assert first["confidence"] == max(first["probabilities"].values())
+
+
+def test_the_best_labels_can_be_written_instead_of_every_class(run: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out.csv", OutputOptions(columns=(), top_k=2)
+    predict(run, ["the goal", "a bank"], out=out, output=options)
+    rows = _rows(out)
+    assert list(rows[0]) == ["row", "label", "confidence", "label 2", "confidence 2"]
+    probabilities = Classifier.load(run).predict_probabilities(["the goal"])[0]
+    assert rows[0]["label 2"] == LABELS[int(probabilities.argsort()[-2])]
+    assert float(rows[0]["confidence 2"]) == pytest.approx(sorted(probabilities)[-2], abs=1e-6)
+    out = tmp_path / "out.jsonl"
+    predict(run, ["the goal"], out=out, output=options)
+    top = json.loads(out.read_text())["top"]
+    assert [entry["label"] for entry in top] == [rows[0]["label"], rows[0]["label 2"]]
+    with pytest.raises(RunError, match="--top-k 5: the run has 4 classes; give a number from 1 t"):
+        predict(run, ["the goal"], out=out, output=OutputOptions(top_k=5))
+
+
+def test_a_column_that_does_not_exist_is_named_with_those_that_do(
+    run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    options = OutputOptions(columns=("id",))
+    with pytest.raises(DataError, match=r'no column "id" to copy; the columns are text$'):
+        predict(run, str(tmp_path / "unlabelled.csv"), out=tmp_path / "o.csv", output=options)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("the goal\na bank\n", ["the goal", "a bank"]),
+        ('\n{"text": "the goal"}\n{"text": "a bank"}\n', ["the goal", "a bank"]),
+    ],
+)
+def test_standard_input_is_read_as_lines_or_as_json_objects(
+    run: Path,
+    content: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    predict(run, "-")
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["text"] for row in rows] == expected
+    assert [row["label"] for row in rows] == Classifier.load(run).predict(expected)
+
+
+def test_an_error_in_standard_input_does_not_show_a_temporary_file(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(DataError, match=r"^standard input: the file is empty$"):
+        predict(run, "-")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\nb\n")))
+    with pytest.raises(DataError, match=r"^standard input: row 2 \(line 2\): empty text"):
+        predict(run, "-")

@@ -97,6 +97,97 @@ def test_the_error_for_a_missing_wordnet_or_tagger_says_how_to_get_it(
         augment(["bank"], method="synonyms", copies=1, seed=1, options=options)
 
 
+# Synsets of WordNet 3.0 for function words, with their parts of speech, and of content words.
+_ABSURD = {
+    "noun": (
+        ("angstrom", "a"),
+        ("Maine", "me", "ME"),
+        ("astatine", "at", "At"),
+        ("tin", "can"),
+        ("Oregon", "or", "OR"),
+        ("iodine", "i", "I"),
+        ("helium", "he", "He"),
+        ("bank", "depository"),
+        ("bank", "cushion"),
+        ("capital", "Capital", "working_capital"),
+    ),
+    "verb": (("can", "tin"), ("bank", "rely")),
+    "adj": (("big", "large"),),
+    "adv": (("fast", "quickly"),),
+}
+_USES = {("bank", "noun", 1): 20, ("bank", "noun", 2): 1, ("bank", "verb", 1): 3}
+
+
+def _write_wordnet(folder: Path) -> None:
+    """Write `_ABSURD` in the format wndb(5WN), and `_USES` as in cntlist(5WN)."""
+    folder.mkdir()
+    letters = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+    numbers = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+    for part, synsets in _ABSURD.items():
+        data, offsets = "", dict[str, list[int]]()
+        for names in synsets:
+            for name in dict.fromkeys(name.lower() for name in names):
+                offsets.setdefault(name, []).append(len(data))
+            frames = " 00" if part == "verb" else ""
+            senses = [len(offsets[name.lower()]) - 1 for name in names]
+            lemmas = " ".join(f"{n} {sense}" for n, sense in zip(names, senses, strict=True))
+            data += (
+                f"{len(data):08d} 03 {letters[part]} {len(names):02x} {lemmas} 000{frames} | x\n"
+            )
+        lines = [
+            f"{name} {letters[part]} {len(at)} 0 {len(at)} 0 " + " ".join(f"{o:08d}" for o in at)
+            for name, at in sorted(offsets.items())
+        ]
+        (folder / f"index.{part}").write_text("".join(f"{line}\n" for line in lines))
+        (folder / f"data.{part}").write_text(data)
+        (folder / f"{part}.exc").write_text("")
+    counts = (
+        f"{name}%{numbers[part]}:03:{sense - 1:02d}:: {sense} {uses}\n"
+        for (name, part, sense), uses in _USES.items()
+    )
+    (folder / "cntlist.rev").write_text("".join(counts))
+
+
+@pytest.fixture
+def absurd_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A WordNet in which function words are chemical elements, states and containers."""
+    pytest.importorskip("nltk")
+    folder = tmp_path / "wordnet"
+    _write_wordnet(folder)
+    monkeypatch.setenv("PENNYWEIGHT_CACHE", str(tmp_path / "cache"))
+    wordnet.open_wordnet.cache_clear()
+    words._synonyms_of.cache_clear()
+    _READERS.append(wordnet.open_wordnet(str(folder)))
+    return str(folder)
+
+
+@pytest.mark.parametrize("part_of_speech", ["most-frequent", "any"])
+@pytest.mark.parametrize("spare_names", [True, False])
+def test_function_words_and_letters_are_never_replaced(
+    absurd_wordnet: str, part_of_speech: str, spare_names: bool
+) -> None:
+    changes = {"part_of_speech": part_of_speech, "spare_names": spare_names, "most": 99}
+    options = _options(absurd_wordnet, **changes)
+    text = "a me at can or I he A Me At Can Or i He"
+    for seed in range(5):
+        copies, _ = augment([text], method="synonyms", copies=3, seed=seed, options=options)
+        assert copies == []
+
+
+def test_only_frequent_senses_give_synonyms(absurd_wordnet: str) -> None:
+    def synonyms(part: str) -> tuple[str, ...]:
+        return words._synonyms_of("bank", part, absurd_wordnet)
+
+    assert synonyms("most-frequent") == ("depository",)
+    assert synonyms("n") == ("depository",)
+    assert synonyms("v") == ("rely",)
+    assert synonyms("any") == ("depository", "rely")
+    assert synonyms("") == ()
+    assert words._synonyms_of("banks", "most-frequent", absurd_wordnet) == ("depository",)
+    # The others are a name and two words.
+    assert words._synonyms_of("capital", "any", absurd_wordnet) == ()
+
+
 CASES = [
     ("deletion", {"probability": 0.5}),
     ("swap", {"count": 2}),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pennyweight.budget.summary import Matrix, PlanSummary
 from pennyweight.errors import RunError
-from pennyweight.report.facts import Facts, RunFacts, compare_runs, load_facts
+from pennyweight.report.facts import Facts, RunFacts, compare_runs, load_facts, same_rows
 from pennyweight.runs.record import load_record
+from runs.records import example_recipe, example_record
 
 
 def test_two_runs_are_compared_row_by_row(finished: Path) -> None:
@@ -80,3 +82,33 @@ def test_runs_of_the_same_recipe_are_told_apart_by_their_directories(finished: P
     assert [facts.label(run) for run in facts.runs] == ["tiny one", "tiny other"]
     facts = Facts((one, namesake))
     assert [facts.label(run) for run in facts.runs] == ["tiny one (one)", "tiny one (other)"]
+
+
+def _run(path: str, **changes: Any) -> RunFacts:
+    return RunFacts(Path(path), example_record(**changes), ())
+
+
+def test_directories_of_the_same_name_are_told_apart_by_those_above_them() -> None:
+    facts = Facts((_run("/a/x/seed-1"), _run("/a/y/seed-1"), _run("/b/y/seed-2")))
+    labels = [facts.label(run) for run in facts.runs]
+    assert labels == ["example (x/seed-1)", "example (y/seed-1)", "example (seed-2)"]
+
+
+def test_runs_are_grouped_by_the_rows_they_were_evaluated_on() -> None:
+    data = example_record().data
+    assert data is not None
+    other_rows = {**data.sets, "test": replace(data.sets["test"], fingerprint="other")}
+    other = data.model_copy(update={"sets": other_rows})
+    runs = (_run("/one"), _run("/two", data=other), _run("/three"), _run("/none", metrics={}))
+    assert Facts(runs).groups == ((runs[0], runs[2]), (runs[1],))
+
+
+def test_other_cleaning_steps_make_no_other_rows() -> None:
+    data = example_record().data
+    assert data is not None
+    cleaned = {**data.sets, "test": replace(data.sets["test"], fingerprint="other")}
+    record = example_record(
+        data=data.model_copy(update={"sets": cleaned}),
+        recipe=example_recipe(data={"clean": ["whitespace"]}),
+    )
+    assert same_rows(_run("/one"), RunFacts(Path("/two"), record, ()), "test")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pennyweight.errors import RunError, TrainingError
+from pennyweight.errors import BudgetError, DataError, RunError, TrainingError
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.study import load_study
 from pennyweight.runs.record import RunRecord, load_record
@@ -54,7 +54,8 @@ def test_a_study_trains_every_variation_with_every_seed_and_summarizes_them(
         assert row.accuracies["test"] == accuracies
         assert row.mean["test"] == pytest.approx(np.mean(accuracies))
         assert row.deviation["test"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert row.interval["test"] is not None
+        # Two seeds are too few for an interval.
+        assert row.interval["test"] is None
         assert records[0].parameters is not None
         assert row.parameters == records[0].parameters.file
         assert row.peak_memory_bytes == max(record.peak_memory_bytes for record in records)
@@ -135,3 +136,28 @@ def test_a_directory_of_another_recipe_is_refused(file: Path, tmp_path: Path) ->
     run_study(load_study(file), out=tmp_path / "out")
     with pytest.raises(RunError, match="trained with another recipe"):
         run_study(load_study(file, overrides=["adapter.alpha=5"]), out=tmp_path / "out")
+
+
+def test_a_row_over_budget_is_refused_before_anything_is_trained(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "train", _raise)
+    text = file.read_text().replace('"adapter.rank=2"', '"budget.trainable_parameters=10"')
+    file.write_text(text)
+    message = r'^study study: nothing was trained: row "two": over budget: .* 10 allowed'
+    with pytest.raises(BudgetError, match=message):
+        run_study(load_study(file), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_is_written_even_if_no_run_could_begin(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: Any, **__: Any) -> RunRecord:
+        raise DataError("hub:x/y: the hub cannot be reached")
+
+    monkeypatch.setattr(studies, "train", offline)
+    rows = run_study(load_study(file), out=tmp_path / "away" / "out")
+    assert [set(row.failures) for row in rows] == [{"1", "2"}, {"1", "2"}]
+    saved = json.loads((tmp_path / "away" / "out" / "study.json").read_text())
+    assert saved["rows"][0]["failures"]["1"] == "hub:x/y: the hub cannot be reached"

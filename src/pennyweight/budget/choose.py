@@ -210,7 +210,6 @@ def _largest_rank(count: Callable[[int], int], *, budget: int) -> int:
     if rank < 1:
         raise BudgetError(
             f'adapter.rank: "fill" has no room: {fixed:,} parameters are trained without adapters '
-            f"and each rank costs {per_rank:,}, but the budget is {budget:,}; "
-            'try --set adapter.head="low-rank" or fewer targets'
+            f"and each rank costs {per_rank:,}, but the budget is {budget:,}"
         )
     return rank

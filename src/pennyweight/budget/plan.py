@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -97,7 +99,10 @@ def make_plan(skeleton: nn.Module, spending: Spending, *, labels: int, budget: i
     layout, method = layout_of(skeleton, labels=labels), spending.row
     if method.config is None:
         return _plan_every_weight(layout, method, budget=budget)
-    choice = choose(layout, spending, budget=budget)
+    try:
+        choice = choose(layout, spending, budget=budget)
+    except BudgetError as error:
+        raise BudgetError(f"{error}; {_advice(layout, spending, budget=budget)}") from None
     by_formula = count_by_formula(layout, choice, method=method)
     if by_formula > budget:
         raise BudgetError(_over_budget(layout, spending, count=by_formula, budget=budget))
@@ -174,17 +179,50 @@ def _trained_parts(
 
 def _over_budget(layout: Layout, spending: Spending, *, count: int, budget: int) -> str:
     """Return the message for a plan over budget, with the mildest changes that fit."""
-    fitting = sorted(_cheaper(layout, spending, budget=budget), reverse=True)[:3]
-    changes = "; ".join(f"{change} ({fitting_count:,})" for fitting_count, change in fitting)
-    advice = (
-        f"smallest changes that fit: {changes}"
-        if changes
-        else "no single change fits; combine several"
-    )
     return (
         f"over budget: {count:,} trainable parameters, {count - budget:,} more than the "
-        f"{budget:,} allowed; {advice}"
+        f"{budget:,} allowed; {_advice(layout, spending, budget=budget)}"
     )
+
+
+def _advice(layout: Layout, spending: Spending, *, budget: int) -> str:
+    """Return the mildest changes that bring a plan within the budget.
+
+    If there are none, the cheapest plan that trains the output layer is named, with its count.
+    """
+    fitting = sorted(_cheaper(layout, spending, budget=budget), reverse=True)[:3]
+    if fitting:
+        changes = "; ".join(f"{change} ({count:,})" for count, change in fitting)
+        return f"smallest changes that fit: {changes}"
+    count, change = min(_cheapest(layout, spending, budget=budget))
+    if count <= budget:
+        return f"no single change fits; these together do: {change} ({count:,})"
+    return (
+        f"no change of [adapter] that trains the output layer fits: the smallest, {change}, trains "
+        f"{count:,}; raise budget.trainable_parameters to at least {count:,}"
+    )
+
+
+def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
+    """Yield plans of rank 1 on one of the targets, with their counts."""
+    heads: tuple[Head, ...] = ("full", "low-rank", "output-only")
+    for head, target in itertools.product(heads, spending.targets):
+        changed = replace(spending, head=head, targets=(target,), rank=1, bias="none", head_rank=1)
+        if isinstance(spending.alpha, Mapping):
+            changed = replace(changed, alpha=1.0)
+        try:
+            choice = choose(layout, changed, budget=budget)
+        except RecipeError:
+            continue
+        options = [
+            f"adapter.head={head}",
+            *(["adapter.head_rank=1"] if head == "low-rank" else []),
+            "adapter.rank=1",
+            *([f'adapter.targets=["{target}"]'] if len(spending.targets) > 1 else []),
+            *(["adapter.bias=none"] if spending.bias != "none" else []),
+        ]
+        change = " ".join(f"--set {shlex.quote(option)}" for option in options)
+        yield count_by_formula(layout, choice, method=spending.row), change
 
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:

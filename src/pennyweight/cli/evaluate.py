@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from pennyweight.cli.flatten import flatten_options
@@ -16,12 +18,17 @@ def command(
     model: RunOptions,
     rows: LabelledRowsOptions,
     skip_bad_rows: SkipBadRows = False,
+    all_classes: Annotated[
+        bool,
+        typer.Option("--all-classes", help="Show every class, also where there are more than 20."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on labelled rows.
 
     Prints the accuracy with its 95% interval, precision, recall and F1 by class, the confusion
-    matrix, and calibration metrics. Use --json for all metrics.
+    matrix or, where it does not fit the terminal, the largest confusions, and calibration metrics.
+    Of more than 20 classes, those with the lowest F1 are shown. Use --json for all metrics.
     """
     quiet_libraries()
     from pennyweight.cli.tables import headline, show_metrics
@@ -39,7 +46,7 @@ def command(
         marks = {"leaks": record.leaks, "transductive": record.transductive}
         print_json({**metrics.to_json(), **marks})
         return
-    show_metrics(metrics)
+    show_metrics(metrics, all_classes=all_classes)
     for mark in record.marks:
         typer.echo(mark)
     typer.echo(headline(rows.data, metrics))

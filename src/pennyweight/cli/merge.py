@@ -11,9 +11,14 @@ __all__ = ["command"]
 
 
 def command(run: Run, out: OutDirectory) -> None:
-    """Write a plain transformers model with the adapter merged in."""
+    """Write a plain transformers model with the adapter merged in.
+
+    Prints what has to be done outside the model, such as cleaning, which its README.md repeats.
+    """
     quiet_libraries()
     from pennyweight.inference.merge import merge
 
-    merge(run, out=out)
-    typer.echo(f"merged model in {out}")
+    notes = merge(run, out=out)
+    typer.echo(f"merged model in {out}; to get the run's predictions with it:")
+    for note in notes:
+        typer.echo(f"- {note}")

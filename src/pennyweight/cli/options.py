@@ -224,7 +224,9 @@ class RowsOptions(FormatOptions):
     data: Annotated[
         str,
         typer.Option(
-            "--data", metavar="FILE", help='The rows: a file, "hub:NAME[:SPLIT]" or "sample:SPLIT".'
+            "--data",
+            metavar="FILE",
+            help='The rows: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or "-" for standard input.',
         ),
     ]
 

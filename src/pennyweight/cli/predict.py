@@ -2,34 +2,188 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from pennyweight.cli.flatten import flatten_options
-from pennyweight.cli.options import Out, RowsOptions, RunOptions, SkipBadRows
-from pennyweight.cli.output import print_rows_written, quiet_libraries
+from pennyweight.cli.options import FormatOptions, RunOptions, SkipBadRows
+from pennyweight.cli.output import log_to_stderr, print_rows_written, quiet_libraries
+from pennyweight.errors import DataError
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from pennyweight.data.source import Source
+    from pennyweight.inference.predict import OutputOptions, PredictedRows
+
+__all__ = ["InputArguments", "OutputArguments", "OutputFormatName", "command"]
+
+_STANDARD_INPUT = "-"
+
+
+class OutputFormatName(StrEnum):
+    """The formats in which predictions are written."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputArguments(FormatOptions):
+    """Texts, or rows with texts; labels are not read."""
+
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT...", help="Texts to classify, instead of --data."),
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help='The rows: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or "-" for standard input, '
+            "which is also read if neither texts nor --data are given: a text per line, or JSON "
+            'objects if the first line begins with "{".',
+        ),
+    ] = None
+
+    @property
+    def rows(self) -> Source | Sequence[str]:
+        """The texts, or the source of the rows.
+
+        Raises:
+            DataError: both texts and --data were given, or neither and standard input is a
+                terminal, or a text is the name of a file.
+        """
+        if self.texts and self.data is not None:
+            raise DataError("texts and --data were both given; give either")
+        if self.texts:
+            _refuse_file_names(self.texts)
+            return self.texts
+        if self.data is None and sys.stdin.isatty():
+            raise DataError(
+                "no input: give texts as arguments, --data FILE, or pipe texts to standard input"
+            )
+        return self.source_at(_STANDARD_INPUT if self.data is None else self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputArguments:
+    """Where predictions are written, and in which form."""
+
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The file to write: JSON Lines if it ends in .jsonl, otherwise CSV. Standard "
+            'output if not given, or "-".',
+        ),
+    ] = None
+    out_format: Annotated[
+        OutputFormatName | None,
+        typer.Option("--format-out", help="The output format, whatever the ending of the file."),
+    ] = None
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--columns",
+            metavar="NAMES",
+            help='Input columns to copy to the output, separated by commas, or "all" or "none". A '
+            'column that has the name of an output column is written as "input NAME".',
+        ),
+    ] = "all"
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k",
+            metavar="N",
+            help="Write the N most probable labels instead of the probability of every class.",
+        ),
+    ] = None
+
+    @property
+    def options(self) -> OutputOptions:
+        """The options as plain values."""
+        from pennyweight.inference.predict import OutputOptions
+
+        columns = {"all": None, "none": ()}.get(self.columns, tuple(self.columns.split(",")))
+        return OutputOptions(
+            columns=columns,
+            top_k=self.top_k,
+            output_format=self.out_format.value if self.out_format else None,
+        )
 
 
 @flatten_options
 def command(
     model: RunOptions,
-    rows: RowsOptions,
-    out: Out,
+    rows: InputArguments,
+    output: OutputArguments,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Write the label and the probabilities of every row as CSV."""
+    """Classify texts or the rows of a file.
+
+    Texts that are given as arguments are printed with their label and its probability. For rows,
+    the label, its probability and those of all classes are written as CSV or JSON Lines, together
+    with the other columns of the row.
+    """
+    given = rows.rows
     quiet_libraries()
+    from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.predict import predict
     from pennyweight.runs.record import load_record
 
-    written = predict(
+    if rows.texts and is_standard_output(output.out) and output.out_format is None:
+        _print_labels(model, rows.texts, number=output.top_k or 1)
+        return
+    predicted = predict(
         model.run,
-        rows.source,
-        out=out,
+        given,
+        out=output.out,
         on_bad_row="set-aside" if skip_bad_rows else "stop",
         backend=model.backend.value,
+        output=output.options,
     )
+    to_stdout = is_standard_output(output.out)
+    log = log_to_stderr if to_stdout else typer.echo
     for mark in load_record(model.run).marks:
-        typer.echo(mark)
-    print_rows_written(written, out)
+        log(mark)
+    for name, shown in predicted.renamed.items():
+        log(f'the input column "{name}" is written as "{shown}"')
+    if predicted.bad_rows_file is not None:
+        log(_count(predicted, "standard output" if to_stdout else str(output.out)))
+    elif not to_stdout:
+        print_rows_written(predicted.predicted, Path(str(output.out)))
+
+
+def _count(rows: PredictedRows, out: str) -> str:
+    return (
+        f"{rows.predicted:,} of {rows.read:,} rows predicted in {out}, "
+        f"{rows.read - rows.predicted:,} set aside in {rows.bad_rows_file}"
+    )
+
+
+def _print_labels(model: RunOptions, texts: Sequence[str], *, number: int) -> None:
+    """Print the best labels of each text, one per line, with their probabilities."""
+    from pennyweight.inference.classifier import Classifier
+    from pennyweight.inference.predict import best_labels
+
+    classifier = Classifier.load(model.run, backend=model.backend.value)
+    width = max(map(len, classifier.labels))
+    best = best_labels(classifier, texts, number=number)
+    for mark in classifier.record.marks:
+        log_to_stderr(mark)
+    for text, answers in zip(texts, best, strict=True):
+        for label, probability in answers:
+            typer.echo(f"{label:<{width}}  {probability:.4f}  {text}")
+
+
+def _refuse_file_names(texts: Sequence[str]) -> None:
+    for text in texts:
+        if len(text) < 256 and "\n" not in text and Path(text).is_file():
+            raise DataError(f"{text} is a file; to classify its rows, write --data {text}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pennyweight.budget.summary import PlanSummary
@@ -16,9 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["headline", "show_metrics", "show_plan", "show_study", "show_table"]
 
 
+# Classes and confusions that are printed at most, unless all are requested.
+_CLASSES = 20
+_CONFUSIONS = 10
+
+
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a plain table."""
-    table = Table(*header, box=None)
+    # Long words continue on the next line; by default, they would be cut off.
+    columns = (Column(name, overflow="fold") for name in header)
+    table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*row)
     _print(table)
@@ -78,8 +86,12 @@ def show_study(rows: Sequence[StudyRow]) -> None:
 def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     """Return the set, the mean accuracy with its interval, and p against the first row."""
     accuracy = f"{100 * row.mean[name_of_set]:.2f}"
+    values = row.accuracies[name_of_set]
     if interval := row.interval.get(name_of_set):
         accuracy += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    elif len(values) > 1:
+        low, high = 100 * min(values), 100 * max(values)
+        accuracy += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
     p = row.p.get(name_of_set)
     return name_of_set, accuracy, "" if p is None else f"{p:.3f}"
 
@@ -99,12 +111,21 @@ def headline(name: str, metrics: AnyMetrics) -> str:
     return line if first.metric == "accuracy" else f"{line}, accuracy {metrics.accuracy:.2%}"
 
 
-def show_metrics(metrics: AnyMetrics) -> None:
-    """Print the metrics of each class, and the overall metrics."""
+def show_metrics(metrics: AnyMetrics, *, all_classes: bool = False) -> None:
+    """Print the metrics of each class, and the overall metrics.
+
+    Where every class has one label per row, the confusion matrix is printed if it fits the
+    terminal, and otherwise the largest confusions. Of many classes, those with the lowest F1 are
+    printed.
+
+    Args:
+        metrics: of a classifier on one set.
+        all_classes: whether every class is printed, however many there are.
+    """
     from pennyweight.evaluation.metrics import Metrics
 
     if isinstance(metrics, Metrics):
-        _show_single_label(metrics)
+        _show_single_label(metrics, all_classes=all_classes)
     else:
         _show_multi_label(metrics)
 
@@ -125,27 +146,62 @@ def _show_multi_label(metrics: MultiLabelMetrics) -> None:
     )
 
 
-def _show_single_label(metrics: Metrics) -> None:
-    """Print the metrics of each class with the confusion matrix, and the overall metrics."""
-    classes = metrics.classes
-    header = ("class", "precision", "recall", "F1", "rows", *(entry.label for entry in classes))
-    show_table(
-        header,
+def _show_single_label(metrics: Metrics, *, all_classes: bool) -> None:
+    """Print the metrics of each class with its confusions, and the overall metrics."""
+    classes, number = metrics.classes, len(metrics.classes)
+    if number > _CLASSES and not all_classes:
+        classes = tuple(sorted(classes, key=lambda entry: entry.f1)[:_CLASSES])
+    header = ["class", "precision", "recall", "F1", "rows"]
+    lines = [
         [
-            (
-                entry.label,
-                f"{entry.precision:.3f}",
-                f"{entry.recall:.3f}",
-                f"{entry.f1:.3f}",
-                str(entry.rows),
-                *map(str, predicted),
-            )
-            for entry, predicted in zip(classes, metrics.confusion, strict=True)
-        ],
-    )
+            entry.label,
+            *(f"{x:.3f}" for x in (entry.precision, entry.recall, entry.f1)),
+            f"{entry.rows:,}",
+        ]
+        for entry in classes
+    ]
+    matrix = len(classes) == number and _with_matrix(header, lines, metrics)
+    show_table(*(matrix or (header, lines)))
+    if len(classes) < number:
+        _print(
+            f"({number} classes; these are the {len(classes)} with the lowest F1; "
+            "--all-classes shows all)"
+        )
+    if not matrix:
+        _show_confusions(metrics)
     _print(
         f"macro F1 {metrics.macro_f1:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
         f"ECE {metrics.ece:.4f}"
+    )
+
+
+def _with_matrix(
+    header: Sequence[str], lines: Sequence[Sequence[str]], metrics: Metrics
+) -> tuple[list[str], list[list[str]]] | None:
+    """Return a table with a column for each predicted class; None if the terminal is too narrow."""
+    wide = [*header, *(entry.label for entry in metrics.classes)]
+    rows = [
+        [*line, *map(str, counts)] for line, counts in zip(lines, metrics.confusion, strict=True)
+    ]
+    # A column is as wide as its longest cell, with a space on each side.
+    width = sum(max(map(cell_len, column)) + 2 for column in zip(wide, *rows, strict=True))
+    return (wide, rows) if width <= Console().width else None
+
+
+def _show_confusions(metrics: Metrics) -> None:
+    """Print the largest confusions, one per line."""
+    from pennyweight.evaluation.confusions import largest_confusions
+
+    confusions = largest_confusions(metrics, limit=_CONFUSIONS)
+    if not confusions:
+        return
+    _print("Largest confusions, with their share of the rows of the class:")
+    show_table(
+        ("class", "predicted", "rows", "share"),
+        [
+            (each.label, each.predicted, f"{each.rows:,}", f"{each.share:.1%}")
+            for each in confusions
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,14 +63,22 @@ def train_and_report(recipe: Recipe, out: Path, *, resume: bool = False) -> RunR
 
     with watcher(every=recipe.train.log_every) as watching:
         record = train(recipe, out=out, resume=resume, watcher=watching)
+    # Of several processes, as torchrun starts them, one prints.
+    if os.environ.get("RANK", "0") != "0":
+        return record
     for name, metrics in record.metrics.items():
         typer.echo(headline(name, metrics))
     for mark in record.marks:
         typer.echo(mark)
     counts, artifact = record.parameters, record.artifact
     if counts is not None and artifact is not None:
+        state = (
+            f"over the budget of {counts.budget:,}: it can serve as a teacher or a baseline, but "
+            "cannot be submitted;"
+            if record.over_budget
+            else f"of {counts.budget:,} allowed,"
+        )
         typer.echo(
-            f"trainable parameters {counts.file:,} of {counts.budget:,} allowed, "
-            f"proved from {out / artifact.directory}"
+            f"trainable parameters {counts.file:,} {state} verified in {out / artifact.directory}"
         )
     return record

@@ -11,12 +11,14 @@ __all__ = ["mean_interval", "paired_p"]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return Student's 95% t interval of the mean, or None for fewer than two values.
+    """Return Student's 95% t interval of the mean, or None for fewer than three values.
+
+    The interval of two values is 12.7 times as wide as their standard error, and says nothing.
 
     Args:
         values: one figure per seed.
     """
-    if len(values) < 2:
+    if len(values) < 3:
         return None
     mean = float(np.mean(values))
     if np.ptp(values) == 0.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -21,14 +21,16 @@ from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.errors import RunError
+from pennyweight.errors import DataError, RunError
 from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
 from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
+from pennyweight.inference.model_card import write_merged_card
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
+from pennyweight.quiet import quiet_libraries
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
@@ -69,6 +71,7 @@ class Classifier:
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
+    @quiet_libraries()
     def load(cls, run: str | Path, *, backend: BackendName = "torch") -> Classifier:
         """Load the best adapter of a finished run onto its base.
 
@@ -129,12 +132,19 @@ class Classifier:
     def predict(self, texts: str) -> str | list[str]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def predict(self, texts: Sequence[str]) -> list[str] | list[list[str]]: ...
+    def predict(self, texts: Iterable[str]) -> list[str] | list[list[str]]: ...
 
-    def predict(self, texts: str | Sequence[str]) -> str | list[str] | list[list[str]]:
+    def predict(self, texts: str | Iterable[str]) -> str | list[str] | list[list[str]]:
         """Return the most probable label of a raw text, or of each of several.
 
         For a multi-label run, return a list of labels for each text, most probable first.
+
+        Args:
+            texts: a text, or any iterable of texts: a list, a column of a pandas DataFrame, ...
+
+        Raises:
+            DataError: an element is not a text.
+            NonFiniteLogitsError: a logit is NaN or infinite.
         """
         if isinstance(texts, str):
             return self.predict([texts])[0]
@@ -155,10 +165,15 @@ class Classifier:
             for row, ranked in zip(given, order, strict=True)
         ]
 
-    def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the class probabilities of raw texts, float64 `[texts, classes]`."""
+    def predict_probabilities(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the class probabilities of raw texts, float64 `[texts, classes]`.
+
+        Raises:
+            DataError: an element is not a text.
+            NonFiniteLogitsError: a logit is NaN or infinite.
+        """
         predictions = self._predictor.texts(
-            [self._clean(text) for text in texts], features=self._needs_features
+            [self._clean(text) for text in _checked_texts(texts)], features=self._needs_features
         )
         return probabilities_of(self._corrected(predictions).logits, task=self.task)
 
@@ -193,8 +208,9 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in float32, labels included.
 
-        A correction for one prior is folded into the output layer. The thresholds of a multi-label
-        run are written to `pennyweight.json`, as transformers has no place for them.
+        A correction for one prior is folded into the output layer. What the model does not do by
+        itself, such as cleaning, is described in the README.md beside it. The thresholds of a
+        multi-label run are written to `pennyweight.json`, as transformers has no place for them.
 
         Raises:
             RunError: the directory is not empty, or a correction has two groups.
@@ -216,6 +232,7 @@ class Classifier:
         save_merged(model, directory, tokenizer=self._tokenizer)
         if self.task == "multi-label" and self._facts is not None:
             write_artifact_facts(directory, self._facts)
+        write_merged_card(directory, self.record)
 
     @property
     def _needs_features(self) -> bool:
@@ -271,6 +288,19 @@ def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
         return sigmoid(logits)
     probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
     return probabilities
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise DataError("texts: one text was given where several are expected; put it in a list")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise DataError(
+                f"texts: element {index} is {text!r} of type {type(text).__name__}, not a text; "
+                "leave it out, or replace it by a string"
+            )
+    return checked
 
 
 def require_complete(run: Path, record: RunRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ from pennyweight.data.ingest import OnBadRow, Rows, read_rows
 from pennyweight.data.source import Source
 from pennyweight.evaluation.metrics import AnyMetrics, measure
 from pennyweight.inference.classifier import BackendName, Classifier
+from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.runs.directory import RunDirectory
 
 __all__ = ["evaluate", "read_for"]
@@ -27,7 +29,8 @@ def evaluate(
 
     Args:
         run: the run's directory.
-        data: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or a `Source` that names columns.
+        data: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", "-" for standard input, or a `Source`
+            that names columns.
         on_bad_row: "stop", or "set-aside" to write bad rows to `RUN/bad_rows/evaluate.jsonl`.
         backend: what runs the model; see `Classifier.load`.
 
@@ -37,14 +40,15 @@ def evaluate(
         NonFiniteLogitsError: a logit is NaN or infinite.
     """
     classifier = Classifier.load(run, backend=backend)
-    rows = read_for(classifier, run, data, "evaluate", on_bad_row=on_bad_row)
-    return measure(
-        classifier.outputs(rows.table).logits,
-        _labels(rows.table, classifier),
-        names=classifier.labels,
-        bins=classifier.settings.inference.calibration_bins,
-        thresholds=classifier.thresholds,
-    )
+    with open_input(data) as rows_in:
+        rows = read_for(classifier, run, rows_in, "evaluate", on_bad_row=on_bad_row)
+        return measure(
+            classifier.outputs(rows.table).logits,
+            _labels(rows.table, classifier),
+            names=classifier.labels,
+            bins=classifier.settings.inference.calibration_bins,
+            thresholds=classifier.thresholds,
+        )
 
 
 def _labels(table: datasets.Dataset, classifier: Classifier) -> np.ndarray:
@@ -60,7 +64,7 @@ def _labels(table: datasets.Dataset, classifier: Classifier) -> np.ndarray:
 def read_for(
     classifier: Classifier,
     run: str | Path,
-    data: str | Source,
+    rows: InputRows,
     purpose: str,
     *,
     on_bad_row: OnBadRow,
@@ -72,8 +76,9 @@ def read_for(
     Raises:
         DataError: the rows cannot be read.
     """
-    source = Source(location=data) if isinstance(data, str) else data
     options = classifier.read_options(
         bad_rows=RunDirectory(Path(run)).bad_rows, on_bad_row=on_bad_row
     )
-    return read_rows(purpose, source, options, labelled=purpose == "evaluate")
+    if rows.cache is not None:
+        options = replace(options, cache=rows.cache)
+    return read_rows(purpose, rows.source, options, labelled=purpose == "evaluate")

@@ -8,7 +8,8 @@ from pennyweight.data.source import Source
 from pennyweight.errors import DataError, RunError
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
-from pennyweight.inference.predict import write_csv
+from pennyweight.inference.output import write_rows
+from pennyweight.inference.spool import open_input
 
 __all__ = ["submit"]
 
@@ -42,11 +43,13 @@ def submit(
             f"{run}: its rows may have several labels, and a submission has one per row; write the "
             "labels of each row with: pennyweight predict"
         )
-    rows = read_for(classifier, run, data, "submit", on_bad_row="stop")
-    predicted = classifier.outputs(rows.table).logits.argmax(axis=1)
+    with open_input(data) as rows_in:
+        rows = read_for(classifier, run, rows_in, "submit", on_bad_row="stop")
+        predicted = classifier.outputs(rows.table).logits.argmax(axis=1)
     if not len(predicted) == rows.read == len(rows.table):
         raise DataError(
             f"{rows.source}: {rows.read} rows in, {len(predicted)} labels out; nothing was written"
         )
-    write_csv(Path(out), ["ID", "Label"], enumerate(predicted.tolist()))
+    lines = ({"ID": row, "Label": label} for row, label in enumerate(predicted.tolist()))
+    write_rows(out, lines, columns=("ID", "Label"))
     return len(predicted)

@@ -26,10 +26,10 @@ from transformers import (
     PreTrainedTokenizerFast,
     get_scheduler,
 )
-from transformers.utils import logging as transformers_logging
 
 from pennyweight.errors import DataError
 from pennyweight.hub import unreachable
+from pennyweight.quiet import quiet_libraries
 
 __all__ = ["FineTuning", "LanguageModel", "ModelSize"]
 
@@ -103,6 +103,7 @@ class LanguageModel:
             tokenizer.pad_token = tokenizer.eos_token
 
     @classmethod
+    @quiet_libraries()
     def load(cls, name: str | Path) -> LanguageModel:
         """Load a model from a directory in the hub's format, or from the hub.
 
@@ -113,8 +114,6 @@ class LanguageModel:
             DataError: there is no such model, it needs code of its own or has pickled weights
                 only, or it cannot be read.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         _check_available(str(name))
         try:
             # Without trust_remote_code=False transformers asks on the terminal whether to run the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +33,16 @@ _NEIGHBOURS = {
 }
 # The first letter of a Penn Treebank tag, and WordNet's part of speech.
 _TAGS = {"N": "n", "V": "v", "J": "a", "R": "r"}
+# Of the uses of a word as a part of speech, the share from which a sense counts as frequent.
+_FREQUENT_SHARE = 0.2
+# Function words that scikit-learn's list of stop words lacks.
+_MORE_STOP_WORDS = frozenset(
+    {
+        *("did", "does", "doing", "don", "having", "shall", "ought", "need", "dare"),
+        *("unless", "whether", "till", "per", "versus", "via", "ours", "theirs", "whom"),
+        *("no", "yes", "not", "just", "oh", "ok", "lot", "ll", "ve", "re", "isn", "wasn", "aren"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +92,17 @@ def augment(
 
 @dataclass(frozen=True, slots=True)
 class Synonyms:
-    """Replace words by single-word WordNet synonyms.
+    """Replace content words by single-word WordNet synonyms of a frequent sense.
+
+    Stop words, single letters, words that WordNet has only as a name or abbreviation, and rare
+    senses are never used: "can" does not become "tin", nor "me" "Maine".
 
     Attributes:
         probability: of each word to be replaced, in 0..1.
         most: maximum number of words replaced in one text.
         part_of_speech: the senses that count: "most-frequent" takes the word's most frequent
-            sense, "tagger" those of the part of speech that NLTK's tagger assigns, "any" all.
+            sense, "tagger" the frequent senses as the part of speech that NLTK's tagger assigns,
+            "any" the frequent senses as any part of speech.
         spare_names: leave words alone that look like names.
         wordnet: directory of WordNet's files; None to search the usual places.
     """
@@ -104,10 +118,10 @@ class Synonyms:
         tags = _tags(tuple(words)) if self.part_of_speech == "tagger" else None
         for position in _positions(words, self.probability, self.most, generator):
             word = words[position]
-            if self.spare_names and _is_name(words, position):
+            if not _is_content_word(word) or (self.spare_names and _is_name(words, position)):
                 continue
             part = tags[position] if tags else self.part_of_speech
-            synonyms = _synonyms_of(word.lower(), part, self.wordnet) if word.isalpha() else ()
+            synonyms = _synonyms_of(word.lower(), part, self.wordnet)
             if synonyms:
                 synonym = synonyms[int(generator.integers(len(synonyms)))]
                 words[position] = synonym.capitalize() if word[0].isupper() else synonym
@@ -185,17 +199,69 @@ def _is_name(words: Words, position: int) -> bool:
     return any(letter.isupper() for letter in word[1:]) or (word[0].isupper() and not begins)
 
 
+def _is_content_word(word: str) -> bool:
+    return word.isalpha() and len(word) > 1 and word.lower() not in _stop_words()
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    """Return words that carry no content of their own: articles, pronouns, prepositions, ..."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS) | _MORE_STOP_WORDS
+
+
 @lru_cache(maxsize=200_000)
 def _synonyms_of(word: str, part: str, wordnet: str | None) -> tuple[str, ...]:
-    """Return single-word synonyms, in WordNet's order of frequency."""
+    """Return single-word synonyms of a word's frequent senses, in WordNet's order.
+
+    Args:
+        word: in lower case.
+        part: the part of speech in WordNet's notation, "most-frequent", "any", or "" for none.
+        wordnet: directory of WordNet's files; None to search the usual places.
+    """
     reader = open_wordnet(wordnet)
-    senses = reader.synsets(word, pos=part if part in _TAGS.values() else None)
+    parts = tuple(_TAGS.values()) if part in ("most-frequent", "any") else (part,) if part else ()
+    senses = [sense for each in parts for sense in _frequent_senses(reader, word, each)]
     if part == "most-frequent" and senses:
         # The sense in which the word is used most, over all parts of speech.
-        count = [sum(lm.count() for lm in s.lemmas() if lm.name().lower() == word) for s in senses]
-        senses = [senses[int(np.argmax(count))]]
-    names = (lemma.name() for sense in senses for lemma in sense.lemmas())
-    return tuple(dict.fromkeys(name for name in names if name.isalpha() and name.lower() != word))
+        senses = [max(senses, key=lambda sense: sense.uses)]
+    return tuple(dict.fromkeys(name for sense in senses for name in sense.synonyms))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sense:
+    """A sense of a word: how often WordNet's corpus uses the word in it, and its synonyms."""
+
+    uses: int
+    synonyms: tuple[str, ...]
+
+
+def _frequent_senses(reader: Any, word: str, part: str) -> list[_Sense]:
+    """Return a word's first sense as a part of speech, and others that are used often.
+
+    WordNet sorts the senses by frequency. A name or an abbreviation, which WordNet writes with a
+    capital, is no sense of the word in lower case.
+    """
+    base_form = reader.morphy(word, part)
+    senses = []
+    for synset in reader.synsets(word, pos=part) if base_form else ():
+        names = [lemma.name() for lemma in synset.lemmas()]
+        if base_form not in names:
+            continue
+        uses = next(lemma.count() for lemma in synset.lemmas() if lemma.name() == base_form)
+        synonyms = (
+            name
+            for name in names
+            if name.islower() and _is_content_word(name) and name not in (word, base_form)
+        )
+        senses.append(_Sense(uses, tuple(synonyms)))
+    total = sum(sense.uses for sense in senses)
+    return [
+        sense
+        for number, sense in enumerate(senses)
+        if number == 0 or (sense.uses and sense.uses >= _FREQUENT_SHARE * total)
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -217,7 +283,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Augmentation("synonyms", "replaces words with WordNet synonyms", Synonyms),
+            Augmentation("synonyms", "replaces content words with WordNet synonyms", Synonyms),
             Augmentation("deletion", "deletes words", Deletion),
             Augmentation("swap", "swaps pairs of words", Swap),
             Augmentation("typos", "adds typing errors", Typos),

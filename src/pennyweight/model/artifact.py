@@ -28,6 +28,7 @@ from pennyweight.base.pooled import PooledClassifier
 from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.errors import RunError
+from pennyweight.quiet import quiet_libraries
 
 __all__ = [
     "FRESH_WEIGHTS",
@@ -100,6 +101,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
     return adapted
 
 
+@quiet_libraries()
 def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
     """Return a model that was trained in full, in float32, for inference.
 

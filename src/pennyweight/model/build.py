@@ -11,7 +11,6 @@ import peft
 import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from pennyweight.base.hub import fetch
 from pennyweight.base.locate import BaseModel, classifier_class, skeleton
@@ -25,6 +24,7 @@ from pennyweight.model.quantize import (
     initialize_with_loftq,
     quantization_config,
 )
+from pennyweight.quiet import quiet_libraries
 
 __all__ = ["BaseOptions", "Weights", "build_model", "load_base", "load_tokenizer"]
 
@@ -50,6 +50,7 @@ class BaseOptions:
     dtype: torch.dtype = torch.float32
 
 
+@quiet_libraries()
 def load_base(base: BaseModel, options: BaseOptions) -> tuple[PreTrainedModel, frozenset[str]]:
     """Return the base with its head in float32, and the names of its fresh weights.
 
@@ -59,8 +60,6 @@ def load_base(base: BaseModel, options: BaseOptions) -> tuple[PreTrainedModel, f
     Raises:
         BaseModelError: the weights cannot be found or read, or bitsandbytes is not installed.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         if options.weights == "random":

@@ -107,15 +107,15 @@ class _Augmentation(Section):
 
 
 class SynonymsAugmentation(_Augmentation):
-    """Replaces words with WordNet synonyms."""
+    """Replaces content words with WordNet synonyms."""
 
     method: Literal["synonyms"] = "synonyms"
     probability: Share = Field(0.15, description="the probability of replacing a word")
     most: PositiveInt = Field(5, description="the maximum number of words replaced in a text")
     part_of_speech: Literal["most-frequent", "tagger", "any"] = Field(
         "most-frequent",
-        description="which senses of a word to draw synonyms from: its most frequent sense, those "
-        "that match the part of speech found by NLTK's tagger, or all of them",
+        description="which senses of a word to draw synonyms from: its most frequent sense, its "
+        "frequent senses as the part of speech found by NLTK's tagger, or as any part of speech",
     )
     spare_names: bool = Field(True, description="do not replace words that look like names")
     wordnet: str | None = Field(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ __all__ = ["dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
 
 Table = dict[str, Any]
 _RUN_RECIPE = "recipe.toml"
+# A word without quotes as an element of a list, or as a value in a table.
+_BARE_WORD = re.compile(r"(?<=[\[,=])(\s*)([^\W\d][^\[\]{},=\"']*)(?=[,\]}])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,10 @@ def _parse_override(text: str) -> _Override:
         raise RecipeError(
             f"--set {text}: the key is not valid; put parts that contain dots in quotes"
         ) from None
-    nested: Any = _parse_value(value)
+    try:
+        nested: Any = _parse_value(value)
+    except ValueError:
+        raise RecipeError(_unquoted(text, key, value)) from None
     for part in reversed(path):
         nested = {part: nested}
     nested = with_absolute_paths(nested, Path.cwd(), models=[Recipe])
@@ -212,11 +220,32 @@ def _parse_override(text: str) -> _Override:
     return _Override(text, path, nested)
 
 
+def _unquoted(text: str, key: str, value: str) -> str:
+    """Return the message for a list or table that is not valid TOML, with the right quoting."""
+    quoted = _BARE_WORD.sub(lambda match: f"{match[1]}{json.dumps(match[2].strip())}", value)
+    try:
+        tomllib.loads(f"value = {quoted}")
+    except (ValueError, RecursionError):
+        key, quoted = "data.labels", '["a", "b"]'
+    override = shlex.quote(f"{key.strip()}={quoted}")
+    return (
+        f"--set {text}: the value is not valid TOML; strings in a list or table need double "
+        "quotes, and the shell removes them unless the whole override is in single quotes: "
+        f"--set {override}"
+    )
+
+
 def _parse_value(text: str) -> object:
-    """Return the text parsed as a TOML value, or the text itself if it is not one."""
+    """Return the text parsed as a TOML value, or the text itself if it is not one.
+
+    Raises:
+        ValueError: the text begins like a list or a table, and is not valid TOML.
+    """
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # int() and the nesting have limits of their own
+        if text.lstrip().startswith(("[", "{")):
+            raise ValueError(text) from None
         return text
     # A line break in the text can start further keys; then it is not a single TOML value.
     return table["value"] if set(table) == {"value"} else text

@@ -15,6 +15,7 @@ from pennyweight.recipe.fields import (
     fields_of,
     is_keyed_table,
     known_keys,
+    literals_of,
     marked,
     models_in,
 )
@@ -71,9 +72,16 @@ def _key_of(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[KeyPath
             field = fields[0]
             models = [member for f in fields for member in models_in(f.annotation)]
         elif not ((field is not None and is_keyed_table(field)) or _is_unknown(problem, part)):
+            # A tag leaves the members of the union that it selects: their keys differ in type.
+            models = [member for member in models if _has_method(member, part)] or models
             continue
         keys.append(part)
     return tuple(keys), field
+
+
+def _has_method(model: type[BaseModel], name: object) -> bool:
+    field = model.model_fields.get("method")
+    return field is not None and name in literals_of(field.annotation)
 
 
 def _is_unknown(problem: Mapping[str, Any], part: str | int) -> bool:

@@ -23,8 +23,9 @@ def to_tensorboard(runs: Sequence[str | Path], folder: Path) -> None:
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    for run in load_facts(runs).runs:
-        with SummaryWriter(str(folder / run.path.resolve().name)) as writer:
+    facts = load_facts(runs)
+    for run in facts.runs:
+        with SummaryWriter(str(folder / facts.directory(run))) as writer:
             for name, value, step in _scalars(run):
                 writer.add_scalar(name, value, step)
             for name in FIGURES:
@@ -50,9 +51,10 @@ def to_mlflow(runs: Sequence[str | Path], folder: Path) -> None:
         artifacts = (folder / "artifacts").resolve().as_uri()
         mlflow.create_experiment(_EXPERIMENT, artifact_location=artifacts)
     mlflow.set_experiment(_EXPERIMENT)
-    for run in load_facts(runs).runs:
+    facts = load_facts(runs)
+    for run in facts.runs:
         record = run.record
-        with mlflow.start_run(run_name=run.name):
+        with mlflow.start_run(run_name=facts.label(run)):
             mlflow.log_dict(record.recipe.model_dump(mode="json"), "recipe.json")
             counts = record.parameters.model_dump() if record.parameters else {}
             mlflow.log_params({"seed": record.recipe.seed, **counts})

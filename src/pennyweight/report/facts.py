@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import binomtest
 
 from pennyweight.budget.summary import Matrix
+from pennyweight.data.splits import SetFacts
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import AnyMetrics
 from pennyweight.runs.directory import RunDirectory
@@ -25,6 +26,7 @@ __all__ = [
     "StudyRowFacts",
     "compare_runs",
     "load_facts",
+    "same_rows",
 ]
 
 
@@ -172,10 +174,63 @@ class Facts:
         """The run that the report describes."""
         return self.runs[0]
 
+    @property
+    def groups(self) -> tuple[tuple[RunFacts, ...], ...]:
+        """The runs by the rows of the set that the report is about; the main run's group is first.
+
+        Accuracies are compared only inside a group. Runs that have not evaluated the set are in
+        none.
+        """
+        name = self.main.sets[0]
+        groups: list[list[RunFacts]] = []
+        for run in self.runs:
+            if name not in run.record.metrics:
+                continue
+            group = next((each for each in groups if same_rows(each[0], run, name)), None)
+            if group is None:
+                groups.append([run])
+            else:
+                group.append(run)
+        return tuple(map(tuple, groups))
+
     def label(self, run: RunFacts) -> str:
         """Return a run's name, with its directory's name if another run has the same name."""
         is_unique = sum(other.name == run.name for other in self.runs) == 1
-        return run.name if is_unique else f"{run.name} ({run.path.resolve().name})"
+        return run.name if is_unique else f"{run.name} ({self.directory(run)})"
+
+    def directory(self, run: RunFacts) -> str:
+        """Return the end of a run's path, as short as it can be and still name this run only."""
+        parts = run.path.resolve().parts
+        others = [other.path.resolve().parts for other in self.runs if other is not run]
+        for length in range(1, len(parts)):
+            if not any(other[-length:] == parts[-length:] for other in others):
+                return "/".join(parts[-length:])
+        return str(run.path.resolve())
+
+
+def same_rows(one: RunFacts, other: RunFacts, name: str) -> bool:
+    """Return whether two runs evaluated the same rows of a set.
+
+    Rows are the same if their fingerprints are equal. Cleaning changes the fingerprint: of runs
+    with different cleaning steps, the source, the number of rows and the classes are compared.
+    """
+    first, second = _rows_of(one, name), _rows_of(other, name)
+    if first is None or second is None:
+        classes = [run.record.metrics[name].classes for run in (one, other)]
+        sizes = [[(entry.label, entry.rows) for entry in each] for each in classes]
+        return sizes[0] == sizes[1]
+    if first.fingerprint == second.fingerprint:
+        return True
+    data, other_data = one.record.recipe.data, other.record.recipe.data
+    return (
+        data.clean != other_data.clean
+        and data.labels == other_data.labels
+        and (first.source, first.rows) == (second.source, second.rows)
+    )
+
+
+def _rows_of(run: RunFacts, name: str) -> SetFacts | None:
+    return run.record.data.sets.get(name) if run.record.data else None
 
 
 def load_facts(paths: Sequence[str | Path]) -> Facts:

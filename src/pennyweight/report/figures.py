@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pennyweight.evaluation.metrics import Bin, MultiLabelMetrics
+from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
+from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
 
 __all__ = ["FIGURES", "FONT", "FigureKind", "draw", "write_figures"]
@@ -31,6 +32,11 @@ _GREY = "#999999"
 _WIDTH = 3.31
 # A bin with fewer rows says little about calibration.
 _FEW_ROWS = 10
+# Confusions that are drawn at most, and characters of a name beside an axis.
+_CONFUSIONS = 10
+_NAME_LENGTH = 27
+# Width of a character beside an axis, in inches.
+_CHARACTER = 0.06
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     # Characters that the first font lacks come from the second.
@@ -79,7 +85,8 @@ def _curves(facts: Facts) -> Figure:
     right.set(xlabel="step", ylabel="validation acc. (%)")
     for axes in (left, right):
         axes.set_xlim(0, None)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.xaxis.set_major_formatter(_compact)
     return figure
 
 
@@ -88,25 +95,79 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
 
 
 def _confusion(facts: Facts) -> Figure | None:
+    """Draw the confusion matrix, or of many classes the largest confusions."""
     metrics = facts.main.main_metrics
     if isinstance(metrics, MultiLabelMetrics):
         return None
-    names = [entry.label for entry in metrics.classes]
+    if len(metrics.classes) > MATRIX_CLASSES:
+        return _largest_confusions(metrics)
+    names = [_shortened(entry.label) for entry in metrics.classes]
     counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(_WIDTH, min(1.1 + 0.26 * len(names), 3.3)))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
-    if sum(map(len, names)) > 40:
-        axes.tick_params(axis="x", labelrotation=40)
-    axes.set(xlabel="predicted", ylabel="label")
+    if _CHARACTER * max(map(len, names)) > _column_width(names, len(names)):
+        axes.tick_params(axis="x", labelrotation=90 if len(names) > 6 else 40)
+        plt.setp(axes.get_xticklabels(), ha="center" if len(names) > 6 else "right")
+        plt.setp(axes.get_xticklabels(), rotation_mode="default" if len(names) > 6 else "anchor")
+    size = _text_size(names, columns=len(names), digits=len(str(counts.max())), most=8)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="label")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+def _largest_confusions(metrics: Metrics) -> Figure | None:
+    """Draw a bar for each of the most frequent confusions; None if there are none."""
+    confusions = largest_confusions(metrics, limit=_CONFUSIONS)
+    if not confusions:
+        return None
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.5 + 0.32 * len(confusions)))
+    heights = range(len(confusions))[::-1]
+    bars = axes.barh(heights, [each.rows for each in confusions], color=_COLOURS[0], height=0.55)
+    axes.bar_label(bars, [f"{each.rows} ({each.share:.0%})" for each in confusions], padding=2,
+                   fontsize=7)  # fmt: skip
+    arrow = "\N{RIGHTWARDS ARROW}"
+    names = [
+        f"{_shortened(each.label)}\n{arrow} {_shortened(each.predicted)}" for each in confusions
+    ]
+    axes.set_yticks(heights, names, fontsize=7, linespacing=0.9)
+    axes.set_xlim(0, 1.3 * confusions[0].rows)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set(xlabel="rows (share of the class)")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _column_width(names: Sequence[str], columns: int) -> float:
+    """Return what names on the left of a heat map leave for each of its columns, in inches."""
+    return (_WIDTH - 0.4 - _CHARACTER * max(map(len, names))) / columns
+
+
+def _text_size(names: Sequence[str], *, columns: int, digits: int, most: float) -> float:
+    """Return the font size, in points, at which numbers fit the cells of a heat map."""
+    return min(most, 72 * _column_width(names, columns) / (0.6 * digits))
+
+
+def _compact(value: float, _position: float = 0) -> str:
+    """Return a number for an axis: 950, 20k, 1.5M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * unit or (unit == 1e6 and abs(value) >= unit):
+            return f"{value / unit:.4g}{name}"
+    return f"{value:g}"
+
+
+def _shortened(name: str) -> str:
+    """Return a name that fits beside an axis; the middle of a long one is left out."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    half = (_NAME_LENGTH - 1) // 2
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _reliability(facts: Facts) -> Figure:
@@ -163,14 +224,16 @@ def _ranks(facts: Facts) -> Figure | None:
     table = facts.main.ranks()
     if not table.roles:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.2 * len(table.roles)))
+    roles = [_shortened(role) for role in table.roles]
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.2 * len(roles)))
     axes.imshow(table.ranks, cmap="cividis", aspect="auto", vmin=0)
-    axes.set_yticks(range(len(table.roles)), table.roles)
-    axes.set_xticks(table.layers)
+    axes.set_yticks(range(len(roles)), roles)
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.set(xlabel="layer")
+    size = _text_size(roles, columns=len(table.layers), digits=len(str(table.ranks.max())), most=7)
     for (row, column), rank in np.ndenumerate(table.ranks):
         colour = "black" if rank > table.ranks.max() / 2 else "white"
-        axes.text(column, row, str(rank), ha="center", va="center", color=colour, fontsize=7)
+        axes.text(column, row, str(rank), ha="center", va="center", color=colour, fontsize=size)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
@@ -180,9 +243,11 @@ def _spending(facts: Facts) -> Figure | None:
     """Draw accuracy against trained parameters, one marker per run."""
     name = facts.main.sets[0]
     groups: dict[str, list[RunFacts]] = {}
-    for run in facts.runs:
-        if name in run.record.metrics and run.record.parameters is not None:
-            groups.setdefault(run.name, []).append(run)
+    for run in facts.groups[0]:
+        if run.record.parameters is not None:
+            # Of a study, the runs of a row differ in their seeds only.
+            label = run.name if facts.study is not None else facts.label(run)
+            groups.setdefault(_shortened(label), []).append(run)
     if sum(map(len, groups.values())) < 2:
         return None
     figure, axes = plt.subplots(figsize=(_WIDTH, 1.7 + 0.12 * math.ceil(len(groups) / 2)))
@@ -195,7 +260,15 @@ def _spending(facts: Facts) -> Figure | None:
             marker=_MARKERS[number % len(_MARKERS)],
             label=label,
         )
-    axes.set_xscale("log")
+    counts = [run.record.parameters.model for runs in groups.values() for run in runs
+              if run.record.parameters]  # fmt: skip
+    if max(counts) > 10 * min(counts):
+        axes.set_xscale("log")
+    else:
+        # On a logarithmic axis of less than a decade, the labels of minor ticks overlap.
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(_compact)
+        axes.margins(x=0.1)
     axes.set(xlabel="trained parameters", ylabel=f"{name} accuracy (%)")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
@@ -218,7 +291,8 @@ def _comparison(facts: Facts) -> Figure | None:
             markersize=3,
             capsize=2,
         )
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _, _ in rows])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set(xlabel=f"{facts.main.sets[0]} accuracy (%)")
     return figure
@@ -231,8 +305,8 @@ def _accuracies(facts: Facts) -> list[tuple[str, float, tuple[float, float]]]:
             (row.name, row.mean[name], row.interval[name] or (row.mean[name], row.mean[name]))
             for row in facts.study.rows_with(name)
         ]
-    metrics = [(facts.label(run), run.record.metrics.get(name)) for run in facts.runs]
-    return [(label, each.accuracy, each.accuracy_interval) for label, each in metrics if each]
+    metrics = [(facts.label(run), run.record.metrics[name]) for run in facts.groups[0]]
+    return [(label, each.accuracy, each.accuracy_interval) for label, each in metrics]
 
 
 FIGURES: Mapping[str, FigureKind] = MappingProxyType(

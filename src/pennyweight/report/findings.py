@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import ClassMetrics, LabelMetrics, Metrics
+from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
+from pennyweight.evaluation.metrics import AnyMetrics, ClassMetrics, LabelMetrics, Metrics
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
 from pennyweight.report.figures import FIGURES
-from pennyweight.report.phrases import cite, duration, interval, percent, plural, title
+from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
 
 __all__ = ["lessons", "results"]
 
 # Metrics that are written in percent.
 _PERCENT = frozenset({"accuracy", "macro_f1", "micro_f1", "mean_average_precision"})
+# Rows of the table of the hardest classes, and characters of a label in it.
+_HARDEST = 8
+_LABEL_LENGTH = 30
 
 
 def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
@@ -35,12 +39,45 @@ def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         else "",
         "reliability": _reliability_sentence(run),
     }
-    captions = {"confusion": f" Rows of the {name} set."}
+    captions = {"confusion": _confusion_caption(name, run.main_metrics)}
     for figure, sentence in sentences.items():
         if figure in shown:
-            blocks += [Text(sentence), Figure(figure, FIGURES[figure].caption
-                                              + captions.get(figure, ""))]  # fmt: skip
+            caption = captions.get(figure, FIGURES[figure].caption)
+            blocks += [Text(sentence), Figure(figure, caption)]
+    if len(run.main_metrics.classes) > MATRIX_CLASSES:
+        blocks += [
+            Text(f"[tab:hardest] lists the classes with the lowest F1 on {name}."),
+            _hardest_table(name, run.main_metrics),
+        ]
     return tuple(blocks)
+
+
+def _confusion_caption(name: str, metrics: AnyMetrics) -> str:
+    if len(metrics.classes) > MATRIX_CLASSES:
+        return (
+            "The most frequent confusions, each with the label above and the prediction below. "
+            f"Rows of the {name} set."
+        )
+    return f"{FIGURES['confusion'].caption} Rows of the {name} set."
+
+
+def _hardest_table(name: str, metrics: AnyMetrics) -> Table:
+    hardest = sorted(metrics.classes, key=lambda entry: entry.f1)[:_HARDEST]
+    rows = [
+        (
+            _shortened(entry.label),
+            *(f"{score:.3f}" for score in (entry.precision, entry.recall, entry.f1)),
+            f"{entry.rows:,}",
+        )
+        for entry in hardest
+    ]
+    caption = f"The {len(rows)} of {len(metrics.classes)} classes with the lowest F1 on {name}."
+    return Table("hardest", caption, ("class", "prec.", "recall", "F1", "rows"), tuple(rows))
+
+
+def _shortened(label: str) -> str:
+    """Return a label that fits a column of the paper."""
+    return label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 3]}..."
 
 
 def _cost(run: RunFacts) -> str:
@@ -81,19 +118,13 @@ def _curve_sentence(run: RunFacts) -> str:
 
 
 def _confusion_sentence(name: str, metrics: Metrics) -> str:
-    labels = [entry.label for entry in metrics.classes]
-    errors = [
-        (count, labels[row], labels[column])
-        for row, counts in enumerate(metrics.confusion)
-        for column, count in enumerate(counts)
-        if row != column and count
-    ]
-    if not errors:
+    largest = largest_confusions(metrics, limit=1)
+    if not largest:
         return f"[fig:confusion] shows no error on {name}."
-    count, label, predicted = max(errors)
     return (
         f"[fig:confusion] compares labels with predictions on {name}. The most frequent error is "
-        f"to predict {plain(predicted)} for {plain(label)} ({plural(count, 'row')})."
+        f"to predict {plain(largest[0].predicted)} for {plain(largest[0].label)} "
+        f"({plural(largest[0].rows, 'row')})."
     )
 
 
@@ -133,14 +164,15 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     blocks: list[Block] = [Text(" ".join(remarks))]
     if facts.study is not None:
         blocks += [_study_text(facts.study, name), _study_table(facts.study, name)]
-    elif len(facts.runs) > 1:
-        blocks += [
-            Text(
-                f"[tab:comparison] compares the runs on {name}. The p-values are those of "
-                f"McNemar's exact test{cite('mcnemar')} against {plain(facts.label(run))}."
-            ),
-            _runs_table(facts, name),
-        ]
+        if len(facts.groups) > 1:
+            blocks.append(
+                Text(
+                    f"Not all rows of the study were evaluated on the same {name} rows; compare "
+                    "only those that were."
+                )
+            )
+    else:
+        blocks += _comparisons(facts, name)
     sentences = {
         "comparison": "[fig:comparison] shows the accuracies with their 95% intervals.",
         "spending": "[fig:spending] relates accuracy to the number of trained parameters.",
@@ -149,6 +181,38 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         if figure in shown:
             blocks += [Text(sentence), Figure(figure, FIGURES[figure].caption)]
     return tuple(blocks)
+
+
+def _comparisons(facts: Facts, name: str) -> list[Block]:
+    """Return a table for each group of at least two runs that were evaluated on the same rows."""
+    groups = facts.groups
+    blocks: list[Block] = []
+    if len(groups) > 1:
+        others = [run for group in groups[1:] for run in group]
+        sentence = (
+            f"{_named_with_accuracy(facts, others, name)} evaluated on other {name} rows than "
+            f"{plain(facts.label(facts.main))}, so their accuracies cannot be compared with it."
+        )
+        blocks.append(Text(sentence))
+    for number, group in enumerate(groups, start=1):
+        if len(group) < 2:
+            continue
+        table = _runs_table(facts, group, name=name, number=number)
+        text = (
+            f"[{table.label}] compares the runs on {name}. The p-values are those of McNemar's "
+            f"exact test{cite('mcnemar')} against {plain(facts.label(group[0]))}."
+        )
+        blocks += [Text(text), table]
+    return blocks
+
+
+def _named_with_accuracy(facts: Facts, runs: Sequence[RunFacts], name: str) -> str:
+    named = [
+        f"{plain(facts.label(run))} ({percent(run.record.metrics[name].accuracy)} of "
+        f"{run.record.metrics[name].rows:,} rows)"
+        for run in runs
+    ]
+    return f"{join(named)} {'was' if len(named) == 1 else 'were'}"
 
 
 def _study_text(study: StudyFacts, name: str) -> Text:
@@ -187,23 +251,23 @@ def _study_table(study: StudyFacts, name: str) -> Table:
     )
 
 
-def _runs_table(facts: Facts, name: str) -> Table:
+def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: int) -> Table:
+    """Return the table that compares runs with the first of them, all on the same rows."""
     rows = []
-    for run in facts.runs:
-        if name not in run.record.metrics:
-            continue
+    for run in runs:
         counts = run.record.parameters
         rows.append(
             (
                 facts.label(run),
                 f"{100 * run.record.metrics[name].accuracy:.2f}",
-                "" if run is facts.main else _mcnemar(facts.main, run, name),
+                "" if run is runs[0] else _mcnemar(runs[0], run, name),
                 f"{counts.file:,}" if counts else "",
                 f"{run.record.seconds:,.0f}",
             )
         )
     caption = f"Runs compared: accuracy on {name} in percent, trainable parameters, seconds."
-    return Table("comparison", caption, ("run", "acc.", "p", "parameters", "s"), tuple(rows))
+    label = "comparison" if number == 1 else f"comparison-{number}"
+    return Table(label, caption, ("run", "acc.", "p", "parameters", "s"), tuple(rows))
 
 
 def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:

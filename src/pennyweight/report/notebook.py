@@ -99,7 +99,7 @@ def _sentences(record: RunRecord) -> Sequence[str]:
     if labels == _NEWS:
         return _NEWS_SENTENCES
     texts = [mistake.text for mistakes in record.mistakes.values() for mistake in mistakes]
-    return texts[:4] or [f"A text about {label}." for label in labels]
+    return texts[:4] or [f"A text about {label}." for label in labels[:4]]
 
 
 def _as_list(sentences: Sequence[str]) -> str:

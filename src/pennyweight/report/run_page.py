@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pennyweight.errors import PennyweightError, ReportError
-from pennyweight.report.facts import compare_runs
+from pennyweight.errors import PennyweightError, ReportError, RunError
+from pennyweight.report.facts import RunFacts, compare_runs, same_rows
 from pennyweight.runs.record import RECORD, RunRecord, load_record
 
 __all__ = ["RunIndex", "make_server"]
@@ -69,7 +69,13 @@ class RunIndex:
             ReportError: a path is outside the folder.
             RunError: the runs cannot be compared on this set.
         """
-        return asdict(compare_runs(self._inside(one), self._inside(other), name))
+        paths = self._inside(one), self._inside(other)
+        first, second = (RunFacts(path, load_record(path), ()) for path in paths)
+        if {name} <= first.record.metrics.keys() & second.record.metrics.keys() and not same_rows(
+            first, second, name
+        ):
+            raise RunError(f"{one} and {other}: their {name} sets hold different rows")
+        return asdict(compare_runs(*paths, name))
 
     def _summary(self, file: Path) -> dict[str, Any] | None:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from pennyweight.budget.methods import METHODS
+from pennyweight.evaluation.confusions import MATRIX_CLASSES
 from pennyweight.recipe.schema import Train
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
@@ -46,8 +47,8 @@ def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     results = join([f"{score(run.record.metrics[name])} on {name}" for name in run.sets])
     return (
         Text(
-            f"The task is to assign a text to one of {spell(len(labels))} classes: "
-            f"{plain(join(labels))}. The base model is {plain(run.base_name)}{cite(*papers)}, "
+            f"The task is to assign a text to one of {spell(len(labels))} classes{_named(labels)}. "
+            f"The base model is {plain(run.base_name)}{cite(*papers)}, "
             f"{trained}. The budget of trainable parameters is a hard limit, and the "
             "classification head counts towards it."
         ),
@@ -55,6 +56,13 @@ def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         Text(f"The accuracy is {results}."),
         *(Text(plain(note)) for note in run.notes),
     )
+
+
+def _named(labels: Sequence[str]) -> str:
+    """Return the names of the classes after a colon, or a few of them where there are many."""
+    if len(labels) > MATRIX_CLASSES:
+        return f", such as {plain(join(labels[:3]))}"
+    return f": {plain(join(labels))}"
 
 
 def _data_sentences(run: RunFacts) -> str:

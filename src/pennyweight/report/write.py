@@ -72,6 +72,11 @@ def write_report(
     _require("matplotlib")
     facts = load_facts(runs)
     _check(paper)
+    for run in (run for group in facts.groups[1:] for run in group):
+        log(
+            f"{run.path}: evaluated on other {facts.main.sets[0]} rows than {facts.main.path}; "
+            "not compared with it"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

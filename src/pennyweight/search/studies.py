@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from pennyweight.budget.methods import METHODS
-from pennyweight.errors import PennyweightError, RunError
+from pennyweight.errors import BudgetError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.statistics import mean_interval, paired_p
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
+from pennyweight.settings import plan
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 
@@ -36,7 +37,7 @@ class StudyRow:
         accuracies: of each of those runs, by set.
         mean: mean accuracy by set.
         deviation: standard deviation by set; None for one seed.
-        interval: 95% interval of the mean by set, over seeds; None for one seed.
+        interval: 95% interval of the mean by set, over seeds; None for fewer than three seeds.
         p: of the paired t-test against the first row by set, over the seeds that both have; None
             where the test cannot be computed.
         predicted_shares: mean share of each class in the unlabelled target; empty without a target.
@@ -74,19 +75,27 @@ def run_study(
     """Train what is not trained yet, and summarize it; `out/study.json` holds the same rows.
 
     A study that was interrupted continues where it stopped: complete runs are read, unfinished ones
-    resumed. A run that fails is recorded, and the study goes on with the next one.
+    resumed. Every row is planned before anything is trained. A run that fails later is recorded,
+    and the study goes on with the next one.
 
     Raises:
-        RunError: a run directory in `out` belongs to another recipe.
+        RecipeError, BudgetError: rows of the study cannot be planned, or are over budget.
+        BaseModelError: a base model cannot be found.
+        RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created.
     """
     out = Path(out)
+    _check_plans(study, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be created: {error.strerror}") from None
     rows: list[StudyRow] = []
     first: dict[int, RunRecord] = {}
     for number, variation in enumerate(study.variations, start=1):
         records: dict[int, RunRecord] = {}
         failures: dict[str, str] = {}
         for seed, recipe in zip(study.seeds, variation.recipes, strict=True):
-            run = out / f"{number:02d}-{_slug(variation.name)}" / f"seed-{seed}"
+            run = _run_directory(out, number, variation.name) / f"seed-{seed}"
             log(f"{variation.name}, seed {seed}: {run}")
             try:
                 records[seed] = _complete(recipe, run, watcher)
@@ -99,6 +108,38 @@ def run_study(
         rows.append(_summarize(variation.name, records, first, failures))
         _save(out, study, rows)
     return rows
+
+
+def _run_directory(out: Path, number: int, name: str) -> Path:
+    """Return the directory with a row's runs; rows are numbered from 1."""
+    return out / f"{number:02d}-{_slug(name)}"
+
+
+def _check_plans(study: Study, out: Path) -> None:
+    """Plan every row that has runs to train.
+
+    Raises:
+        RecipeError, BudgetError: rows cannot be planned; the message names each of them.
+        BaseModelError: a base model cannot be found.
+    """
+    problems: list[PennyweightError] = []
+    for number, variation in enumerate(study.variations, start=1):
+        directory = _run_directory(out, number, variation.name)
+        runs = [directory / f"seed-{seed}" for seed in study.seeds]
+        # What seeds change does not change the plan.
+        if all(_is_complete(run) for run in runs):
+            continue
+        try:
+            plan(variation.recipes[0])
+        except (RecipeError, BudgetError) as error:
+            problems.append(type(error)(f'row "{variation.name}": {error}'))
+    if problems:
+        reasons = "; ".join(map(str, problems))
+        raise type(problems[0])(f"study {study.name}: nothing was trained: {reasons}")
+
+
+def _is_complete(run: Path) -> bool:
+    return RunDirectory(run).record.is_file() and load_record(run).status == "complete"
 
 
 def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:

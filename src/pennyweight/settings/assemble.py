@@ -22,7 +22,7 @@ from pennyweight.lab.generate import Generation
 from pennyweight.lab.language_model import FineTuning
 from pennyweight.lab.sampling import Sampling
 from pennyweight.recipe import Recipe
-from pennyweight.recipe.data import Data, SourceTable
+from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.losses import Focal, LogitAdjusted
 from pennyweight.recipe.schema import EarlyStopping

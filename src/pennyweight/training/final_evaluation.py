@@ -79,7 +79,7 @@ def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | No
     the record also says what they were without the correction.
 
     Args:
-        run: the run, trained and proved.
+        run: the run, trained and verified.
         built: its tokenizer and how its base was loaded.
         class_shares: of the training rows, float64 `[classes]`; required where the recipe corrects
             for the target's class shares.

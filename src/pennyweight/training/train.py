@@ -13,6 +13,7 @@ from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import Learner, TrainContext
 from pennyweight.engine.train.loop import train as train_steps
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, RecipeError
+from pennyweight.inference.model_card import write_model_card
 from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import hash_artifact
 from pennyweight.runs.record import ParameterCounts, RunRecord
@@ -137,12 +138,14 @@ def _finish(
         if counts.file == counts.model
         else f"of the {counts.model:,} that were trained"
     )
-    run.log(f"proved: {artifact.name} holds {counts.file:,} parameters, {detail}")
+    run.log(f"verified: {artifact.name} holds {counts.file:,} parameters, {detail}")
     settings = run.job.settings
     shares = None if settings.prior is None else prepared.class_shares(len(settings.labels))
     evaluate_finally(run, built, shares)
     evaluate_baselines(run, built, baselines)
     _warn_of_falling_loss(run)
+    if run.job.accelerator.is_main_process:
+        write_model_card(run.directory.path, run.record)
     run.job.accelerator.wait_for_everyone()
     run.writer.update(status="complete", artifact=hash_artifact(artifact))
     return run.record

@@ -26,7 +26,11 @@ class VeraAdapter(TargetedSection):
     """`[adapter]`: W + diag(b) B diag(d) A; A and B are random, frozen and shared by all layers."""
 
     method: Literal["vera"] = "vera"
-    rank: PositiveInt = Field(256, description="the rank of the shared random matrices")
+    rank: PositiveInt = Field(
+        256,
+        description="the rank of the shared random matrices",
+        json_schema_extra={"allowed": "a whole number of at least 1, the same for all targets"},
+    )
     d_initial: PositiveFloat = Field(0.1, description="the initial value of d")
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
 from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
+from pennyweight.quiet import quiet_libraries
 
 __all__ = ["TokenOptions", "tokenize", "tokenize_texts"]
 
@@ -77,13 +78,14 @@ def tokenize(
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return encoder(batch["text"], batch["text_pair"] if has_pairs else None)
 
-    table = dataset.map(
-        encode,
-        batched=True,
-        remove_columns=[name for name in dataset.column_names if name != "label"],
-        cache_file_name=str(cache / f"tokens-{key}.arrow"),
-        new_fingerprint=key,
-    )
+    with quiet_libraries():
+        table = dataset.map(
+            encode,
+            batched=True,
+            remove_columns=[name for name in dataset.column_names if name != "label"],
+            cache_file_name=str(cache / f"tokens-{key}.arrow"),
+            new_fingerprint=key,
+        )
     columns = table.with_format("numpy")
     types = TokenStore(table.data.column(_TYPES)) if _TYPES in table.column_names else None
     return TokenizedRows(

@@ -1,0 +1,73 @@
+"""Classifying texts, files and standard input on the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pennyweight.cli.main import app
+from pennyweight.errors import DataError
+from tiny import LABELS
+
+
+def test_texts_are_printed_with_their_label_and_its_probability(
+    pennyweight: Callable[..., str], in_workspace: Path
+) -> None:
+    lines = pennyweight("predict", "runs/one", "the goal", "a bank").splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines] == ["the goal", "a bank"]
+    for line in lines:
+        label, probability, _ = line.split(maxsplit=2)
+        assert label in LABELS
+        assert 0.25 < float(probability) <= 1
+    best = pennyweight("predict", "runs/one", "the goal", "--top-k", "4").splitlines()
+    assert sorted(line.split()[0] for line in best) == sorted(LABELS)
+    assert best[0] == lines[0]
+
+
+def test_standard_input_goes_to_standard_output(in_workspace: Path) -> None:
+    arguments = ["predict", "runs/one", "--columns", "none"]
+    result = CliRunner().invoke(app, arguments, input="the goal\na bank\n")
+    assert result.exit_code == 0
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert [row["row"] for row in rows] == ["1", "2"]
+    assert list(rows[0])[:3] == ["row", "label", "confidence"]
+    objects = '{"id": 1, "text": "the goal"}\n'
+    arguments = ["predict", "runs/one", "--data", "-", "--format-out", "jsonl"]
+    result = CliRunner().invoke(app, arguments, input=objects)
+    assert json.loads(result.stdout)["id"] == 1
+
+
+def test_the_message_counts_the_rows_that_were_set_aside(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"text": "the goal", "row": 5}\n{"text": 7}\n')
+    options = ["--data", str(data), "--out", str(out), "--skip-bad-rows"]
+    output = pennyweight("predict", "runs/one", *options)
+    assert 'the input column "row" is written as "input row"\n' in output
+    assert output.endswith(
+        f"1 of 2 rows predicted in {out}, 1 set aside in runs/one/bad_rows/predict.jsonl\n"
+    )
+    assert json.loads(out.read_text())["input row"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test.csv",), "test.csv is a file; to classify its rows, write --data test.csv"),
+        (("a goal", "--data", "test.csv"), "texts and --data were both given"),
+    ],
+)
+def test_unclear_input_is_refused(
+    arguments: tuple[str, ...],
+    message: str,
+    pennyweight: Callable[..., str],
+    in_workspace: Path,
+) -> None:
+    with pytest.raises(DataError, match=message):
+        pennyweight("predict", "runs/one", *arguments)

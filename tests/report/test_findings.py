@@ -1,0 +1,52 @@
+"""The generated findings: comparisons of the same rows only, and many classes in a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pennyweight.evaluation.metrics import measure
+from pennyweight.report.content import Table, Text
+from pennyweight.report.facts import Facts, RunFacts
+from pennyweight.report.findings import lessons, results
+from runs.records import example_record
+
+
+def _run(path: str, fingerprint: str) -> RunFacts:
+    record = example_record()
+    assert record.data is not None
+    sets = {**record.data.sets}
+    sets["test"] = replace(sets["test"], fingerprint=fingerprint)
+    data = record.data.model_copy(update={"sets": sets})
+    return RunFacts(Path(path), record.with_changes(data=data), ())
+
+
+def test_runs_on_other_rows_are_named_and_get_a_table_of_their_own() -> None:
+    facts = Facts((_run("/1", "a"), _run("/2", "b"), _run("/3", "a"), _run("/4", "b")))
+    blocks = lessons(facts, frozenset())
+    tables = [block for block in blocks if isinstance(block, Table)]
+    assert [[row[0] for row in table.rows] for table in tables] == [
+        ["example (1)", "example (3)"],
+        ["example (2)", "example (4)"],
+    ]
+    assert len({table.label for table in tables}) == 2
+    texts = [block.text for block in blocks if isinstance(block, Text)]
+    assert any(
+        text.startswith("example (2) (66.67% of 3 rows) and example (4) (66.67% of 3 rows) were")
+        and "cannot be compared" in text
+        for text in texts
+    )
+
+
+def test_of_many_classes_the_hardest_are_in_a_table() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(77, size=900)
+    logits = np.eye(77)[labels] + draw.normal(0, 0.5, (900, 77))
+    metrics = measure(logits, labels, names=[f"class {index}" for index in range(77)])
+    facts = Facts((RunFacts(Path("/1"), example_record(metrics={"test": metrics}), ()),))
+    tables = [block for block in results(facts, frozenset()) if isinstance(block, Table)]
+    (hardest,) = [table for table in tables if table.name == "hardest"]
+    expected = sorted(metrics.classes, key=lambda entry: entry.f1)[:8]
+    assert [row[0] for row in hardest.rows] == [entry.label for entry in expected]
