@@ -134,7 +134,7 @@ def test_the_settings_of_a_shipped_recipe_hold_no_part_of_it(name: str) -> None:
 
 
 def test_a_recipe_that_is_not_complete_is_refused_by_its_key() -> None:
-    with pytest.raises(RecipeError, match='train.epochs: "auto" has not been settled'):
+    with pytest.raises(RecipeError, match=r'train\.epochs: "auto" has not been settled'):
         settings_of(_recipe(train={"epochs": "auto"}))
 
 

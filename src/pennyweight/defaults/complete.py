@@ -69,7 +69,9 @@ def complete(recipe: Recipe) -> Completed:
     """
     values = recipe.model_dump()
     open_keys = [key for key in RULES if _value(values, key) == _AUTO]
-    if recipe.data.labels is not None and recipe.data.task != _AUTO and not open_keys:
+    # The metric alone needs no look at the rows: the task decides where no rule does.
+    has_rules_to_follow = bool(set(open_keys) - {"train.keep_best"})
+    if recipe.data.labels is not None and recipe.data.task != _AUTO and not has_rules_to_follow:
         return Completed(recipe)
     if recipe.data.train is None:
         raise RecipeError(
