@@ -8,19 +8,19 @@ import pytest
 
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
-from pennyweight.recipe.data import Data
 from pennyweight.settings.assemble import settings_of
+
+_MULTI_LABEL = {"task": "multi-label"}
 
 
 def _recipe(**sections: Any) -> Recipe:
-    data = {"train": "train.csv", "labels": ["a", "b"], **sections.pop("data", {})}
+    data = {
+        "train": "train.csv",
+        "labels": ["a", "b"],
+        "task": "single-label",
+        **sections.pop("data", {}),
+    }
     return resolve_recipe({"data": data, **sections})
-
-
-@pytest.fixture
-def multi_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every recipe one of a multi-label task."""
-    monkeypatch.setattr(Data, "task", "multi-label", raising=False)
 
 
 def test_the_checkpoint_is_selected_by_accuracy_unless_the_recipe_says_otherwise() -> None:
@@ -30,12 +30,11 @@ def test_the_checkpoint_is_selected_by_accuracy_unless_the_recipe_says_otherwise
     assert settings.fit.options.keep_best == "macro_f1"
 
 
-@pytest.mark.usefixtures("multi_label")
 def test_the_checkpoint_of_a_multi_label_run_is_selected_by_mean_average_precision() -> None:
-    settings = settings_of(_recipe())
+    settings = settings_of(_recipe(data=_MULTI_LABEL))
     assert settings.task == "multi-label"
     assert settings.fit.options.keep_best == "mean_average_precision"
-    settings = settings_of(_recipe(train={"keep_best": "micro_f1"}))
+    settings = settings_of(_recipe(data=_MULTI_LABEL, train={"keep_best": "micro_f1"}))
     assert settings.fit.options.keep_best == "micro_f1"
 
 
@@ -62,12 +61,12 @@ _TARGET = {"target": "target.csv"}
         ("data.filters", {"data": {"filters": [{"method": "agreement"}]}}),
     ],
 )
-@pytest.mark.usefixtures("multi_label")
 def test_methods_for_one_class_per_row_are_refused_by_their_key(
     key: str, sections: dict[str, Any]
 ) -> None:
+    data = {**sections.get("data", {}), **_MULTI_LABEL}
     with pytest.raises(RecipeError) as caught:
-        settings_of(_recipe(**sections))
+        settings_of(_recipe(**{**sections, "data": data}))
     message = str(caught.value)
     assert message.startswith(f"{key}: not possible with several labels per row: ")
     assert "\n" not in message
