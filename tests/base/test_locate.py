@@ -39,7 +39,9 @@ def _tiny() -> BertConfig:
 def test_the_config_names_the_task_as_transformers_does() -> None:
     base = locate("roberta-base", labels=LABELS, config_only=True)
     assert base.config.problem_type == "single_label_classification"
-    base = locate("roberta-base", labels=LABELS, config_only=True, task="multi-label")
+    base = locate(
+        "roberta-base", labels=LABELS, config_only=True, changes=ConfigChanges(multi_label=True)
+    )
     assert base.config.problem_type == "multi_label_classification"
 
 

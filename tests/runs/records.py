@@ -14,6 +14,7 @@ from pennyweight.evaluation.metrics import measure
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.record import (
     ArtifactRecord,
+    BaselineRecord,
     BaseRecord,
     Best,
     ComputeRecord,
@@ -112,6 +113,14 @@ def example_record(**changes: Any) -> RunRecord:
         "best": Best(step=4, metric="accuracy", value=0.5),
         "metrics": {"test": measure(logits, np.array([0, 1, 1]), names=LABELS, bins=3)},
         "mistakes": {"test": (Mistake(text="x", label="b", predicted="a", confidence=0.52),)},
+        "planned_steps": 4,
+        "predicted_seconds": 4.4,
+        "baselines": {
+            "tf-idf": BaselineRecord(
+                seconds=0.1,
+                metrics={"test": measure(logits, np.array([0, 0, 1]), names=LABELS, bins=3)},
+            )
+        },
         "target": TargetRecord(rows=6, predicted_shares={"a": 0.5, "b": 0.5}),
         "correction": CorrectionRecord(
             method="em",

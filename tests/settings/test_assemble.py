@@ -12,6 +12,7 @@ import pydantic
 import pytest
 
 import pennyweight
+from pennyweight.defaults import complete
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, load_recipe, resolve_recipe, shipped_recipes
 from pennyweight.settings.assemble import settings_of
@@ -20,6 +21,7 @@ SOURCE = Path(pennyweight.__file__).parent
 # Where a whole recipe, or a section of one, may be a parameter.
 MAY_TAKE_RECIPES = (
     "recipe/",
+    "defaults/",
     "settings/",
     "cli/",
     "training/train.py",
@@ -127,8 +129,13 @@ FULL = {
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_settings_of_a_shipped_recipe_hold_no_part_of_it(name: str) -> None:
     recipe = load_recipe(name, overrides=["data.train=sample:train"])
-    for value in _values(settings_of(recipe)):
+    for value in _values(settings_of(complete(recipe).recipe)):
         assert not isinstance(value, pydantic.BaseModel)
+
+
+def test_a_recipe_that_is_not_complete_is_refused_by_its_key() -> None:
+    with pytest.raises(RecipeError, match='train.epochs: "auto" has not been settled'):
+        settings_of(_recipe(train={"epochs": "auto"}))
 
 
 def test_the_settings_of_a_recipe_with_every_section_hold_no_part_of_it() -> None:

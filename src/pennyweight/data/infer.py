@@ -142,11 +142,7 @@ def infer(
     separator, note = _separator(values, columns, request)
     is_multi_label = task == "multi-label" or bool(values.lists) or separator is not None
     if task == "single-label" and is_multi_label:
-        what = "lists" if values.lists else f'several labels joined by "{separator}"'
-        raise DataError(
-            f'{located.name}: column "{columns.label}" holds {what}, but data.task is '
-            '"single-label"; set data.task = "multi-label"'
-        )
+        raise _unexpected_lists(values, separator, columns, request)
     counts = _counts(values, separator)
     if labels is None:
         _check_labels(counts, values.rows, columns, request)
@@ -169,6 +165,16 @@ def infer(
         rows=values.rows,
         counts=tuple(counts[name] for name in names),
         notes=tuple(filter(None, notes)),
+    )
+
+
+def _unexpected_lists(
+    values: _Values, separator: str | None, columns: ChosenColumns, request: _Request
+) -> DataError:
+    what = "lists" if values.lists else f'several labels joined by "{separator}"'
+    return DataError(
+        f'{request.name}: column "{columns.label}" holds {what}, but data.task is "single-label"; '
+        'set data.task = "multi-label"'
     )
 
 

@@ -62,7 +62,8 @@ def _confusion_caption(name: str, metrics: AnyMetrics) -> str:
 
 
 def _hardest_table(name: str, metrics: AnyMetrics) -> Table:
-    hardest = sorted(metrics.classes, key=lambda entry: entry.f1)[:_HARDEST]
+    classes: Sequence[ClassMetrics | LabelMetrics] = metrics.classes
+    hardest = sorted(classes, key=lambda entry: entry.f1)[:_HARDEST]
     rows = [
         (
             _shortened(entry.label),
