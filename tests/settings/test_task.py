@@ -10,14 +10,17 @@ from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.settings.assemble import settings_of
 
+_MULTI_LABEL = {"task": "multi-label"}
+
 
 def _recipe(**sections: Any) -> Recipe:
-    data = {"train": "train.csv", "labels": ["a", "b"], **sections.pop("data", {})}
+    data = {
+        "train": "train.csv",
+        "labels": ["a", "b"],
+        "task": "single-label",
+        **sections.pop("data", {}),
+    }
     return resolve_recipe({"data": data, **sections})
-
-
-def _multi_label(**sections: Any) -> Recipe:
-    return _recipe(**{**sections, "data": {"task": "multi-label", **sections.get("data", {})}})
 
 
 def test_the_checkpoint_is_selected_by_accuracy_unless_the_recipe_says_otherwise() -> None:
@@ -28,10 +31,10 @@ def test_the_checkpoint_is_selected_by_accuracy_unless_the_recipe_says_otherwise
 
 
 def test_the_checkpoint_of_a_multi_label_run_is_selected_by_mean_average_precision() -> None:
-    settings = settings_of(_multi_label())
+    settings = settings_of(_recipe(data=_MULTI_LABEL))
     assert settings.task == "multi-label"
     assert settings.fit.options.keep_best == "mean_average_precision"
-    settings = settings_of(_multi_label(train={"keep_best": "micro_f1"}))
+    settings = settings_of(_recipe(data=_MULTI_LABEL, train={"keep_best": "micro_f1"}))
     assert settings.fit.options.keep_best == "micro_f1"
 
 
@@ -61,8 +64,9 @@ _TARGET = {"target": "target.csv"}
 def test_methods_for_one_class_per_row_are_refused_by_their_key(
     key: str, sections: dict[str, Any]
 ) -> None:
+    data = {**sections.get("data", {}), **_MULTI_LABEL}
     with pytest.raises(RecipeError) as caught:
-        settings_of(_multi_label(**sections))
+        settings_of(_recipe(**{**sections, "data": data}))
     message = str(caught.value)
     assert message.startswith(f"{key}: not possible with several labels per row: ")
     assert "\n" not in message

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +17,42 @@ from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pennyweight.budget.facts import read_artifact_facts
-from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.evaluation import MultiLabelMetrics
-from pennyweight.inference import evaluate as evaluate_module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import evaluate
 from pennyweight.inference.merge import merge
+from pennyweight.inference.predict import predict
 from pennyweight.inference.submit import submit
-from pennyweight.recipe.data import Data
+from pennyweight.recipe import Recipe
 from pennyweight.report.facts import compare_runs
-from pennyweight.runs.record import load_record
-from pennyweight.training import active_run
+from pennyweight.runs.record import load_record, save_record
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import LABELS, news, tiny_recipe
 
 
-def _several(text: str, label: int) -> list[int]:
+def _several(text: str, label: int) -> str:
     """Return the labels of a row: its own, and the first class where a word occurs."""
-    return sorted({label, *([0] if "after" in text else [])})
+    labels = {label, *([0] if "after" in text else [])}
+    return "|".join(LABELS[index] for index in sorted(labels))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def multi_label() -> Iterator[None]:
-    """Make recipes ones of a multi-label task, and give rows of single labels several."""
-    tokenize, read_for = active_run.tokenize, evaluate_module.read_for
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder like `sets`, whose rows have several labels; two of them have none."""
+    folder = tmp_path_factory.mktemp("several")
+    rows = [(_several(text, label), text) for label, text in news(76, seed=1)]
+    rows[:2] = [("", text) for _, text in rows[:2]]
+    for name, part in (("train", rows[:48]), ("validation", rows[48:64]), ("test", rows[64:])):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("label", "text"), *part])
+    return folder
 
-    def tokenize_several(table: datasets.Dataset, **options: Any) -> TokenizedRows:
-        rows = tokenize(table, **options)
-        labels = np.zeros((len(rows), len(LABELS)), dtype=np.int64)
-        for row, (text, label) in enumerate(zip(table["text"], rows.labels, strict=True)):
-            labels[row, _several(text, label)] = 1
-        return replace(rows, labels=labels)
 
-    def read_several(*arguments: Any, **options: Any) -> Any:
-        rows = read_for(*arguments, **options)
-        values = {name: rows.table[name][:] for name in rows.table.column_names}
-        values["label"] = list(map(_several, values["text"], values["label"]))
-        return replace(rows, table=datasets.Dataset.from_dict(values))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Data, "task", "multi-label", raising=False)
-        patch.setattr(active_run, "tokenize", tokenize_several)
-        patch.setattr(evaluate_module, "read_for", read_several)
-        yield
+def _recipe(bert: Path, folder: Path, **sections: Any) -> Recipe:
+    data = {"task": "multi-label", "label_separator": "|"}
+    return tiny_recipe(bert, folder, data=data, **sections)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +61,11 @@ def lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(bert: Path, sets: Path, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    bert: Path, several: Path, lines: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("multi") / "run"
-    recipe = tiny_recipe(bert, sets, train={"epochs": 4, "class_weights": "balanced"})
+    recipe = _recipe(bert, several, train={"epochs": 4, "class_weights": "balanced"})
     train(recipe, out=out, watcher=Watcher(log=lines.append))
     return out
 
@@ -128,8 +121,8 @@ def test_a_row_gets_each_class_whose_probability_reaches_its_threshold(run: Path
     np.testing.assert_allclose(probabilities, expit(logits.astype(np.float64)), atol=1e-6)
 
 
-def test_evaluating_the_test_set_again_gives_the_recorded_metrics(run: Path, sets: Path) -> None:
-    again, recorded = evaluate(run, str(sets / "test.csv")), load_record(run).metrics["test"]
+def test_evaluating_the_test_set_again_gives_the_recorded_metrics(run: Path, several: Path) -> None:
+    again, recorded = evaluate(run, str(several / "test.csv")), load_record(run).metrics["test"]
     assert isinstance(again, MultiLabelMetrics)
     assert again.macro_f1 == recorded.macro_f1
     assert again.nll == pytest.approx(recorded.nll)
@@ -145,6 +138,16 @@ def test_predictions_of_every_row_are_zeros_and_ones_by_class(run: Path) -> None
     assert (comparison.rows, comparison.only_one, comparison.p) == (12, 0, 1.0)
 
 
+def test_predictions_in_a_file_are_the_labels_that_the_classifier_gives(
+    run: Path, several: Path, tmp_path: Path
+) -> None:
+    predict(run, str(several / "test.csv"), out=tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = Classifier.load(run).predict([row["text"] for row in rows])
+    assert [row["labels"] for row in rows] == list(map("|".join, expected))
+
+
 def test_plain_transformers_understands_the_merged_model(run: Path, tmp_path: Path) -> None:
     merge(run, out=tmp_path / "merged")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
@@ -157,41 +160,45 @@ def test_plain_transformers_understands_the_merged_model(run: Path, tmp_path: Pa
     assert read_artifact_facts(tmp_path / "merged") == read_artifact_facts(run / "adapter")
 
 
-def test_a_submission_of_several_labels_is_refused(run: Path, sets: Path, tmp_path: Path) -> None:
+def test_a_submission_of_several_labels_is_refused(
+    run: Path, several: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RunError, match="several labels, and a submission has one per row"):
-        submit(run, str(sets / "test.csv"), out=tmp_path / "submission.csv")
+        submit(run, str(several / "test.csv"), out=tmp_path / "submission.csv")
 
 
 def test_a_multi_label_run_teaches_its_probabilities(
-    run: Path, bert: Path, sets: Path, tmp_path: Path
+    run: Path, bert: Path, several: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe(
-        bert, sets, train={"max_steps": 2}, distillation={"teachers": [str(run)], "soft": 1.0}
+    recipe = _recipe(
+        bert, several, train={"max_steps": 2}, distillation={"teachers": [str(run)], "soft": 1.0}
     )
     assert train(recipe, out=tmp_path / "student").status == "complete"
 
 
 def test_a_teacher_of_another_task_is_refused(
-    run: Path, bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, bert: Path, sets: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(bert, sets, distillation={"teachers": [str(run)]})
-    monkeypatch.setattr("pennyweight.training.teacher.task_of", lambda _: "single-label")
-    with pytest.raises(RecipeError, match=r"distillation.teachers: .*: its task is single-label"):
+    with pytest.raises(RecipeError, match=r"distillation.teachers: .*: its task is multi-label"):
         train(recipe, out=tmp_path / "student")
 
 
-def test_an_adapter_of_another_task_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Data, "task", "single-label", raising=False)
-    with pytest.raises(RunError, match="its task is multi-label, and that of the run's record is"):
-        Classifier.load(run)
+def test_an_adapter_of_another_task_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "adapter" / "pennyweight.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task": "single-label"}))
+    save_record(copy, load_record(copy).with_changes(artifact=None))
+    with pytest.raises(RunError, match="its task is single-label, and that of the run's record is"):
+        Classifier.load(copy)
 
 
-def test_thresholds_are_covered_by_the_hash_of_the_artifact(run: Path, sets: Path) -> None:
+def test_thresholds_are_covered_by_the_hash_of_the_artifact(run: Path, several: Path) -> None:
     path = run / "adapter" / "pennyweight.json"
     text = path.read_text()
     path.write_text(json.dumps({**json.loads(text), "thresholds": [0.1] * 4}))
     try:
         with pytest.raises(RunError, match=r"pennyweight\.json: its SHA-256 differs"):
-            evaluate(run, str(sets / "test.csv"))
+            evaluate(run, str(several / "test.csv"))
     finally:
         path.write_text(text)

@@ -141,7 +141,8 @@ def _evaluate_every(facts: Facts) -> Derived:
 
 def _keep_best(facts: Facts) -> Derived:
     if facts.is_multi_label:
-        return Derived("macro_f1", "a row may have several labels")
+        # F1 needs thresholds, which would be fitted on the very rows that choose the checkpoint.
+        return Derived("mean_average_precision", "a row may have several labels")
     if facts.is_uneven:
         return Derived(
             "macro_f1",

@@ -186,7 +186,11 @@ def _embedding(
 def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:
     started = time.perf_counter()
     classifier: TfidfClassifier = fit_tfidf(texts, labels, _options(run))
-    logits = {name: classifier.logits(_texts(table)) for name, table in run.splits.labelled.items()}
+    logits = {
+        name: classifier.logits(_texts(table))
+        for name, table in run.splits.labelled.items()
+        if len(table)
+    }
     return Baseline(logits, time.perf_counter() - started)
 
 
