@@ -92,6 +92,8 @@ def _data(recipe: Recipe) -> DataSettings:
             cache=cache_directory() / "rows",
             task=_task(data),
             label_separator=data.label_separator,
+            pairs=_pairs(data.train),
+            like=_source(data.train),
         ),
         split=SplitOptions(
             validation_fraction=data.validation_fraction,
@@ -111,6 +113,13 @@ def _task(data: Data) -> Task:
         return data.task
     has_columns = data.train is not None and data.train.label_columns is not None
     return "multi-label" if data.label_separator or has_columns else "single-label"
+
+
+def _pairs(train: SourceTable) -> bool | None:
+    """Return whether the rows are pairs of texts; None where the training file decides."""
+    if train.pair_columns is None and train.text_columns is None:
+        return None
+    return train.pair_columns is not None
 
 
 def _source(table: SourceTable) -> Source:
