@@ -8,6 +8,7 @@ import pytest
 
 from pennyweight.data.fingerprint import fingerprint_of
 from pennyweight.data.ingest import Rows
+from pennyweight.data.source import Source
 
 Read = Callable[..., Rows]
 Message = Callable[[Callable[[], object]], str]
@@ -68,6 +69,8 @@ def test_a_reader_of_pairs_refuses_single_texts_and_the_reverse(
     text = message(lambda: read("text,label\na,1\n", pairs=True))
     assert "no pair of text columns" in text
     assert '"sentence1" and "sentence2"' in text
+    two = read("a,b,label\nx,y,1\n", pairs=True, text_columns=("b", "a"))
+    assert (two.table["text"][:], two.table["text_pair"][:]) == (["y"], ["x"])
     text = message(lambda: read("text,label\na,1\n", pairs=True, text_columns=("text",)))
     assert "the classifier reads pairs of texts" in text
     text = message(lambda: read("a,b,label\na,b,1\n", pairs=False, pair_columns=("a", "b")))
@@ -131,3 +134,14 @@ def test_columns_are_listed_without_their_articles(read: Read, message: Message)
 
     assert "no text column" in text
     assert len(text) < 500
+
+
+def test_another_source_lends_its_column_names_where_a_file_has_them(read: Read) -> None:
+    like = Source("train.csv", text_columns=("head", "body"), label_column="topic")
+
+    rows = read("text,label,head,body,topic\nt,0,h,b,1\n", like=like)
+    assert (rows.table["text"][:], rows.table["label"][:]) == (["h b"], [1])
+    rows = read("text,label,head,topic\nt,0,h,1\n", "b.csv", like=like)
+    assert (rows.table["text"][:], rows.table["label"][:]) == (["t"], [1])
+    rows = read("text,label,head,body,topic\nt,0,h,b,1\n", like=like, text_columns=("text",))
+    assert rows.table["text"][:] == ["t"]

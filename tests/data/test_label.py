@@ -128,6 +128,8 @@ def test_mistakes_in_several_labels_say_how_to_go_on(read: Read, message: Messag
     assert 'label "a;b" is not one of a, b, c; if ";" joins several labels, set' in text
     assert 'data.label_separator = ";"' in text
 
+    text = message(lambda: read(lines(["a", "b"]), "rows.jsonl", labels=labels))
+    assert 'if a row can have several labels, set data.task = "multi-label"' in text
     columns = {"label_columns": ("a", "b", "c"), "task": "multi-label"}
     text = message(read_it("text,a,b,c\nx y,0,2,1\n", **columns))
     assert 'column "b" holds "2", not 0 or 1' in text

@@ -89,7 +89,8 @@ def choose_columns(
         source: names the columns, if they do not have the usual names.
         name: the source's name in messages.
         labelled: whether a label is needed.
-        pairs: whether the rows must be pairs of texts; None if the file decides.
+        pairs: whether the rows must be pairs of texts; None if the file decides. Two text columns
+            that the source names are the pair then.
         labels: names of the classes of a multi-label task, which may be columns of 0 and 1.
 
     Raises:
@@ -168,7 +169,7 @@ def _check_source(source: Source, name: str, *, pairs: bool | None) -> None:
         raise DataError(
             f"{name}: both label_column and label_columns are set; leave one of them out"
         )
-    if pairs and source.text_columns:
+    if pairs and source.text_columns and len(source.text_columns) != 2:
         raise DataError(
             f"{name}: text_columns are set, but the classifier reads pairs of texts; name the two "
             "columns with pair_columns instead"
@@ -187,7 +188,7 @@ def _texts_by_name(
     named = source.pair_columns or source.text_columns
     if named:
         is_there = all(column in available for column in named)
-        return (named if is_there else ()), source.pair_columns is not None
+        return (named if is_there else ()), bool(pairs or source.pair_columns)
     candidates = [(names, True) for names in _PAIR_NAMES] if pairs is not False else []
     if not pairs:
         # A pair's names are looked for before those of single texts, except for plain "text".
@@ -306,7 +307,7 @@ def _missing_label(available: Columns, source: Source, name: str) -> DataError:
         f"{name}: no label column: {_what_is_there(available)}; expected "
         f"{listed(expected, quoted=True, joint=' or ')}; name the column with label_column at the "
         'source in the recipe, as in data.train = { location = "FILE", label_column = "COLUMN" }, '
-        "or with --label-column"
+        "or with --label-column; or name columns of 0 and 1 with label_columns"
     )
 
 

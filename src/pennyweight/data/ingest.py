@@ -61,6 +61,8 @@ class ReadOptions:
         task: whether each row has exactly one label, or any number of them.
         label_separator: joins the names of several labels in one text; None if a text is one name.
         pairs: whether the rows must be pairs of texts; None if each file decides.
+        like: a source, such as that of the training rows, whose column names are used for a source
+            that names none itself and has such columns.
     """
 
     labels: tuple[str, ...]
@@ -71,6 +73,7 @@ class ReadOptions:
     task: Task = "single-label"
     label_separator: str | None = None
     pairs: bool | None = None
+    like: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class _Request:
 
     def key(self) -> str:
         """Return the name of the cache entry."""
+        like = self.options.like
         facts = [
             _VERSION,
             self.located.format,
@@ -138,12 +142,13 @@ class _Request:
             self.options.label_separator,
             self.options.pairs,
             self.labelled,
-            self.source.text_columns,
-            self.source.label_column,
-            self.source.pair_columns,
-            self.source.label_columns,
+            *(None if each is None else _column_names(each) for each in (self.source, like)),
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _column_names(source: Source) -> list[object]:
+    return [source.text_columns, source.label_column, source.pair_columns, source.label_columns]
 
 
 def read_rows(name: str, source: Source, options: ReadOptions, *, labelled: bool = True) -> Rows:
@@ -272,9 +277,12 @@ def _parser(file: OpenFile, request: _Request) -> RowParser:
     """
     name, options = request.located.name, request.options
     is_multi_label = options.task == "multi-label"
+    source = request.source
+    if options.like is not None:
+        source = source.with_columns_of(options.like, file.columns)
     columns = choose_columns(
         file,
-        request.source,
+        source,
         name=name,
         labelled=request.labelled,
         pairs=options.pairs,

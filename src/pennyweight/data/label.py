@@ -149,6 +149,8 @@ class LabelParser:
     def _unknown(self, value: object) -> str:
         problem = f"label {shown(value)} is not one of {listed(self._labels)}"
         name = label_name(value)
+        if isinstance(value, list | tuple):
+            return f'{problem}; if a row can have several labels, set data.task = "multi-label"'
         if name is None:
             return problem
         if self._are_numbers and _INTEGER.fullmatch(name):

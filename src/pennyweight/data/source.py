@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from pennyweight.errors import DataError
 from pennyweight.files import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from pennyweight.data.read import OpenFile
 
@@ -47,6 +47,33 @@ class Source:
     revision: str | None = None
     pair_columns: tuple[str, str] | None = None
     label_columns: tuple[str, ...] | None = None
+
+    def with_columns_of(self, other: Source, available: Collection[str]) -> Source:
+        """Return this source with the column names of another, where it has none itself.
+
+        Args:
+            other: another source, such as that of the training rows.
+            available: the columns of this source's file; names that it lacks are not used.
+        """
+
+        def existing(names: Collection[str] | None) -> bool:
+            return bool(names) and all(name in available for name in names or ())
+
+        source = self
+        if not self.text_columns and not self.pair_columns:
+            source = replace(
+                source,
+                text_columns=other.text_columns if existing(other.text_columns) else None,
+                pair_columns=other.pair_columns if existing(other.pair_columns) else None,
+            )
+        if not self.label_column and not self.label_columns:
+            label = other.label_column
+            source = replace(
+                source,
+                label_column=label if label is not None and label in available else None,
+                label_columns=other.label_columns if existing(other.label_columns) else None,
+            )
+        return source
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pennyweight.data.infer import Inferred, infer
-from pennyweight.data.source import locate
 from pennyweight.defaults.facts import read_facts
 from pennyweight.defaults.rules import RULES, Facts
 from pennyweight.errors import RecipeError
@@ -112,33 +111,20 @@ def _infer(recipe: Recipe) -> Inferred:
 
 
 def _with_inferred(recipe: Recipe, inferred: Inferred) -> tuple[Recipe, list[Reason]]:
-    """Return the recipe with what was inferred, in the training source and in all others."""
-    data, evaluate = recipe.data, recipe.evaluate
+    """Return the recipe with what was inferred; other sets are read like the training rows."""
+    data = recipe.data
     assert data.train is not None  # noqa: S101 - checked before
     train = SourceTable(**_fields(inferred.named(source_of(data.train))))
-
-    def like_train(table: SourceTable | None, *, labelled: bool = True) -> SourceTable | None:
-        return None if table is None else _with_columns_of(train, table, labelled=labelled)
 
     changed = data.model_copy(
         update={
             "train": train,
-            "validation": like_train(data.validation),
-            "target": like_train(data.target, labelled=False),
             "labels": inferred.labels,
             "task": inferred.task,
             "label_separator": inferred.label_separator,
         }
     )
-    also = {name: like_train(table) for name, table in evaluate.also.items()}
-    recipe = recipe.model_copy(
-        update={
-            "data": changed,
-            "evaluate": evaluate.model_copy(
-                update={"test": like_train(evaluate.test), "also": also}
-            ),
-        }
-    )
+    recipe = recipe.model_copy(update={"data": changed})
     return resolve_recipe(recipe.model_dump()), list(_inferred_reasons(data.labels, inferred))
 
 
@@ -151,19 +137,6 @@ def _inferred_reasons(given: tuple[str, ...] | None, inferred: Inferred) -> Iter
         yield Reason(
             "data.labels", f"{len(inferred.labels)} {kind}", f"from the file, {inferred.order}"
         )
-
-
-def _with_columns_of(train: SourceTable, table: SourceTable, *, labelled: bool) -> SourceTable:
-    """Return a source that reads the training columns, where its file has them."""
-    update: dict[str, Any] = {}
-    available = set(locate(source_of(table)).open().columns)
-    texts = train.pair_columns or train.text_columns or ()
-    if not (table.text_columns or table.pair_columns) and set(texts) <= available:
-        update |= {"text_columns": train.text_columns, "pair_columns": train.pair_columns}
-    labels = train.label_columns or ((train.label_column,) if train.label_column else ())
-    if labelled and not (table.label_column or table.label_columns) and set(labels) <= available:
-        update |= {"label_column": train.label_column, "label_columns": train.label_columns}
-    return table.model_copy(update=update)
 
 
 def _fields(source: Any) -> dict[str, Any]:

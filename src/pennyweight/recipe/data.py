@@ -115,7 +115,7 @@ class Data(Section):
     label_separator: str | None = Field(
         None,
         min_length=1,
-        description='what joins the names of several labels in one column, such as "|"',
+        description='what joins the names of several labels in one column, such as ";"',
     )
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
         0.05,

@@ -114,7 +114,16 @@ def read_options(recipe: Recipe) -> ReadOptions:
         cache=cache_directory() / "rows",
         task="multi-label" if data.task == "multi-label" else "single-label",
         label_separator=data.label_separator,
+        pairs=_pairs(data.train),
+        like=None if data.train is None else source_of(data.train),
     )
+
+
+def _pairs(train: SourceTable | None) -> bool | None:
+    """Return whether the rows are pairs of texts; None where the training file decides."""
+    if train is None or (train.pair_columns is None and train.text_columns is None):
+        return None
+    return train.pair_columns is not None
 
 
 def source_of(table: SourceTable) -> Source:
