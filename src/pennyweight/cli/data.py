@@ -62,9 +62,9 @@ def preview(
     recipe: RecipeOptions,
     rows: Annotated[int, typer.Option("--rows", help="Number of texts to show.")] = 10,
 ) -> None:
-    """Show what the training rows are, and texts before and after cleaning.
+    """Show the labels, and texts before and after cleaning.
 
-    Columns, task and labels that the recipe does not set are inferred.
+    Columns, task and labels of the training rows are inferred where the recipe does not set them.
     """
     loaded = recipe.load()
     quiet_libraries()
