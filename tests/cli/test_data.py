@@ -47,7 +47,7 @@ def test_preview_infers_what_the_recipe_does_not_set(
     output = run("preview", str(tmp_path / "mine.toml"), "--rows", "1")
 
     assert 'text: column "message"; label: column "queue"; 90 rows' in output
-    assert "task: single-label; 2 labels, sorted as text: bug 46, praise 44" in output
+    assert "task: single-label; 2 labels, sorted as text: bug (46), praise (44)" in output
     assert 'the text is read from the column "message"' in output
     assert "ticket  0  is open" in output
 

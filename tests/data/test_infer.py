@@ -76,9 +76,9 @@ def test_inferred_labels_read_every_row(infer_from: Infer, tmp_path: Path) -> No
 def test_class_names_of_a_saved_dataset_keep_their_order(is_list: bool, tmp_path: Path) -> None:
     kind = datasets.ClassLabel(names=["spam", "ham", "never"])
     label = datasets.List(kind) if is_list else kind
-    values = [[0], [1, 0]] if is_list else [0, 1]
+    values = [[0], [1, 0], []] if is_list else [0, 1, -1]
     datasets.Dataset.from_dict(
-        {"text": ["a", "b"], "label": values},
+        {"text": ["a", "b", "c"], "label": values},
         features=datasets.Features({"text": datasets.Value("string"), "label": label}),
     ).save_to_disk(tmp_path / "saved")
 

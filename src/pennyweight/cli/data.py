@@ -62,9 +62,9 @@ def preview(
     recipe: RecipeOptions,
     rows: Annotated[int, typer.Option("--rows", help="Number of texts to show.")] = 10,
 ) -> None:
-    """Show what the training rows are, and texts before and after cleaning.
+    """Show the labels, and texts before and after cleaning.
 
-    Columns, task and labels that the recipe does not set are inferred.
+    Columns, task and labels of the training rows are inferred where the recipe does not set them.
     """
     loaded = recipe.load()
     quiet_libraries()
@@ -88,7 +88,7 @@ def _describe(rows: Inferred) -> Iterator[str]:
     labels = rows.label_columns or (rows.label_column or "",)
     kind = "pair of texts" if rows.pair_columns else "text"
     yield f"{kind}: {_listed(texts)}; label: {_listed(labels)}; {rows.rows:,} rows"
-    counts = [f"{label} {count:,}" for label, count in zip(rows.labels, rows.counts, strict=True)]
+    counts = [f"{label} ({count:,})" for label, count in zip(rows.labels, rows.counts, strict=True)]
     rest = f" and {len(counts) - _LABELS_SHOWN:,} more" if len(counts) > _LABELS_SHOWN else ""
     joined = f', joined by "{rows.label_separator}"' if rows.label_separator else ""
     yield (

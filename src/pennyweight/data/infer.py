@@ -149,9 +149,7 @@ def infer(
         names, order = _ordered(counts, values, file.class_names.get(columns.label or "", ()))
     else:
         names, order = labels, "as given"
-        counts = _counts_of_given(
-            counts, LabelParser(labels, first_class=file.first_class, name=located.name), labels
-        )
+        counts = _counts_of_given(counts, file, request)
     notes = [columns.note, note, *_differing_in_case(names)]
     return Inferred(
         text_columns=() if columns.is_pair else columns.texts,
@@ -224,7 +222,9 @@ def _values(file: OpenFile, columns: ChosenColumns, request: _Request) -> _Value
     class_names = file.class_names.get(label, ())
     for record in file.records((label,)):
         value = None if record.values is None else record.values.get(label)
-        if record.problem is not None or _is_missing(value):
+        # A class-name column stores -1 for a row without a label.
+        is_unlabelled = bool(class_names) and value == -1
+        if record.problem is not None or _is_missing(value) or is_unlabelled:
             continue
         values.rows += 1
         parts = value if isinstance(value, list | tuple) else [value]
@@ -317,10 +317,10 @@ def _counts(values: _Values, separator: str | None) -> Counter[str]:
     return counts
 
 
-def _counts_of_given(
-    counts: Mapping[str, int], parser: LabelParser, labels: tuple[str, ...]
-) -> Counter[str]:
+def _counts_of_given(counts: Mapping[str, int], file: OpenFile, request: _Request) -> Counter[str]:
     """Return the number of rows of each given label; values that are none of them do not count."""
+    labels = request.labels or ()
+    parser = LabelParser(labels, first_class=file.first_class, name=request.name)
     given = Counter[str]()
     for name, rows in counts.items():
         try:

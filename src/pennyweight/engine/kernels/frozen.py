@@ -148,8 +148,17 @@ def _has_fused_bias(x: torch.Tensor) -> bool:
     return not torch.compiler.is_compiling() and (
         x.device.type == "cpu"
         and x.dtype == torch.bfloat16
-        and torch._C._has_mkldnn
+        and _has_bf16_products()
+    )
+
+
+@cache
+def _has_bf16_products() -> bool:
+    """Return whether oneDNN has bfloat16 products on this processor; without AVX-512 it has none."""
+    return (
+        torch._C._has_mkldnn
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
