@@ -127,6 +127,7 @@ _BASE_AND_DATA: dict[str, Change] = {
     "base.tokenizer": Change("{replacing}"),
     "base.attention": Change("packed"),
     "base.quantization": Change("nf4"),
+    "base.pooling": Change("mean"),
     "base.dropout": Change(0.0),
     "data.train": Change("{sets}/other.csv"),
     "data.train.location": Change("{sets}/bad.csv"),
@@ -230,10 +231,13 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.early_stopping": Change({"patience": 1, "threshold": 0.9}, _LONG),
     "train.early_stopping.patience": Change(3, _EARLY),
     "train.early_stopping.threshold": Change(0.0, _EARLY),
+    "train.head_start": Change("logistic", {"base.pooling": "mean"}),
+    "train.minutes": Change(1e-4),
     "train.log_every": Change(2),
     "train.trackers": Change(["tensorboard"]),
     "evaluate.test": Change("{sets}/other.csv"),
     "evaluate.also": Change({"more": "{sets}/other.csv"}),
+    "evaluate.baselines": Change(["tf-idf"]),
     "evaluate.calibration_bins": Change(2),
 }
 _LAB_AND_TARGET: dict[str, Change] = {

@@ -154,7 +154,7 @@ def _has_fused_bias(x: torch.Tensor) -> bool:
 
 @cache
 def _has_bf16_products() -> bool:
-    """Return whether oneDNN has bfloat16 products on this processor; without AVX-512 it has none."""
+    """Return whether oneDNN has bfloat16 products here; without AVX-512 it has none."""
     return (
         torch._C._has_mkldnn
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
