@@ -1,8 +1,8 @@
 """The schema of a recipe: one frozen, typed section for each concern, with every default.
 
-`Recipe` is the root. `[data]` and the sections that select a method (`[adapter]`, `[optimizer]` and
-its schedule) are defined in files of their own. Such a section is a union discriminated by its
-`method` key, so that each method has its own keys.
+`Recipe` is the root. `[data]`, `[train]` and the sections that select a method (`[adapter]`,
+`[optimizer]` and its schedule) are defined in files of their own. A section of the last kind is a
+union discriminated by its `method` key, so that each method has its own keys.
 
 Two entries in a field's `json_schema_extra` are read elsewhere:
 
@@ -28,8 +28,8 @@ from pennyweight.budget.methods import METHODS
 from pennyweight.recipe.adapters import Adapter, default_adapter
 from pennyweight.recipe.data import Data, Source
 from pennyweight.recipe.lab import Generate
-from pennyweight.recipe.losses import CrossEntropy, Loss
 from pennyweight.recipe.optimizers import AdamW, Optimizer
+from pennyweight.recipe.train import Train
 from pennyweight.recipe.transduction import Transduction
 from pennyweight.section import Fraction, Section
 
@@ -37,10 +37,8 @@ __all__ = [
     "Base",
     "Budget",
     "Distillation",
-    "EarlyStopping",
     "Evaluate",
     "Recipe",
-    "Train",
 ]
 
 
@@ -92,165 +90,6 @@ class Budget(Section):
         1_000_000,
         description="the maximum number of trainable parameters, including head and biases",
     )
-
-
-class EarlyStopping(Section):
-    """Stop once the metric in `train.keep_best` no longer improves."""
-
-    patience: PositiveInt = Field(
-        2, description="stop after this many evaluations without improvement"
-    )
-    threshold: NonNegativeFloat = Field(
-        0.0, description="the minimum change that counts as an improvement"
-    )
-
-
-# Derived from the base, the rows and the budget before anything else happens; see
-# `pennyweight.defaults`.
-Auto = Literal["auto"]
-_WHOLE_OR_AUTO = 'a whole number from 1, or "auto"'
-Metric = Literal[
-    "auto",
-    "accuracy",
-    "macro_f1",
-    "micro_f1",
-    "mean_average_precision",
-    "nll",
-    "brier",
-    "ece",
-]
-
-
-class Train(Section):
-    """The training loop."""
-
-    epochs: PositiveInt | Auto = Field(
-        3,
-        description="the number of passes over the training rows",
-        json_schema_extra={"allowed": _WHOLE_OR_AUTO},
-    )
-    max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
-    minutes: PositiveFloat | None = Field(
-        None,
-        description="a time limit for the whole run; the number of steps, and with it the "
-        "schedule, is reduced to keep it",
-    )
-    batch_rows: PositiveInt | Auto = Field(
-        32,
-        description="the number of rows per optimizer step, over all processes and accumulation "
-        "steps",
-        json_schema_extra={"allowed": _WHOLE_OR_AUTO},
-    )
-    accumulation_steps: PositiveInt = Field(
-        1, description="the number of forward and backward passes per optimizer step"
-    )
-    batch_tokens: Annotated[int, Field(ge=512)] = Field(
-        8192,
-        description="the maximum number of tokens in a forward pass; a larger batch is split, and "
-        "the gradients of its parts are added up",
-    )
-    evaluation_batch_rows: PositiveInt = Field(
-        128, description="rows per batch during evaluation and prediction"
-    )
-    batch_order: Literal["grouped", "random"] = Field(
-        "grouped",
-        description="batch texts of similar length together within a shuffled window, or draw "
-        "batches at random",
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
-        description="the precision of the frozen encoder; adapters, head and optimizer state are "
-        "always fp32",
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description='apply torch.compile to the feed-forward blocks; "auto" does so on a GPU',
-    )
-    prefix_cache: Literal["off", "disk", "device"] = Field(
-        "off",
-        description="compute the layers below the lowest adapter once, without dropout, and cache "
-        "their outputs on disk or in device memory",
-    )
-    head_start: Literal["random", "logistic"] = Field(
-        "random",
-        description='"logistic" starts the head from a logistic regression on the embeddings of '
-        "the frozen encoder (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
-    )
-    loss: Loss = Field(default_factory=CrossEntropy, description="the loss of the labelled rows")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none",
-        description="weight the loss of a class by the inverse of its number of rows, at most "
-        "tenfold; if rows may have several labels, the positive rows of each class",
-    )
-    sampling: Literal["natural", "balanced"] = Field(
-        "natural",
-        description="train on every row once per epoch, or on equally many rows of each class, "
-        "repeating rows of rare classes",
-    )
-    label_smoothing: Fraction = Field(
-        0.0, description="the fraction of each target that is spread over all classes"
-    )
-    r_drop: NonNegativeFloat = Field(
-        0.0,
-        description="the weight of the divergence between two passes under different dropout "
-        "(R-Drop, arXiv:2106.14448)",
-    )
-    mixup: NonNegativeFloat = Field(
-        0.0,
-        description="mix pairs of rows before the output layer, with weights drawn from "
-        "Beta(mixup, mixup); 0 turns it off",
-    )
-    average: Literal["off"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        "off",
-        description="the decay of a moving average of the trained weights, which is evaluated and "
-        "saved in their place",
-        json_schema_extra={"allowed": '"off", or a number between 0 and 1, such as 0.99'},
-    )
-    max_gradient_norm: PositiveFloat | Literal["off"] = Field(
-        1.0,
-        description="clip the norm of the gradients to this value",
-        json_schema_extra={"allowed": 'a number above 0, or "off"'},
-    )
-    evaluate_every: Literal["epoch", "auto"] | PositiveInt = Field(
-        "epoch",
-        description="how often to evaluate on the validation rows and write a checkpoint",
-        json_schema_extra={
-            "allowed": '"epoch", "auto", or a whole number of optimizer steps from 1'
-        },
-    )
-    keep_best: Metric = Field(
-        "auto",
-        description="the validation metric that selects the checkpoint to keep; of equally good "
-        'ones, the latest is kept; "auto" is accuracy, and mean average precision if rows may have '
-        "several labels",
-    )
-    early_stopping: EarlyStopping | Literal["off", "auto"] = Field(
-        "off",
-        description="stop early if the validation metric no longer improves",
-        json_schema_extra={"allowed": '"off", "auto", or a table with patience and threshold'},
-    )
-    log_every: PositiveInt = Field(
-        10, description="the number of optimizer steps between two recorded losses"
-    )
-    trackers: tuple[str, ...] = Field(
-        ("tensorboard",),
-        strict=False,
-        description="the trackers, by their names in accelerate, that log the training curves",
-    )
-
-    @model_validator(mode="after")
-    def _one_correction_of_class_sizes(self) -> Train:
-        corrections = {
-            'class_weights = "balanced"': self.class_weights == "balanced",
-            'sampling = "balanced"': self.sampling == "balanced",
-            'loss.method = "logit-adjusted"': self.loss.method == "logit-adjusted",
-        }
-        used = [f"train.{key}" for key, is_used in corrections.items() if is_used]
-        if len(used) > 1:
-            raise ValueError(
-                f"{' and '.join(used)} correct for the same uneven classes; choose one of them"
-            )
-        return self
 
 
 class Distillation(Section):

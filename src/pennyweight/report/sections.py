@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from pennyweight.budget.methods import METHODS
 from pennyweight.evaluation.confusions import MATRIX_CLASSES
-from pennyweight.recipe.schema import Train
+from pennyweight.recipe.train import Train
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.figures import FIGURES

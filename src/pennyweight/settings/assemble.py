@@ -25,7 +25,7 @@ from pennyweight.recipe import Recipe
 from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.losses import Focal, LogitAdjusted
-from pennyweight.recipe.schema import EarlyStopping
+from pennyweight.recipe.train import EarlyStopping
 from pennyweight.recipe.transduction import Transduction
 from pennyweight.settings.task import selection_metric, task_of
 from pennyweight.settings.values import (
@@ -45,7 +45,7 @@ from pennyweight.settings.values import (
     Settings,
 )
 
-_Value = TypeVar("_Value", int, float)
+_Value = TypeVar("_Value")
 
 __all__ = ["read_options", "settings_of", "source_of"]
 
@@ -228,7 +228,7 @@ def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
         max_steps=train.max_steps,
         batch_rows=_settled(train.batch_rows, "train.batch_rows"),
         accumulation_steps=train.accumulation_steps,
-        batch_order=train.batch_order,
+        batch_order=_settled(train.batch_order, "train.batch_order"),
         max_gradient_norm=None if train.max_gradient_norm == "off" else train.max_gradient_norm,
         evaluate_every=None
         if train.evaluate_every == "epoch"
@@ -270,6 +270,7 @@ def _objective(recipe: Recipe) -> ObjectiveOptions:
         temperature=teachers.temperature if teachers else 1.0,
         soft=teachers.soft if teachers else 0.0,
         hidden=teachers.hidden if teachers else 0.0,
+        contrastive=_settled(recipe.train.contrastive, "train.contrastive"),
         focal_gamma=loss.gamma if isinstance(loss, Focal) else 0.0,
         logit_adjustment=loss.tau if isinstance(loss, LogitAdjusted) else 0.0,
         balance=recipe.train.class_weights == "balanced",

@@ -248,7 +248,7 @@ def _objective(
 ) -> Objective:
     options = run.job.settings.fit.objective
     features = None
-    if options.mixup > 0.0 or options.hidden > 0.0:
+    if options.mixup > 0.0 or options.hidden > 0.0 or options.contrastive > 0.0:
         features = Features(built.model, run.job.plan.output_layer)
     return Objective(options, features, penalties, _balance(run.job, labels))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pennyweight.engine.batches.order import epoch_batches, share
+from pennyweight.engine.batches.order import Classes, epoch_batches, share
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1000)
 
@@ -70,7 +70,7 @@ def test_a_balanced_epoch_has_as_many_rows_of_each_class_and_as_many_rows_in_all
 
     def draw(epoch: int) -> list[np.ndarray]:
         options = {"batch_rows": batch_rows, "order": order, "seed": 1, "epoch": epoch}
-        return epoch_batches(lengths, classes=classes, **options)
+        return epoch_batches(lengths, classes=Classes(classes, are_balanced=True), **options)
 
     rows = np.concatenate(draw(1))
     assert len(rows) == len(labels)
@@ -86,13 +86,49 @@ def test_a_balanced_epoch_has_as_many_rows_of_each_class_and_as_many_rows_in_all
 
 def test_balanced_epochs_select_different_rows_of_a_frequent_class() -> None:
     classes = np.array([0] * 900 + [1] * 100)
-    options = {"batch_rows": 16, "order": "grouped", "seed": 1, "classes": classes}
+    balanced = Classes(classes, are_balanced=True)
+    options = {"batch_rows": 16, "order": "grouped", "seed": 1, "classes": balanced}
     first, second = (
         set(np.concatenate(epoch_batches(LENGTHS, epoch=epoch, **options))) for epoch in (0, 1)
     )
     assert first != second
     largest = epoch_batches(LENGTHS, epoch=0, **options)
     assert LENGTHS[largest[0]].sum() == max(LENGTHS[batch].sum() for batch in largest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-1, 20), min_size=1, max_size=200), st.integers(1, 40))
+def test_rows_of_a_class_stand_together_and_every_row_is_there_once(
+    labels: list[int], batch_rows: int
+) -> None:
+    lengths, classes = LENGTHS[: len(labels)], Classes(np.array(labels))
+    options = {"batch_rows": batch_rows, "order": "classes", "seed": 1, "epoch": 1}
+    batches = epoch_batches(lengths, classes=classes, **options)
+    assert sorted(np.concatenate(batches)) == list(range(len(labels)))
+    assert max(map(len, batches)) <= batch_rows
+
+
+def test_most_rows_of_a_batch_have_another_of_their_class() -> None:
+    labels = np.arange(1000) % 77
+    classes = Classes(labels)
+    options = {"batch_rows": 64, "seed": 1, "epoch": 1, "classes": classes}
+    alone = {}
+    for order in ("classes", "random"):
+        batches = epoch_batches(LENGTHS, order=order, **options)
+        counts = [np.bincount(labels[batch], minlength=77)[labels[batch]] for batch in batches]
+        alone[order] = float(np.mean(np.concatenate(counts) == 1))
+    assert alone["classes"] < 0.02
+    assert alone["random"] > 0.3
+
+
+def test_a_row_with_several_labels_stands_with_its_rarest() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1], [-1, -1, -1]])
+    assert Classes(labels).of_rows().tolist() == [1, 0, 0, -1, 2, -1]
+
+
+def test_an_order_by_classes_needs_classes() -> None:
+    with pytest.raises(ValueError, match="needs the classes"):
+        epoch_batches(LENGTHS, batch_rows=8, order="classes", seed=1, epoch=0)
 
 
 @settings(max_examples=50)

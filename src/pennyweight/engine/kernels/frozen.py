@@ -146,9 +146,7 @@ def _has_amx() -> bool:
 def _has_fused_bias(x: torch.Tensor) -> bool:
     # torch.compile uses oneDNN's linear layer by itself.
     return not torch.compiler.is_compiling() and (
-        x.device.type == "cpu"
-        and x.dtype == torch.bfloat16
-        and _has_bf16_products()
+        x.device.type == "cpu" and x.dtype == torch.bfloat16 and _has_bf16_products()
     )
 
 

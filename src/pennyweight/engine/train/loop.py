@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from pennyweight.engine.batches.order import epoch_batches
+from pennyweight.engine.batches.order import Classes, epoch_batches
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.progress import (
     Progress,
@@ -106,7 +106,7 @@ def batches_of(
             order=options.batch_order,
             seed=options.seed,
             epoch=epoch,
-            classes=rows.labels if options.sampling == "balanced" else None,
+            classes=Classes(rows.labels, are_balanced=options.sampling == "balanced"),
         )
         for batch in batches:
             if step >= end:

@@ -14,7 +14,12 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-__all__ = ["bernoulli_divergence", "multi_label_loss", "single_label_loss"]
+__all__ = [
+    "bernoulli_divergence",
+    "contrastive_loss",
+    "multi_label_loss",
+    "single_label_loss",
+]
 
 # Powers of smaller numbers than this have gradients that are not finite for gamma below 1.
 _SMALLEST = 1e-12
@@ -72,3 +77,41 @@ def bernoulli_divergence(logits: torch.Tensor, others: torch.Tensor) -> torch.Te
     has = functional.logsigmoid(others) - functional.logsigmoid(logits)
     lacks = functional.logsigmoid(-others) - functional.logsigmoid(-logits)
     return (share * has + (1.0 - share) * lacks).sum(dim=1)
+
+
+def contrastive_loss(
+    features: torch.Tensor, labels: torch.Tensor, *, temperature: float
+) -> torch.Tensor:
+    """Return the supervised contrastive loss of a batch, times its number of rows.
+
+    Each row is an anchor whose positives are the rows with the same label (Khosla et al. 2020,
+    arXiv:2004.11362, equation 2). Rows with several labels are positives in the degree to which
+    their labels overlap (Jaccard index). Anchors without a positive and unlabelled rows do not
+    count.
+
+    Args:
+        features: the input of the output layer, float `[rows, hidden]`.
+        labels: int64 `[rows]`, -1 for unlabelled rows; or `[rows, classes]` of 0 and 1.
+        temperature: divides the cosine similarities.
+    """
+    unit = functional.normalize(features.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarities = (unit @ unit.T / temperature).masked_fill(itself, float("-inf"))
+    log = functional.log_softmax(similarities, dim=1).masked_fill(itself, 0.0)
+    positives = _overlap(labels).masked_fill(itself, 0.0)
+    totals = positives.sum(dim=1)
+    is_anchor = totals > 0
+    if not bool(is_anchor.any()):
+        return unit.sum() * 0.0
+    losses = -(positives * log).sum(dim=1)[is_anchor] / totals[is_anchor]
+    return losses.mean() * len(unit)
+
+
+def _overlap(labels: torch.Tensor) -> torch.Tensor:
+    """Return how much the labels of each pair of rows agree, float32 `[rows, rows]`, 0 to 1."""
+    if labels.ndim == 1:
+        return ((labels[:, None] == labels[None]) & (labels[:, None] >= 0)).float()
+    has = labels.clamp(min=0).float()
+    shared = has @ has.T
+    either = has.sum(dim=1)[:, None] + has.sum(dim=1)[None] - shared
+    return shared / either.clamp(min=1.0)

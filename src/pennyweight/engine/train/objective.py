@@ -17,6 +17,7 @@ from pennyweight.engine.batches.rows import Targets, TeacherOutputs
 from pennyweight.engine.features import Features, Mix, draw_mix
 from pennyweight.engine.train.losses import (
     bernoulli_divergence,
+    contrastive_loss,
     multi_label_loss,
     single_label_loss,
 )
@@ -46,6 +47,9 @@ class ObjectiveOptions:
             keeps the size of its gradients independent of the temperature.
         hidden: weight of one minus the cosine similarity of the student's and the teacher's input
             to the output layer (the cosine loss of DistilBERT, arXiv:1910.01108, section 2).
+        contrastive: weight of the supervised contrastive loss of the output layer's inputs; see
+            `losses.contrastive_loss`.
+        contrastive_temperature: of that loss.
         focal_gamma: exponent of the focal loss (arXiv:1708.02002); at 0 it is cross-entropy.
         logit_adjustment: factor of the logarithm of the classes' shares that is added to the logits
             in the loss of the labels (Menon et al. 2021, arXiv:2007.07314); 0 for none.
@@ -59,6 +63,8 @@ class ObjectiveOptions:
     temperature: float = 1.0
     soft: float = 0.0
     hidden: float = 0.0
+    contrastive: float = 0.0
+    contrastive_temperature: float = 0.1
     focal_gamma: float = 0.0
     logit_adjustment: float = 0.0
     balance: bool = False
@@ -85,7 +91,7 @@ class Objective:
     Attributes:
         options: weights of the terms.
         features: watches the output layer's input in the model that is trained; required for
-            `mixup` and `hidden`.
+            `mixup`, `hidden` and `contrastive`.
         penalties: functions that each return a scalar, added once per optimizer step; they are not
             part of the losses that a run reports.
         balance: weights and offsets of the classes.
@@ -134,7 +140,18 @@ class Objective:
             loss = loss + self._hidden_distance(teacher)
         if self.passes == 2:
             loss = loss + self._divergence(wide, targets.labels)
+        if self.options.contrastive > 0.0 and self.features is not None:
+            loss = loss + self.options.contrastive * self._contrast(targets.labels)
         return loss
+
+    def _contrast(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the contrastive loss of the features of all passes, summed over rows."""
+        assert self.features is not None  # noqa: S101 - called only with features
+        temperature = self.options.contrastive_temperature
+        losses = [
+            contrastive_loss(seen, labels, temperature=temperature) for seen in self.features.seen
+        ]
+        return torch.stack(losses).mean()
 
     def penalty(self) -> torch.Tensor | float:
         """Return the sum of all penalties."""

@@ -40,7 +40,8 @@ class TrainOptions:
         max_steps: optimizer steps after which training ends early; None for no limit.
         batch_rows: rows per optimizer step, over all processes.
         accumulation_steps: parts that a batch is processed in, per process.
-        batch_order: "grouped" batches rows of similar length; "random" ignores the length.
+        batch_order: "grouped" batches rows of similar length, "classes" several rows of the same
+            class, and "random" neither.
         max_gradient_norm: norm to which gradients are clipped; None for no clipping.
         evaluate_every: optimizer steps between evaluations; None for once per epoch.
         keep_best: metric that decides which checkpoint is the best.
@@ -54,7 +55,7 @@ class TrainOptions:
     max_steps: int | None
     batch_rows: int
     accumulation_steps: int
-    batch_order: Literal["grouped", "random"]
+    batch_order: Literal["grouped", "random", "classes"]
     max_gradient_norm: float | None
     evaluate_every: int | None
     keep_best: str
