@@ -18,7 +18,8 @@ __all__ = ["RULES", "Derived", "Facts"]
 FEW_ROWS = 500
 _MOST_VALIDATION_ROWS = 2_000
 # A set of this many rows is seen twice; smaller ones more often, by a power of their size.
-_REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 30
+_REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 60
+_BATCH_ROWS = 64
 _UNEVEN = 3.0
 _LONGEST, _LONGEST_OF_FEW = 256, 512
 
@@ -108,11 +109,8 @@ def _max_tokens(facts: Facts) -> Derived:
 
 
 def _batch_rows(facts: Facts) -> Derived:
-    if facts.training_rows < FEW_ROWS:
-        return Derived(16, f"fewer than {FEW_ROWS} rows")
-    if facts.training_rows < 20_000:
-        return Derived(32, "fewer than 20,000 rows")
-    return Derived(64, "20,000 rows or more")
+    del facts
+    return Derived(_BATCH_ROWS, "enough texts of the same class to compare with each other")
 
 
 def _epochs(facts: Facts) -> Derived:
@@ -125,6 +123,16 @@ def _epochs(facts: Facts) -> Derived:
 
 def _learning_rate(facts: Facts) -> Derived:
     return Derived(5e-4, f"hidden states of width {facts.hidden}")
+
+
+def _contrastive(facts: Facts) -> Derived:
+    del facts
+    return Derived(1.0, "texts of a class are pulled together, which helps most with few rows")
+
+
+def _batch_order(facts: Facts) -> Derived:
+    del facts
+    return Derived("classes", "every batch has several texts of a class to compare")
 
 
 def _evaluate_every(facts: Facts) -> Derived:
@@ -162,7 +170,9 @@ RULES: Mapping[str, Callable[[Facts], Derived]] = MappingProxyType(
         "data.validation_fraction": _validation_fraction,
         "data.max_tokens": _max_tokens,
         "optimizer.learning_rate": _learning_rate,
+        "train.batch_order": _batch_order,
         "train.batch_rows": _batch_rows,
+        "train.contrastive": _contrastive,
         "train.epochs": _epochs,
         "train.evaluate_every": _evaluate_every,
         "train.keep_best": _keep_best,

@@ -37,10 +37,12 @@ class LinearOptions:
     Attributes:
         classes: number of classes.
         seed: seed of the folds.
+        strength: inverse strength of the regularization; None to choose it by cross-validation.
     """
 
     classes: int
     seed: int
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,11 @@ def fit_tfidf(texts: Sequence[str], labels: np.ndarray, options: LinearOptions) 
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, options: LinearOptions
 ) -> LinearClassifier:
-    """Fit a logistic regression whose L2 regularization is chosen by cross-validation.
+    """Fit a logistic regression whose L2 regularization is given or chosen by cross-validation.
 
-    The strength with the smallest mean log loss on held-out rows is used: five folds for few rows,
-    one held-out part of a sample for many. A class without rows gets a weight of zero and a bias
-    that makes it improbable.
+    In cross-validation, the strength with the smallest mean log loss on held-out rows is used: five
+    folds for few rows, one held-out part of a sample for many. A class without rows gets a weight
+    of zero and a bias that makes it improbable.
 
     Args:
         features: float `[rows, features]`.
@@ -121,16 +123,20 @@ def fit_logistic(
     """
     mean, scale = features.mean(axis=0), float(features.std()) or 1.0
     standardized = ((features - mean) / scale).astype(np.float32)
-    losses = np.zeros(len(_STRENGTHS))
-    for train, held_out in _held_out_parts(len(labels), options.seed):
-        for number, strength in enumerate(_STRENGTHS):
-            weight, bias = _fit(standardized[train], labels[train], strength, options.classes)
-            losses[number] += _log_loss(standardized[held_out] @ weight.T + bias, labels[held_out])
-    strength = _STRENGTHS[int(losses.argmin())]
+    strength = options.strength or _choose_strength(standardized, labels, options)
     weight, bias = _fit(standardized, labels, strength, options.classes)
     weight = weight / scale
     bias = bias - weight @ mean
     return LinearClassifier(weight.astype(np.float32), bias.astype(np.float32), strength)
+
+
+def _choose_strength(features: np.ndarray, labels: np.ndarray, options: LinearOptions) -> float:
+    losses = np.zeros(len(_STRENGTHS))
+    for train, held_out in _held_out_parts(len(labels), options.seed):
+        for number, strength in enumerate(_STRENGTHS):
+            weight, bias = _fit(features[train], labels[train], strength, options.classes)
+            losses[number] += _log_loss(features[held_out] @ weight.T + bias, labels[held_out])
+    return _STRENGTHS[int(losses.argmin())]
 
 
 def _held_out_parts(rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

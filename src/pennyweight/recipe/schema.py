@@ -213,15 +213,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _head_can_start(self) -> Recipe:
-        if self.train.head_start == "logistic":
+        for key in ("head_start", "head_end"):
+            if getattr(self.train, key) != "logistic":
+                continue
             if self.base.pooling == "native":
                 raise ValueError(
-                    'train.head_start: "logistic" needs a linear head on pooled hidden states; add '
+                    f'train.{key}: "logistic" needs a linear head on pooled hidden states; add '
                     "--set base.pooling=auto"
                 )
             if self.adapter.model_dump().get("head") == "frozen":
                 raise ValueError(
-                    'train.head_start: "logistic" changes the head, which adapter.head = "frozen" '
+                    f'train.{key}: "logistic" changes the head, which adapter.head = "frozen" '
                     'keeps as it is; use adapter.head = "full"'
                 )
         return self

@@ -100,6 +100,12 @@ class Train(Section):
         description='"logistic" starts the head from a logistic regression on the embeddings of '
         "the frozen encoder (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
     )
+    head_end: Literal["trained", "logistic"] = Field(
+        "trained",
+        description='"logistic" fits the head once more after training, as a logistic regression '
+        "on the embeddings of the trained encoder, and keeps it unless validation gets worse; "
+        "needs a base.pooling other than native",
+    )
     loss: Loss = Field(default_factory=CrossEntropy, description="the loss of the labelled rows")
     class_weights: Literal["none", "balanced"] = Field(
         "none",

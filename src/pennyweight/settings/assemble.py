@@ -213,6 +213,7 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
         starts_head=train.head_start == "logistic",
+        refits_head=train.head_end == "logistic",
         seconds=None if train.minutes is None else 60.0 * train.minutes,
         prefix_cache=train.prefix_cache,
         log_every=train.log_every,

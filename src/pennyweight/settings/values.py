@@ -193,6 +193,7 @@ class FitSettings:
         objective: the loss.
         average: decay of the moving average that is evaluated and saved; None for none.
         starts_head: whether the head starts from a logistic regression on embeddings.
+        refits_head: whether the head is fitted again in the same way after training.
         seconds: time limit of the whole run; None for none.
         prefix_cache: "off", "disk" or "device".
         log_every: optimizer steps between two recorded losses.
@@ -204,6 +205,7 @@ class FitSettings:
     objective: ObjectiveOptions
     average: float | None
     starts_head: bool
+    refits_head: bool
     seconds: float | None
     prefix_cache: Literal["off", "disk", "device"]
     log_every: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -39,7 +39,18 @@ from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.stages import Built
 
-__all__ = ["Baseline", "Baselines", "evaluate_baselines", "fit_baselines", "start_head"]
+__all__ = [
+    "Baseline",
+    "Baselines",
+    "evaluate_baselines",
+    "fit_baselines",
+    "refit_head",
+    "start_head",
+]
+
+# The inverse strength of the regularization of a head that is fitted again. Cross-validation cannot
+# choose it, because the encoder has been trained on the same rows.
+_REFIT_STRENGTH = 0.1
 
 _NAMES = {"embedding": "the frozen encoder's embeddings", "tf-idf": "TF-IDF"}
 
@@ -102,14 +113,32 @@ def start_head(run: ActiveRun, built: Built, baselines: Baselines) -> None:
     """Give the head the weights of the classifier of embeddings, where the recipe asks for it."""
     if not run.job.settings.fit.starts_head or baselines.head is None:
         return
-    layer = output_layer_of(built.model, run.job.plan.output_layer)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(baselines.head.weight))
-        layer.bias.copy_(torch.from_numpy(baselines.head.bias))
+    _set_head(run, built, baselines.head)
     run.log(
         "head: starts from the logistic regression on embeddings "
         f"(C = {baselines.head.strength}, chosen by cross-validation)"
     )
+
+
+def refit_head(run: ActiveRun, built: Built, predictor: Predictor, rows: TokenizedRows) -> None:
+    """Fit the head once more, on the embeddings that the trained encoder gives its training rows.
+
+    Args:
+        run: the run, trained.
+        built: its model, whose head is replaced.
+        predictor: of that model.
+        rows: the rows that it was trained on.
+    """
+    labelled = rows.take(np.flatnonzero(_has_label(rows.labels)))
+    options = replace(_options(run), strength=_REFIT_STRENGTH)
+    _set_head(run, built, fit_logistic(_embeddings(predictor, labelled), labelled.labels, options))
+
+
+def _set_head(run: ActiveRun, built: Built, head: LinearClassifier) -> None:
+    layer = output_layer_of(built.model, run.job.plan.output_layer)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(head.weight))
+        layer.bias.copy_(torch.from_numpy(head.bias))
 
 
 def evaluate_baselines(run: ActiveRun, built: Built, baselines: Baselines) -> None:

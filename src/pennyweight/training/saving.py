@@ -54,6 +54,21 @@ class StepSaver:
         metric = job.settings.fit.options.keep_best
         self.run.log(f"head alone: validation {metric} {evaluation[metric]:.4f}")
 
+    def save_refit_head(self) -> None:
+        """Save a head that was fitted again, if it is as good on validation as the best so far."""
+        evaluation = self.fit.evaluate()
+        options = self.run.job.settings.fit.options
+        is_best, _ = judge(self.fit.progress, evaluation, options)
+        if is_best and self.run.job.accelerator.is_main_process:
+            self._keep_best()
+            self._record_best()
+        score = f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
+        kept = "kept" if is_best else "not kept"
+        self.run.log(
+            f"head fitted again on the trained encoder's embeddings{score if evaluation else ''}, "
+            f"{kept}"
+        )
+
     def take(self, step: Step) -> None:
         """Show and record a step; save where it ends with an evaluation."""
         self._record(step)

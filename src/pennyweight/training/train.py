@@ -29,6 +29,7 @@ from pennyweight.training.baselines import (
     Baselines,
     evaluate_baselines,
     fit_baselines,
+    refit_head,
     start_head,
 )
 from pennyweight.training.diagnosis import describe_falling_loss
@@ -113,8 +114,19 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
             saver.take(step)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
+    _refit_head(saver)
     accelerator.wait_for_everyone()
     return _finish(run, built, prepared, baselines)
+
+
+def _refit_head(saver: StepSaver) -> None:
+    """Fit the head of the last step again, where the recipe asks for it."""
+    run, fit = saver.run, saver.fit
+    if not run.job.settings.fit.refits_head:
+        return
+    with fit.averaged():
+        refit_head(run, saver.built, fit.predictor, saver.rows)
+    saver.save_refit_head()
 
 
 def _validation(run: ActiveRun, built: Built) -> TokenizedRows:
@@ -241,6 +253,8 @@ def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
             savers[index].take(step)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise first.explain(error) from None
+    for saver in savers:
+        _refit_head(saver)
 
 
 def _refuse_differences(recipes: Sequence[Recipe]) -> None:

@@ -102,7 +102,11 @@ def _together(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray
     shuffled = generator.permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     ends = np.flatnonzero(np.diff(classes[by_class])) + 1
-    groups = [group for rows in np.split(by_class, ends) for group in _split(rows, _ROWS_TOGETHER)]
+    groups = [
+        group
+        for rows in np.split(by_class, ends)
+        for group in np.array_split(rows, max(1, round(len(rows) / _ROWS_TOGETHER)))
+    ]
     order = generator.permutation(len(groups))
     return np.concatenate([groups[number] for number in order]) if len(groups) else by_class
 
