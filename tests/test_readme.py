@@ -224,7 +224,7 @@ def _check_installation(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert arguments[0] == "install"
+    assert arguments[0] in ("install", "wheel")
     for package in (word for word in arguments[1:] if "[" in word):
         for extra in package.partition("[")[2].rstrip("]").split(","):
             assert extra in extras, package
