@@ -19,7 +19,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 
 import pennyweight
 from pennyweight.cli.main import app
+from pennyweight.cli.options import RecipeOptions
 from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
 from pennyweight.recipe.study import StudyTable, load_study, shipped_studies
 from tiny import news, own_cache, write_news
@@ -196,8 +197,22 @@ def _check_arguments(arguments: list[str]) -> None:
     if values.get("study") in shipped_studies():
         load_study(values["study"], overrides=list(overrides))
     elif "study" not in values:
-        recipe = values.get("recipe", "demo")
-        _load(recipe if recipe in shipped_recipes() else "quickstart", list(overrides))
+        _load_options(values)
+
+
+def _recipe_options(values: dict[str, Any]) -> RecipeOptions:
+    """Return the recipe and its overrides from the parameters of a command; "demo" has none."""
+    names = {field.name for field in fields(RecipeOptions)} & set(values)
+    return RecipeOptions(**{"recipe": "demo", **{name: values[name] for name in names}})
+
+
+def _load_options(values: dict[str, Any]) -> Recipe:
+    """Load the recipe of a command, with the quickstart in place of a reader's own recipe."""
+    options = _recipe_options(values)
+    assert options.recipe or options.data, "neither a recipe nor --data"
+    if options.recipe not in shipped_recipes():
+        options = replace(options, recipe="quickstart")
+    return options.load("data.target=sample:shifted")
 
 
 def _load(recipe: str, overrides: list[str]) -> Recipe:
@@ -209,7 +224,7 @@ def _check_installation(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert arguments[0] == "install"
+    assert arguments[0] in ("install", "wheel")
     for package in (word for word in arguments[1:] if "[" in word):
         for extra in package.partition("[")[2].rstrip("]").split(","):
             assert extra in extras, package
@@ -276,8 +291,7 @@ def _run(arguments: list[str]) -> str:
         values: Any = (
             typer.main.get_command(app).commands[verb].make_context(verb, list(rest)).params  # type: ignore[attr-defined]
         )
-        recipe = load_recipe(values.get("recipe", "demo"), overrides=values["overrides"] or ())
-        if _needs_network(recipe):
+        if _needs_network(_recipe_options(values).load()):
             sets = [part for text in values["overrides"] or () for part in ("--set", text)]
             _invoke(["plan", values["recipe"], *sets])
             return "planned"
