@@ -16,7 +16,6 @@ FACTS = Facts(
     rows_by_class=(1_000,) * 10,
     length=40,
     longest_input=512,
-    hidden=384,
 )
 
 
@@ -36,7 +35,6 @@ def test_every_rule_gives_a_usable_value_and_a_reason(
         rows_by_class=(max(1, rows // classes),) * classes,
         length=length,
         longest_input=512,
-        hidden=384,
         has_validation=has_validation,
         is_multi_label=is_multi_label,
     )
@@ -79,6 +77,11 @@ def test_more_rows_are_seen_fewer_times_but_more_of_them_in_all() -> None:
 @pytest.mark.parametrize(("length", "tokens"), [(20, 32), (40, 48), (100, 112), (3_000, 256)])
 def test_texts_are_cut_only_where_they_are_long(length: int, tokens: int) -> None:
     assert RULES["data.max_tokens"](replace(FACTS, length=length)).value == tokens
+
+
+def test_evaluations_follow_the_epochs_and_batches_that_the_recipe_sets() -> None:
+    own = replace(FACTS, epochs=2, batch_rows=10, has_validation=True)
+    assert RULES["train.evaluate_every"](own).value == 2 * 1_000 // 4
 
 
 def test_uneven_classes_select_by_macro_f1() -> None:

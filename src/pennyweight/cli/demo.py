@@ -48,8 +48,7 @@ def command(
         f"  pennyweight evaluate {out} --data sample:shifted\n"
         f"  pennyweight predict {out} --data sample:test --out predictions.csv\n"
         f"  pennyweight report {out} --out report/demo\n"
-        "  pennyweight train quickstart --out runs/mine --set data.train=FILE "
-        '--set \'data.labels=["a", "b"]\''
+        "  pennyweight train --data FILE --out runs/mine"
     )
 
 

@@ -34,10 +34,11 @@ class Facts:
         rows_by_class: rows of each class, in the classes' order.
         length: tokens that 98 of 100 texts do not exceed.
         longest_input: tokens that the base can read at once.
-        hidden: width of the base's hidden states.
         has_validation: whether validation rows have a source of their own.
         is_multi_label: whether a row may have several labels.
         is_pairs: whether a row has two texts.
+        epochs: `train.epochs`, where the recipe sets it; None where it is derived.
+        batch_rows: `train.batch_rows`, likewise.
     """
 
     rows: int
@@ -45,10 +46,11 @@ class Facts:
     rows_by_class: tuple[int, ...]
     length: int
     longest_input: int
-    hidden: int
     has_validation: bool = False
     is_multi_label: bool = False
     is_pairs: bool = False
+    epochs: int | None = None
+    batch_rows: int | None = None
 
     @property
     def validation_rows(self) -> int:
@@ -122,7 +124,8 @@ def _epochs(facts: Facts) -> Derived:
 
 
 def _learning_rate(facts: Facts) -> Derived:
-    return Derived(5e-4, f"hidden states of width {facts.hidden}")
+    del facts
+    return Derived(5e-4, "adapters with alpha = 2 x rank, on every linear layer")
 
 
 def _contrastive(facts: Facts) -> Derived:
@@ -136,8 +139,9 @@ def _batch_order(facts: Facts) -> Derived:
 
 
 def _evaluate_every(facts: Facts) -> Derived:
-    steps_per_epoch = math.ceil(facts.training_rows / _batch_rows(facts).value)
-    epochs = _epochs(facts).value
+    batch_rows = facts.batch_rows or _batch_rows(facts).value
+    epochs = facts.epochs or _epochs(facts).value
+    steps_per_epoch = math.ceil(facts.training_rows / batch_rows)
     if not facts.evaluates:
         return Derived(steps_per_epoch * epochs, "no validation rows")
     evaluations = max(4, min(12, epochs))

@@ -62,12 +62,10 @@ class StepSaver:
         if is_best and self.run.job.accelerator.is_main_process:
             self._keep_best()
             self._record_best()
-        score = f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
-        kept = "kept" if is_best else "not kept"
-        self.run.log(
-            f"head fitted again on the trained encoder's embeddings{score if evaluation else ''}, "
-            f"{kept}"
-        )
+        line = "head fitted again on the trained encoder's embeddings"
+        if evaluation:
+            line += f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
+        self.run.log(line if is_best else f"{line}; the best head so far is kept instead")
 
     def take(self, step: Step) -> None:
         """Show and record a step; save where it ends with an evaluation."""
