@@ -16,7 +16,6 @@ from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import (
     AnyMetrics,
     Headline,
-    MultiLabelMetrics,
     headline_in,
 )
 from pennyweight.runs.directory import RunDirectory
@@ -95,7 +94,7 @@ class RunFacts:
     @property
     def is_multi_label(self) -> bool:
         """Whether a text may have any number of labels."""
-        return isinstance(self.main_metrics, MultiLabelMetrics)
+        return self.record.is_multi_label
 
     @property
     def metric(self) -> str:

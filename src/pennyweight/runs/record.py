@@ -261,6 +261,11 @@ class RunRecord(_Part):
     failure: str | None = None
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether a row may have any number of labels."""
+        return self.recipe.data.task == "multi-label"
+
+    @property
     def pair_columns(self) -> tuple[str, str] | None:
         """The columns with the two texts of a pair; None if every row is a single text."""
         train = self.recipe.data.train
