@@ -106,6 +106,37 @@ def write_news(path: Path, rows: list[tuple[int, str]]) -> Path:
     return path
 
 
+def write_several_labels(folder: Path) -> Path:
+    """Write train.csv (48 rows), validation.csv (16) and test.csv (12) for a multi-label task.
+
+    A row has the label of its words, and also the first label where the word "after" occurs. The
+    first two training rows have none. Labels are joined by "|".
+    """
+    rows = [(_labels_of(text, label), text) for label, text in news(76, seed=1)]
+    rows[:2] = [("", text) for _, text in rows[:2]]
+    for name, part in (("train", rows[:48]), ("validation", rows[48:64]), ("test", rows[64:])):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("label", "text"), *part])
+    return folder
+
+
+def _labels_of(text: str, label: int) -> str:
+    labels = {label, *([0] if "after" in text else [])}
+    return "|".join(LABELS[index] for index in sorted(labels))
+
+
+def write_pairs(folder: Path) -> Path:
+    """Write train.csv (40 rows), validation.csv (12) and test.csv (8) with pairs of texts.
+
+    The columns are `label`, `premise` and `hypothesis`.
+    """
+    rows = news(60, seed=4)
+    for name, part in (("train", rows[:40]), ("validation", rows[40:52]), ("test", rows[52:])):
+        lines = (f"{LABELS[label]},{text},{part[0][1]}" for label, text in part)
+        (folder / f"{name}.csv").write_text("label,premise,hypothesis\n" + "\n".join(lines))
+    return folder
+
+
 # Synsets of words that `news` uses.
 _WORDNET = {
     "noun": ("bank depository", "goal end finish", "report study account", "week hebdomad"),

@@ -2,9 +2,8 @@
 
     import pennyweight
 
-    recipe = pennyweight.load_recipe("demo")
-    print(pennyweight.plan(recipe).trainable_parameters)
-    record = pennyweight.train(recipe, out="runs/demo")
+    print(pennyweight.plan("demo").trainable_parameters)
+    record = pennyweight.train("demo", out="runs/demo")
     classifier = pennyweight.Classifier.load("runs/demo")
     classifier.predict(["Central bank lifts rates again"])
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pennyweight.budget import Plan
     from pennyweight.budget.inspect import inspect_adapter
     from pennyweight.data.source import Source
+    from pennyweight.defaults import plan
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
     from pennyweight.inference.classifier import Classifier
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pennyweight.recipe.study import Study, load_study, shipped_studies
     from pennyweight.runs.record import RunRecord, load_record
     from pennyweight.search.studies import StudyRow, run_study
-    from pennyweight.settings import plan
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
 
@@ -88,7 +87,7 @@ _HOMES = {
     "load_record": "runs.record",
     "load_study": "recipe.study",
     "merge": "inference.merge",
-    "plan": "settings",
+    "plan": "defaults",
     "predict": "inference.predict",
     "run_study": "search.studies",
     "shipped_recipes": "recipe",

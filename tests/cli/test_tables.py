@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pennyweight.cli.tables import headline, show_metrics, show_study
+from pennyweight.cli.tables import baseline_line, headline, show_metrics, show_study
 from pennyweight.evaluation.metrics import Metrics, measure
 from pennyweight.evaluation.statistics import mean_interval
+from pennyweight.runs.record import BaselineRecord
 from pennyweight.search.studies import StudyRow
+from runs.records import example_record
 
 NAMES = ("a", "b")
 
@@ -123,3 +125,45 @@ def test_a_multi_label_task_shows_the_threshold_and_average_precision_of_each_cl
     assert row.split() == ["a", "0.500", "1.000", "0.667", "1.000", "0.250", "1"]
     assert "micro F1 0.6667, mean average precision 1.0000" in shown
     assert "macro F1" in headline("test", measure(logits, labels, names=NAMES))
+
+
+def test_of_many_labels_the_hardest_are_shown_and_the_others_can_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draw = np.random.default_rng(0)
+    labels = (draw.random((60, 25)) < 0.3).astype(np.int64)
+    logits = 2.0 * labels - 1.0 + draw.normal(0, 1, labels.shape)
+    metrics = measure(logits, labels, names=[f"label-{index}" for index in range(25)])
+    show_metrics(metrics)
+    output = capsys.readouterr().out
+    hardest = sorted(metrics.classes, key=lambda entry: entry.f1)[:20]
+    assert [line.split()[0] for line in output.splitlines()[1:21]] == [e.label for e in hardest]
+    assert "(25 classes; these are the 20 with the lowest F1; --all-classes shows" in output
+    show_metrics(metrics, all_classes=True)
+    assert all(entry.label in capsys.readouterr().out for entry in metrics.classes[:1])
+
+
+def test_baselines_are_one_line_in_the_metric_of_the_run() -> None:
+    record = example_record()
+    accuracy = record.baselines["tf-idf"].metrics["test"].accuracy
+    assert baseline_line("test", record) == f"baselines on test: TF-IDF {accuracy:.1%}"
+    even = measure(np.array([[1.0, 0.0]] * 4), np.array([0, 0, 1, 1]), names=NAMES)
+    uneven = measure(np.array([[1.0, 0.0]] * 8), np.array([0] * 7 + [1]), names=NAMES)
+    both = {
+        name: BaselineRecord(seconds=1.0, metrics={"test": even})
+        for name in ("tf-idf", "embedding")
+    }
+    record = example_record(metrics={"test": uneven, "shifted": even}, baselines=both)
+    expected = f"baselines on test: embeddings {even.macro_f1:.1%}, TF-IDF {even.macro_f1:.1%}"
+    assert baseline_line("test", record) == expected
+    assert baseline_line("shifted", record) is None
+
+
+def test_a_study_shows_its_baselines_once_where_they_are_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = replace(_study_row([0.6, 0.7]), baselines={"test": {"tf-idf": 0.5}})
+    show_study([one, replace(one, name="two")])
+    assert capsys.readouterr().out.count("baselines on test: TF-IDF 50.0%") == 1
+    show_study([one, replace(one, name="two", baselines={"test": {"tf-idf": 0.4}})])
+    assert "two: baselines on test: TF-IDF 40.0%" in capsys.readouterr().out

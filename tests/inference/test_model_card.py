@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from pennyweight.evaluation.metrics import measure
 from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.merge import merge
 from pennyweight.inference.model_card import usage_notes, write_merged_card, write_model_card
 from pennyweight.runs.record import BaseRecord, load_record
 from pennyweight.training.train import train
@@ -35,6 +38,10 @@ def test_a_run_describes_itself_and_the_card_is_part_of_the_artifact(run: Path) 
     assert counts is not None
     low, high = metrics.accuracy_interval
     assert f"| test | 12 | {metrics.accuracy:.2%} ({low:.2%} to {high:.2%}) |" in card
+    for name, shown in (("tf-idf", "TF-IDF"), ("embedding", "the frozen encoder's embeddings")):
+        assert f"| logistic regression on {shown} |" in card
+        assert f" {record.baselines[name].metrics['test'].accuracy:.2%} |" in card
+    assert "**Task:** one of 4 classes for each text\n" in card
     assert f"{counts.file:,} in the saved file, of a budget of 1,000,000" in card
     assert "`World`, `Sports`, `Business`, `Sci/Tech`" in card
     assert "**Training rows:** 48 (other rows: validation 16, test 12)" in card
@@ -50,26 +57,93 @@ def test_a_run_describes_itself_and_the_card_is_part_of_the_artifact(run: Path) 
     }
 
 
+def _run_peft_code(run: Path, base: Path) -> dict[str, Any]:
+    """Run the code for plain PEFT in a run's card, and return what it defines."""
+    card = _card(run / "adapter")
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "peft" in block
+    )
+    names: dict[str, Any] = {"__code__": code}
+    # The card's own code, with the paths that it leaves open.
+    code = code.replace("DIRECTORY", str(run / "adapter")).replace("'BASE'", repr(str(base)))
+    exec(code, names)
+    return names
+
+
+def _logits(names: dict[str, Any], texts: list[str]) -> torch.Tensor:
+    with torch.inference_mode():
+        inputs = names["tokenizer"](texts, padding=True, return_tensors="pt")
+        logits: torch.Tensor = names["model"](**inputs).logits
+    return logits
+
+
 @pytest.mark.parametrize("head", ["full", "output-only"])
 def test_the_code_for_plain_peft_gives_the_runs_predictions(
     roberta: Path, sets: Path, tmp_path: Path, texts: list[str], head: str
 ) -> None:
     recipe = tiny_recipe(roberta, sets, adapter={"head": head}, train={"max_steps": 2})
     train(recipe, out=tmp_path / "run")
-    card = _card(tmp_path / "run" / "adapter")
-    (code,) = (
-        block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "peft" in block
-    )
-    assert ("fresh_weights" in code) == (head != "full")
-    code = code.replace("DIRECTORY", str(tmp_path / "run" / "adapter"))
-    names: dict[str, object] = {}
-    # The card's own code, with the paths that it leaves open.
-    exec(code.replace("'BASE'", repr(str(roberta))), names)
-    model, tokenizer = names["model"], names["tokenizer"]
-    with torch.inference_mode():
-        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits  # type: ignore[operator]
+    names = _run_peft_code(tmp_path / "run", roberta)
+    assert ("fresh_weights" in names["__code__"]) == (head != "full")
     expected = Classifier.load(tmp_path / "run").predict_probabilities(texts)
-    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), expected, atol=1e-5)
+    probabilities = _logits(names, texts).softmax(dim=1).numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def pooled_run(bert: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pooled") / "run"
+    train(tiny_recipe(bert, sets, base={"pooling": "mean"}, train={"max_steps": 2}), out=out)
+    return out
+
+
+def test_the_code_for_a_pooled_classifier_gives_the_runs_predictions(
+    pooled_run: Path, bert: Path, texts: list[str]
+) -> None:
+    names = _run_peft_code(pooled_run, bert)
+    assert "AutoModelForSequenceClassification" not in names["__code__"]
+    expected = Classifier.load(pooled_run).predict_probabilities(texts)
+    probabilities = _logits(names, texts).softmax(dim=1).numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_the_card_of_a_merged_pooled_model_says_whose_code_runs_and_its_code_works(
+    pooled_run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    notes = merge(pooled_run, out=tmp_path / "merged")
+    assert notes[0].startswith("Load it with `trust_remote_code=True`: transformers has no class")
+    card = _card(tmp_path / "merged")
+    assert "`pooled.py`, beside the weights, is the code that runs" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert "trust_remote_code=True" in code
+    names: dict[str, Any] = {}
+    exec(code.replace('model="DIRECTORY"', f"model={str(tmp_path / 'merged')!r}"), names)
+    answers = names["classify"](texts)
+    assert [answer["label"] for answer in answers] == Classifier.load(pooled_run).predict(texts)
+
+
+def test_a_card_leads_with_macro_f1_where_classes_are_uneven(tmp_path: Path) -> None:
+    labels = np.array([0] * 7 + [1])
+    uneven = measure(np.array([[1.0, 0.0]] * 8), labels, names=("a", "b"))
+    write_merged_card(tmp_path, example_record(metrics={"test": uneven}))
+    card = _card(tmp_path)
+    assert "| set | rows | macro F1 (95% interval) | accuracy |" in card
+    assert "| test | 8 | 46.67% (" in card
+    assert ") | 87.50% |" in card
+
+
+def test_a_card_about_several_labels_or_pairs_says_what_a_row_is(tmp_path: Path) -> None:
+    train_rows = {"location": "train.csv", "pair_columns": ["premise", "hypothesis"]}
+    recipe = example_recipe(data={"task": "multi-label", "train": train_rows})
+    logits, labels = np.array([[1.0, -2.0], [-1.0, -2.0]]), np.array([[1, 0], [0, 0]])
+    several = measure(logits, labels, names=("a", "b"))
+    write_merged_card(tmp_path, example_record(recipe=recipe, metrics={"test": several}))
+    card = _card(tmp_path)
+    assert "any number of 2 labels for each pair of texts (`premise`, `hypothesis`)" in card
+    assert "| macro F1 (95% interval) | micro F1 | mean average precision | all" in card
+    assert "the label's threshold in `pennyweight.json`" in card
+    assert 'classify({"text": "A text.", "text_pair": "Another text."}, top_k=None)' in card
+    assert '"premise" as the text and "hypothesis" as the text pair' in card
 
 
 def test_the_embedded_base_is_named_by_its_hub_id_and_its_path_is_given(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pennyweight.cli.tables import headline
 from pennyweight.runs.record import load_record
 
 
@@ -20,7 +21,9 @@ def _outputs(notebook: Any) -> list[Any]:
     return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
 
 
-def test_it_prints_metrics_the_proof_and_the_two_numbers(finished: Path, notebook: Any) -> None:
+def test_it_prints_metrics_the_verified_count_and_the_two_numbers(
+    finished: Path, notebook: Any
+) -> None:
     record = load_record(finished / "one")
     printed = ["".join(output.get("text", "")) for output in _outputs(notebook)]
     test, counts = record.metrics["test"], record.parameters
@@ -30,7 +33,7 @@ def test_it_prints_metrics_the_proof_and_the_two_numbers(finished: Path, noteboo
     assert f"{test.accuracy:.2%}" in everything
     assert f"{low:.2%} to {high:.2%}" in everything
     assert f"counted again from the file: {counts.file:,}" in everything
-    assert f"final test accuracy: {test.accuracy:.4f}" in printed[-1]
+    assert headline("test", test) in printed[-1]
     assert f"trainable parameters: {counts.file:,}" in printed[-1]
 
 

@@ -150,6 +150,25 @@ def test_a_row_over_budget_is_refused_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_labels_and_keys_that_are_left_open_are_completed_before_the_plan(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    open_keys = {"data": {"labels": None, "max_tokens": "auto"}, "train": {"max_steps": 1}}
+    recipe = tiny_recipe(roberta, sets, **open_keys)
+    (tmp_path / "base.toml").write_text(dump_recipe(recipe))
+    study = tmp_path / "study.toml"
+    study.write_text(f'recipe = "{tmp_path / "base.toml"}"\nseeds = [1]\n[[rows]]\nname = "only"\n')
+    (first,) = run_study(load_study(study), out=tmp_path / "out")
+    assert first.seeds == [1]
+    assert set(first.baselines["test"]) == {"embedding", "tf-idf"}
+    # Complete runs are recognized without another look at the rows.
+    (again,) = run_study(load_study(study), out=tmp_path / "out")
+    assert again == first
+    study.write_text(study.read_text() + f'set = ["data.train={tmp_path / "none.csv"}"]\n')
+    with pytest.raises(DataError, match=r'nothing was trained: row "only": .*none\.csv'):
+        run_study(load_study(study), out=tmp_path / "other")
+
+
 def test_the_table_is_written_even_if_no_run_could_begin(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

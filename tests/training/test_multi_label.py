@@ -29,25 +29,13 @@ from pennyweight.report.facts import compare_runs
 from pennyweight.runs.record import load_record, save_record
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
-from tiny import LABELS, news, tiny_recipe
-
-
-def _several(text: str, label: int) -> str:
-    """Return the labels of a row: its own, and the first class where a word occurs."""
-    labels = {label, *([0] if "after" in text else [])}
-    return "|".join(LABELS[index] for index in sorted(labels))
+from tiny import LABELS, news, tiny_recipe, write_several_labels
 
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder like `sets`, whose rows have several labels; two of them have none."""
-    folder = tmp_path_factory.mktemp("several")
-    rows = [(_several(text, label), text) for label, text in news(76, seed=1)]
-    rows[:2] = [("", text) for _, text in rows[:2]]
-    for name, part in (("train", rows[:48]), ("validation", rows[48:64]), ("test", rows[64:])):
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("label", "text"), *part])
-    return folder
+    return write_several_labels(tmp_path_factory.mktemp("several"))
 
 
 def _recipe(bert: Path, folder: Path, **sections: Any) -> Recipe:

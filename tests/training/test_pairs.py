@@ -11,16 +11,13 @@ from pennyweight.errors import PennyweightError
 from pennyweight.recipe import Recipe
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
-from tiny import LABELS, news, tiny_recipe
+from tiny import tiny_recipe, write_pairs
 
 
 @pytest.fixture
 def recipe_of(bert: Path, tmp_path: Path) -> Any:
     """Write sets of pairs, and return recipes that train on them."""
-    rows = news(60, seed=4)
-    for name, part in (("train", rows[:40]), ("validation", rows[40:52]), ("test", rows[52:])):
-        lines = (f"{LABELS[label]},{text},{part[0][1]}" for label, text in part)
-        (tmp_path / f"{name}.csv").write_text("label,premise,hypothesis\n" + "\n".join(lines))
+    write_pairs(tmp_path)
 
     def recipe(**data: Any) -> Recipe:
         return tiny_recipe(bert, tmp_path, data={"max_tokens": 20, **data}, train={"max_steps": 2})
@@ -35,6 +32,8 @@ def test_a_run_on_pairs_is_complete(recipe_of: Any, tmp_path: Path) -> None:
 
     assert record.status == "complete"
     assert record.metrics["test"].rows == 8
+    assert record.pair_columns == ("premise", "hypothesis")
+    assert all(mistake.text_pair for mistake in record.mistakes["test"])
     assert any("of the training rows are longer than 20 tokens" in line for line in lines)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from pennyweight.errors import DataError
+from pennyweight.defaults import is_completion, plan
+from pennyweight.errors import DataError, RecipeError
 from pennyweight.files import hash_file
 from pennyweight.inference.evaluate import evaluate
-from pennyweight.recipe import Recipe, load_recipe
+from pennyweight.recipe import Recipe, dump_recipe, load_recipe
 from pennyweight.runs.record import ParameterCounts, RunRecord, load_record
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
@@ -32,7 +33,8 @@ def finished(roberta: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory
 
 def test_a_run_leaves_recipe_record_curves_checkpoint_and_adapter(finished: Finished) -> None:
     recipe, out, record = finished
-    assert load_recipe(out) == recipe
+    assert load_recipe(out) == record.recipe
+    assert is_completion(record.recipe, recipe)
     assert load_record(out) == record
     assert record.status == "complete"
     assert record.failure is None
@@ -132,6 +134,19 @@ def test_training_again_from_the_runs_own_recipe_gives_the_same(
     assert losses(again) == losses(record)
     assert again.metrics == record.metrics
     assert weights_are_equal(tmp_path / "again" / "adapter", out / "adapter")
+
+
+def test_a_recipe_can_be_given_by_its_path_and_left_open(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(bert, sets, train={"max_steps": 1}, data={"labels": None})
+    (tmp_path / "mine.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert plan(tmp_path / "mine.toml").trainable_parameters == plan(recipe).trainable_parameters
+    record = train(str(tmp_path / "mine.toml"), out=tmp_path / "run")
+    assert record.plan.trainable_parameters == plan(recipe).trainable_parameters
+    assert record.recipe.data.label_names == ("0", "1", "2", "3")
+    with pytest.raises(RecipeError, match="recipe mine: neither a shipped recipe nor a file"):
+        train("mine", out=tmp_path / "other")
 
 
 def test_early_stopping_ends_a_run_before_its_last_epoch(

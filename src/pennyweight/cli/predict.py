@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["InputArguments", "OutputArguments", "OutputFormatName", "command"]
 
 _STANDARD_INPUT = "-"
+# What is printed for a text of a multi-label run whose labels are all below their thresholds.
+_NO_LABEL = "(no label)"
 
 
 class OutputFormatName(StrEnum):
@@ -130,7 +132,9 @@ def command(
 
     Texts that are given as arguments are printed with their label and its probability. For rows,
     the label, its probability and those of all classes are written as CSV or JSON Lines, together
-    with the other columns of the row.
+    with the other columns of the row. A run on rows with several labels gives each text the labels
+    whose probability reaches their threshold. A run on pairs of texts needs a file with the two
+    columns.
     """
     given = rows.rows
     quiet_libraries()
@@ -139,7 +143,7 @@ def command(
     from pennyweight.runs.record import load_record
 
     if rows.texts and is_standard_output(output.out) and output.out_format is None:
-        _print_labels(model, rows.texts, number=output.top_k or 1)
+        _print_labels(model, rows.texts, number=output.top_k)
         return
     predicted = predict(
         model.run,
@@ -168,17 +172,19 @@ def _count(rows: PredictedRows, out: str) -> str:
     )
 
 
-def _print_labels(model: RunOptions, texts: Sequence[str], *, number: int) -> None:
-    """Print the best labels of each text, one per line, with their probabilities."""
+def _print_labels(model: RunOptions, texts: Sequence[str], *, number: int | None) -> None:
+    """Print the labels of each text, one per line, with their probabilities."""
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.predict import best_labels
 
     classifier = Classifier.load(model.run, backend=model.backend.value)
-    width = max(map(len, classifier.labels))
     best = best_labels(classifier, texts, number=number)
+    width = max(map(len, (*classifier.labels, *([] if all(best) else [_NO_LABEL]))))
     for mark in classifier.record.marks:
         log_to_stderr(mark)
     for text, answers in zip(texts, best, strict=True):
+        if not answers:
+            typer.echo(f"{_NO_LABEL:<{width}}  {'':6}  {text}")
         for label, probability in answers:
             typer.echo(f"{label:<{width}}  {probability:.4f}  {text}")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -11,12 +11,27 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pennyweight.budget.summary import PlanSummary
-    from pennyweight.evaluation.metrics import AnyMetrics, LabelMetrics, Metrics, MultiLabelMetrics
+    from pennyweight.evaluation.metrics import (
+        AnyMetrics,
+        ClassMetrics,
+        LabelMetrics,
+        Metrics,
+        MultiLabelMetrics,
+    )
+    from pennyweight.runs.record import RunRecord
     from pennyweight.search.studies import StudyRow
 
-__all__ = ["headline", "show_metrics", "show_plan", "show_study", "show_table"]
+__all__ = [
+    "baseline_line",
+    "headline",
+    "show_metrics",
+    "show_plan",
+    "show_study",
+    "show_table",
+]
 
 
+_Entry = TypeVar("_Entry", "ClassMetrics", "LabelMetrics")
 # Classes and confusions that are printed at most, unless all are requested.
 _CLASSES = 20
 _CONFUSIONS = 10
@@ -78,9 +93,24 @@ def show_study(rows: Sequence[StudyRow]) -> None:
         lines.extend(("", "", *other, "", "") for other in others)
     header = ("row", "seeds", "set", "accuracy (95%)", "p", "parameters", "s")
     show_table(header, lines)
+    _show_baselines(rows)
     for row in rows:
         for seed, reason in row.failures.items():
             _print(f"{row.name}, seed {seed}: failed: {reason}")
+
+
+def _show_baselines(rows: Sequence[StudyRow]) -> None:
+    """Print the baselines of each set: once if they are the same for all rows."""
+    lines = {
+        row.name: [_baselines(name, values) for name, values in row.baselines.items()]
+        for row in rows
+        if row.baselines
+    }
+    if len({tuple(each) for each in lines.values()}) <= 1:
+        lines = {"": next(iter(lines.values()), [])}
+    for row_name, each in lines.items():
+        for line in each:
+            _print(f"{row_name}: {line}" if row_name else line)
 
 
 def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
@@ -111,6 +141,24 @@ def headline(name: str, metrics: AnyMetrics) -> str:
     return line if first.metric == "accuracy" else f"{line}, accuracy {metrics.accuracy:.2%}"
 
 
+def baseline_line(name: str, record: RunRecord) -> str | None:
+    """Return what the run's baselines reach on a set, as one line; None if it has none.
+
+    The metric is that of the run's own headline.
+    """
+    from pennyweight.runs.results import baseline_headlines
+
+    values = {each: one.value for each, one in baseline_headlines(record, name).items()}
+    return _baselines(name, values) if values else None
+
+
+def _baselines(name: str, values: Mapping[str, float]) -> str:
+    from pennyweight.runs.results import BASELINES
+
+    shown = (f"{BASELINES[each].short} {value:.1%}" for each, value in values.items())
+    return f"baselines on {name}: {', '.join(shown)}"
+
+
 def show_metrics(metrics: AnyMetrics, *, all_classes: bool = False) -> None:
     """Print the metrics of each class, and the overall metrics.
 
@@ -127,10 +175,25 @@ def show_metrics(metrics: AnyMetrics, *, all_classes: bool = False) -> None:
     if isinstance(metrics, Metrics):
         _show_single_label(metrics, all_classes=all_classes)
     else:
-        _show_multi_label(metrics)
+        _show_multi_label(metrics, all_classes=all_classes)
 
 
-def _show_multi_label(metrics: MultiLabelMetrics) -> None:
+def _hardest(
+    classes: Sequence[_Entry], *, all_classes: bool
+) -> tuple[Sequence[_Entry], str | None]:
+    """Return the classes to show, and a line that says so if others are left out."""
+    if len(classes) <= _CLASSES or all_classes:
+        return classes, None
+    shown = sorted(classes, key=lambda entry: entry.f1)[:_CLASSES]
+    return shown, (
+        f"({len(classes)} classes; these are the {len(shown)} with the lowest F1; "
+        "--all-classes shows all)"
+    )
+
+
+def _show_multi_label(metrics: MultiLabelMetrics, *, all_classes: bool) -> None:
+    classes, note = _hardest(metrics.classes, all_classes=all_classes)
+
     def cells(entry: LabelMetrics) -> tuple[str, ...]:
         area = entry.average_precision
         scores = (entry.precision, entry.recall, entry.f1)
@@ -138,7 +201,9 @@ def _show_multi_label(metrics: MultiLabelMetrics) -> None:
         return (entry.label, *numbers, f"{entry.threshold:.3f}", str(entry.rows))
 
     header = ("class", "precision", "recall", "F1", "AP", "threshold", "rows")
-    show_table(header, map(cells, metrics.classes))
+    show_table(header, map(cells, classes))
+    if note is not None:
+        _print(note)
     _print(
         f"micro F1 {metrics.micro_f1:.4f}, mean average precision "
         f"{metrics.mean_average_precision:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
@@ -148,9 +213,7 @@ def _show_multi_label(metrics: MultiLabelMetrics) -> None:
 
 def _show_single_label(metrics: Metrics, *, all_classes: bool) -> None:
     """Print the metrics of each class with its confusions, and the overall metrics."""
-    classes, number = metrics.classes, len(metrics.classes)
-    if number > _CLASSES and not all_classes:
-        classes = tuple(sorted(classes, key=lambda entry: entry.f1)[:_CLASSES])
+    classes, note = _hardest(metrics.classes, all_classes=all_classes)
     header = ["class", "precision", "recall", "F1", "rows"]
     lines = [
         [
@@ -160,13 +223,10 @@ def _show_single_label(metrics: Metrics, *, all_classes: bool) -> None:
         ]
         for entry in classes
     ]
-    matrix = len(classes) == number and _with_matrix(header, lines, metrics)
+    matrix = _with_matrix(header, lines, metrics) if note is None else None
     show_table(*(matrix or (header, lines)))
-    if len(classes) < number:
-        _print(
-            f"({number} classes; these are the {len(classes)} with the lowest F1; "
-            "--all-classes shows all)"
-        )
+    if note is not None:
+        _print(note)
     if not matrix:
         _show_confusions(metrics)
     _print(

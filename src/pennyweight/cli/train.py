@@ -58,7 +58,7 @@ def train_and_report(recipe: Recipe, out: Path, *, resume: bool = False) -> RunR
     """Train a recipe with progress on the terminal, and print the results of the run."""
     quiet_libraries()
     from pennyweight.cli.progress import watcher
-    from pennyweight.cli.tables import headline
+    from pennyweight.cli.tables import baseline_line, headline
     from pennyweight.training.train import train
 
     with watcher(every=recipe.train.log_every) as watching:
@@ -68,6 +68,8 @@ def train_and_report(recipe: Recipe, out: Path, *, resume: bool = False) -> RunR
         return record
     for name, metrics in record.metrics.items():
         typer.echo(headline(name, metrics))
+        if (line := baseline_line(name, record)) is not None:
+            typer.echo(f"  {line}")
     for mark in record.marks:
         typer.echo(mark)
     counts, artifact = record.parameters, record.artifact

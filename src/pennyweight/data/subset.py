@@ -28,6 +28,7 @@ class SetFacts:
         rows_set_aside: number of bad rows in the source.
         bad_rows_file: path of the file with the bad rows; None if there are none.
         fingerprint: `fingerprint_of` the set's rows.
+        are_pairs: whether the rows are pairs of texts.
     """
 
     source: str
@@ -36,6 +37,7 @@ class SetFacts:
     rows_set_aside: int
     bad_rows_file: str | None
     fingerprint: str
+    are_pairs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +77,5 @@ class Subset:
             fingerprint=self.rows.fingerprint
             if self.indices is None
             else fingerprint_of(self.table),
+            are_pairs=self.rows.are_pairs,
         )

@@ -15,9 +15,10 @@ from pennyweight.recipe.data import SourceTable
 from pennyweight.settings import find_base
 from pennyweight.settings.assemble import source_of
 
-__all__ = ["Completed", "Reason", "complete"]
+__all__ = ["Completed", "Reason", "complete", "is_completion"]
 
 _AUTO = "auto"
+_INFERRED = ("data.labels", "data.task", "data.label_separator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,30 @@ def complete(recipe: Recipe) -> Completed:
     return Completed(
         resolve_recipe(values), tuple(reasons), (*inferred.notes, *_notes(facts, inferred))
     )
+
+
+def is_completion(recipe: Recipe, original: Recipe) -> bool:
+    """Return whether a recipe is another one with its open keys filled in; no row is read.
+
+    Args:
+        recipe: a complete recipe, such as that of a run.
+        original: the recipe as it was written; may be complete as well.
+    """
+    filled, values = recipe.model_dump(), original.model_dump()
+    for key in (*RULES, *_INFERRED):
+        if _value(values, key) in (None, _AUTO):
+            values = _assigned(values, key, _value(filled, key))
+    if _names_columns_of(recipe.data.train, original.data.train):
+        values = _assigned(values, "data.train", _value(filled, "data.train"))
+    return values == filled
+
+
+def _names_columns_of(source: SourceTable | None, original: SourceTable | None) -> bool:
+    """Return whether a source is another one, apart from keys that the other leaves out."""
+    if source is None or original is None:
+        return False
+    names = SourceTable.model_fields
+    return all(getattr(original, name) in (None, getattr(source, name)) for name in names)
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:

@@ -34,6 +34,7 @@ __all__ = [
     "LabelMetrics",
     "Metrics",
     "MultiLabelMetrics",
+    "headline_in",
     "measure",
 ]
 
@@ -97,9 +98,7 @@ class Metrics:
 
         With uneven classes, a classifier that always answers the largest class has a high accuracy.
         """
-        if self.has_uneven_classes:
-            return Headline("macro_f1", self.macro_f1, self.macro_f1_interval)
-        return Headline("accuracy", self.accuracy, self.accuracy_interval)
+        return headline_in(self, "macro_f1" if self.has_uneven_classes else "accuracy")
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics as plain values, for `--json` output."""
@@ -117,6 +116,18 @@ class Metrics:
 
 
 AnyMetrics = Metrics | MultiLabelMetrics
+
+
+def headline_in(metrics: AnyMetrics, metric: str) -> Headline:
+    """Return the value of a metric with its interval, to compare results in the same metric.
+
+    Args:
+        metrics: of a classifier on one set.
+        metric: "accuracy" or "macro_f1".
+    """
+    if metric == "macro_f1":
+        return Headline("macro_f1", metrics.macro_f1, metrics.macro_f1_interval)
+    return Headline("accuracy", metrics.accuracy, metrics.accuracy_interval)
 
 
 def measure(

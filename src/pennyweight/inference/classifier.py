@@ -27,6 +27,7 @@ from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.model_card import write_merged_card
+from pennyweight.inference.texts import Text, checked_pairs, checked_texts
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
@@ -128,22 +129,28 @@ class Classifier:
             return np.full(len(self.labels), DEFAULT_THRESHOLD)
         return np.array(self._facts.thresholds)
 
+    @property
+    def pair_columns(self) -> tuple[str, str] | None:
+        """The columns with the two texts of a pair; None if a row is a single text."""
+        return self.record.pair_columns
+
     @overload
     def predict(self, texts: str) -> str | list[str]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def predict(self, texts: Iterable[str]) -> list[str] | list[list[str]]: ...
+    def predict(self, texts: Iterable[Text]) -> list[str] | list[list[str]]: ...
 
-    def predict(self, texts: str | Iterable[str]) -> str | list[str] | list[list[str]]:
+    def predict(self, texts: str | Iterable[Text]) -> str | list[str] | list[list[str]]:
         """Return the most probable label of a raw text, or of each of several.
 
         For a multi-label run, return a list of labels for each text, most probable first.
 
         Args:
-            texts: a text, or any iterable of texts: a list, a column of a pandas DataFrame, ...
+            texts: a text, or any iterable of texts: a list, a column of a pandas DataFrame, ...;
+                for a run on pairs of texts, an iterable of tuples of two texts.
 
         Raises:
-            DataError: an element is not a text.
+            DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
         if isinstance(texts, str):
@@ -165,26 +172,37 @@ class Classifier:
             for row, ranked in zip(given, order, strict=True)
         ]
 
-    def predict_probabilities(self, texts: Iterable[str]) -> np.ndarray:
+    def predict_probabilities(self, texts: Iterable[Text]) -> np.ndarray:
         """Return the class probabilities of raw texts, float64 `[texts, classes]`.
 
+        Args:
+            texts: any iterable of texts, or of tuples of two texts for a run on pairs.
+
         Raises:
-            DataError: an element is not a text.
+            DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
-        predictions = self._predictor.texts(
-            [self._clean(text) for text in _checked_texts(texts)], features=self._needs_features
-        )
+        cleaned: list[str] | list[tuple[str, str]]
+        if self.pair_columns is None:
+            cleaned = [self._clean(text) for text in checked_texts(texts)]
+        else:
+            pairs = checked_pairs(texts, self.pair_columns)
+            cleaned = [(self._clean(one), self._clean(other)) for one, other in pairs]
+        predictions = self._predictor.texts(cleaned, features=self._needs_features)
         return probabilities_of(self._corrected(predictions).logits, task=self.task)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
 
         Args:
-            rows: a table with the column `text`, cleaned as the run's training rows were.
+            rows: a table with the column `text`, and `text_pair` for a run on pairs of texts,
+                cleaned as the run's training rows were.
             features: whether the input of the output layer is returned as well.
+
+        Raises:
+            DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
-        texts = (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
+        texts = _batches(rows, are_pairs=self.pair_columns is not None)
         for chunk in self._predictor.stream(texts, features=features or self._needs_features):
             corrected = self._corrected(chunk)
             yield corrected if features else Predictions(corrected.logits)
@@ -203,7 +221,12 @@ class Classifier:
 
     def read_options(self, *, bad_rows: Path, on_bad_row: OnBadRow) -> ReadOptions:
         """Return how rows for this classifier are read: cleaned as in training."""
-        return replace(self.settings.data.read, bad_rows=bad_rows, on_bad_row=on_bad_row)
+        return replace(
+            self.settings.data.read,
+            bad_rows=bad_rows,
+            on_bad_row=on_bad_row,
+            pairs=self.pair_columns is not None,
+        )
 
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in float32, labels included.
@@ -290,17 +313,17 @@ def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
     return probabilities
 
 
-def _checked_texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise DataError("texts: one text was given where several are expected; put it in a list")
-    checked = list(texts)
-    for index, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise DataError(
-                f"texts: element {index} is {text!r} of type {type(text).__name__}, not a text; "
-                "leave it out, or replace it by a string"
-            )
-    return checked
+def _batches(
+    rows: datasets.Dataset, *, are_pairs: bool
+) -> Iterator[list[str] | list[tuple[str, str]]]:
+    if ("text_pair" in rows.column_names) != are_pairs:
+        expected, given = ("pairs of texts", "single texts")[:: 1 if are_pairs else -1]
+        raise DataError(f"the run classifies {expected}, and these rows are {given}")
+    if not are_pairs:
+        yield from (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
+        return
+    for batch in rows.select_columns(["text", "text_pair"]).iter(_ROWS_PER_CHUNK):
+        yield list(zip(batch["text"], batch["text_pair"], strict=True))
 
 
 def require_complete(run: Path, record: RunRecord) -> None:

@@ -13,6 +13,7 @@ from pennyweight.data.source import Source
 from pennyweight.evaluation.metrics import AnyMetrics, measure
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.spool import InputRows, open_input
+from pennyweight.inference.texts import refuse_single_texts
 from pennyweight.runs.directory import RunDirectory
 
 __all__ = ["evaluate", "read_for"]
@@ -74,8 +75,11 @@ def read_for(
     Bad rows that are set aside go to `RUN/bad_rows/PURPOSE.jsonl`.
 
     Raises:
-        DataError: the rows cannot be read.
+        DataError: the rows cannot be read, or are lines of standard input where the run needs
+            pairs of texts.
     """
+    if rows.cache is not None and rows.source.format == "lines":
+        refuse_single_texts(classifier.pair_columns, name="standard input")
     options = classifier.read_options(
         bad_rows=RunDirectory(Path(run)).bad_rows, on_bad_row=on_bad_row
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pennyweight.inference.classifier import Classifier
-from pennyweight.inference.model_card import usage_notes
+from pennyweight.inference.model_card import merged_notes
 
 __all__ = ["merge"]
 
@@ -22,4 +22,4 @@ def merge(run: str | Path, *, out: str | Path) -> tuple[str, ...]:
     """
     classifier = Classifier.load(run)
     classifier.merge(out)
-    return usage_notes(classifier.record)
+    return merged_notes(classifier.record)

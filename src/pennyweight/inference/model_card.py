@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pennyweight.budget.methods import METHODS
+from pennyweight.evaluation.metrics import MultiLabelMetrics, headline_in
 from pennyweight.model.artifact import FRESH_WEIGHTS
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, write_text
+from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
-__all__ = ["usage_notes", "write_merged_card", "write_model_card"]
+__all__ = ["merged_notes", "usage_notes", "write_merged_card", "write_model_card"]
 
 _FILE = "README.md"
 # Labels that are listed; of more, the others are in pennyweight.json.
@@ -42,10 +44,10 @@ def write_model_card(
             _front_matter(record, license_id, library="peft" if is_adapter else "transformers"),
             *_description(record),
             "## Use with Pennyweight",
-            _code(_PENNYWEIGHT.format(run=run_directory.name), "python"),
+            _code(_PENNYWEIGHT.format(run=run_directory.name, texts=_example(record)), "python"),
             "`Classifier.load` needs the whole run directory, not this folder alone.",
             "## Use with PEFT" if is_adapter else "## Use with transformers",
-            _plain_use(artifact, record) if is_adapter else _code(_TRANSFORMERS, "python"),
+            _plain_use(artifact, record) if is_adapter else _whole_model_use(record),
             *_notes(record, artifact),
         ]
     )
@@ -64,7 +66,7 @@ def write_merged_card(directory: Path, record: RunRecord, *, license_id: str = "
             *_description(record),
             "The adapter is merged into the weights of the base.",
             "## Use with transformers",
-            _code(_TRANSFORMERS, "python"),
+            _whole_model_use(record),
             "## What you have to do yourself",
             "\n".join(f"- {note}" for note in usage_notes(record)),
         ]
@@ -86,30 +88,64 @@ def usage_notes(record: RunRecord) -> tuple[str, ...]:
         f"Truncate texts to {data.max_tokens} tokens: pass `truncation=True, "
         f"max_length={data.max_tokens}` to the tokenizer or the pipeline."
     )
+    if (pair := record.pair_columns) is not None:
+        notes.append(
+            f'Give both texts of a row to the tokenizer: "{pair[0]}" as the text and "{pair[1]}" '
+            "as the text pair."
+        )
+    if record.is_multi_label:
+        notes.append(
+            "Give a text every label whose probability, the sigmoid of its logit, is at least the "
+            "label's threshold in `pennyweight.json`."
+        )
     return tuple(notes)
+
+
+def merged_notes(record: RunRecord) -> tuple[str, ...]:
+    """Return what a user of the merged model has to do to get the run's predictions with it."""
+    notes = usage_notes(record)
+    if not _is_pooled(record):
+        return notes
+    return (f"Load it with `trust_remote_code=True`: {_POOLED_CODE}.", *notes)
 
 
 _PENNYWEIGHT = """\
 import pennyweight
 
 classifier = pennyweight.Classifier.load("{run}")
-classifier.predict(["A text."])"""
+classifier.predict([{texts}])"""
 _PEFT = """\
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 base = AutoModelForSequenceClassification.from_pretrained({base!r}, num_labels={labels})
-{fresh}model = PeftModel.from_pretrained(base, "{directory}").eval()
-tokenizer = AutoTokenizer.from_pretrained("{directory}")"""
-_FRESH = """\
+{fresh}model = PeftModel.from_pretrained(base, "DIRECTORY").eval()
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")"""
+# A classifier on pooled hidden states, whose class is saved beside the adapter.
+_PEFT_POOLED = """\
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+config = AutoConfig.from_pretrained("DIRECTORY")
+classifier = get_class_from_dynamic_module("pooled.PooledClassifier", "DIRECTORY")
+base = classifier.from_pretrained({base!r}, config=config)
+{fresh}model = PeftModel.from_pretrained(base, "DIRECTORY").eval()
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")"""
+_FRESH = f"""\
 # Frozen weights of the head that the base's checkpoint lacks; without them, predictions are wrong.
-base.load_state_dict(safetensors.torch.load_file("{directory}/{file}"), strict=False)
+base.load_state_dict(safetensors.torch.load_file("DIRECTORY/{FRESH_WEIGHTS}"), strict=False)
 """
 _TRANSFORMERS = """\
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="DIRECTORY")  # the path of this folder
-classify("A text.")"""
+# DIRECTORY is the path of this folder.
+classify = pipeline("text-classification", model="DIRECTORY"{options})
+classify({text}{all_labels})"""
+_POOLED_CODE = (
+    "transformers has no class for this model, so the one in `pooled.py`, beside the weights, is "
+    "the code that runs"
+)
 
 
 def _front_matter(record: RunRecord, license_id: str, *, library: str) -> str:
@@ -136,7 +172,7 @@ def _description(record: RunRecord) -> list[str]:
         named += f", and {len(labels) - _LABELS} more"
     facts = {
         "Base": _base(record),
-        "Task": f"text classification into {len(labels)} classes",
+        "Task": _task(record),
         "Labels, in the order of the logits": named,
         "Method": _method(record),
         "Trainable parameters": _parameters(record),
@@ -145,9 +181,25 @@ def _description(record: RunRecord) -> list[str]:
     lines = [f"- **{name}:** {value}" for name, value in facts.items() if value]
     blocks = [f"# {recipe.name}", recipe.summary, "\n".join(lines)]
     if record.metrics:
-        blocks += ["## Metrics", _metrics(record)]
+        blocks += ["## Metrics", _metrics(record), _metrics_note(record)]
     blocks += [f"**{mark}**" for mark in record.marks]
     return [block for block in blocks if block]
+
+
+def _task(record: RunRecord) -> str:
+    number = len(record.recipe.data.label_names)
+    pair = record.pair_columns
+    text = "text" if pair is None else f"pair of texts (`{pair[0]}`, `{pair[1]}`)"
+    if record.is_multi_label:
+        return (
+            f"any number of {number} labels for each {text}; a label is given if its probability "
+            "reaches its threshold, and the thresholds are in `pennyweight.json`"
+        )
+    return f"one of {number} classes for each {text}"
+
+
+def _example(record: RunRecord) -> str:
+    return '"A text."' if record.pair_columns is None else '("A text.", "Another text.")'
 
 
 def _base(record: RunRecord) -> str:
@@ -185,27 +237,61 @@ def _training_rows(record: RunRecord) -> str:
 
 
 def _metrics(record: RunRecord) -> str:
-    lines = ["| set | rows | accuracy (95% interval) | macro F1 |", "|---|---|---|---|"]
-    for name, metrics in record.metrics.items():
-        low, high = metrics.accuracy_interval
-        lines.append(
-            f"| {name} | {metrics.rows:,} | {metrics.accuracy:.2%} ({low:.2%} to {high:.2%}) "
-            f"| {metrics.macro_f1:.4f} |"
-        )
-    return "\n".join(lines)
+    """Return a table with a line for each set, in the metric that the first set leads with."""
+    sets = ordered_sets(record)
+    metric = record.metrics[sets[0]].headline.metric
+    baselines = [name for name in BASELINES if name in record.baselines]
+    lines = {name: _scores(record, name, metric=metric) for name in sets}
+    header = ["set", "rows", *lines[sets[0]], *(BASELINES[name].full for name in baselines)]
+    rows = [header, ["---"] * len(header)]
+    for name, scores in lines.items():
+        values = baseline_headlines(record, name, metric=metric)
+        cells = (f"{values[each].value:.2%}" if each in values else "" for each in baselines)
+        rows.append([name, f"{record.metrics[name].rows:,}", *scores.values(), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace(" --- ", "---")
+
+
+def _scores(record: RunRecord, name: str, *, metric: str) -> dict[str, str]:
+    """Return the scores on a set by their column, the leading metric first."""
+    metrics = record.metrics[name]
+    first = headline_in(metrics, metric)
+    value = f"{first.value:.2%}"
+    if first.interval is not None:
+        low, high = first.interval
+        value += f" ({low:.2%} to {high:.2%})"
+    if isinstance(metrics, MultiLabelMetrics):
+        return {
+            "macro F1 (95% interval)": value,
+            "micro F1": f"{metrics.micro_f1:.4f}",
+            "mean average precision": f"{metrics.mean_average_precision:.4f}",
+            "all labels right": f"{metrics.accuracy:.2%}",
+        }
+    if metric == "macro_f1":
+        return {"macro F1 (95% interval)": value, "accuracy": f"{metrics.accuracy:.2%}"}
+    return {"accuracy (95% interval)": value, "macro F1": f"{metrics.macro_f1:.4f}"}
+
+
+def _metrics_note(record: RunRecord) -> str:
+    if not record.baselines:
+        return ""
+    metric = record.metrics[ordered_sets(record)[0]].headline.metric
+    shown = {"accuracy": "accuracy", "macro_f1": "macro F1"}[metric]
+    return f"Of the baselines, which were trained on the same rows, the {shown} is given."
 
 
 def _plain_use(artifact: Path, record: RunRecord) -> str:
     has_fresh_weights = (artifact / FRESH_WEIGHTS).is_file()
-    text = _PEFT.format(
+    template = _PEFT_POOLED if _is_pooled(record) else _PEFT
+    text = template.format(
         base=_hub_id(record) or "BASE",
         labels=len(record.recipe.data.label_names),
-        directory="DIRECTORY",
-        fresh=_FRESH.format(directory="DIRECTORY", file=FRESH_WEIGHTS) if has_fresh_weights else "",
+        fresh=_FRESH if has_fresh_weights else "",
     )
     if has_fresh_weights:
         text = f"import safetensors.torch\n{text}"
     words = "`DIRECTORY` is the path of this folder."
+    if _is_pooled(record):
+        words += " The class of the base is in `pooled.py` in this folder, and its code is run."
     if _hub_id(record) is None:
         words += " `BASE` is the directory of the base."
     elif record.base is not None and record.base.origin == _EMBEDDED:
@@ -214,6 +300,22 @@ def _plain_use(artifact: Path, record: RunRecord) -> str:
             f"installs instead of the hub id; it is printed by {_EMBEDDED_PATH}."
         )
     return f"{_code(text, 'python')}\n\n{words}"
+
+
+def _whole_model_use(record: RunRecord) -> str:
+    pair = '{"text": "A text.", "text_pair": "Another text."}'
+    text = _TRANSFORMERS.format(
+        options=", trust_remote_code=True" if _is_pooled(record) else "",
+        text='"A text."' if record.pair_columns is None else pair,
+        all_labels=", top_k=None" if record.is_multi_label else "",
+    )
+    if not _is_pooled(record):
+        return _code(text, "python")
+    return f"{_code(text, 'python')}\n\n`trust_remote_code=True` is needed because {_POOLED_CODE}."
+
+
+def _is_pooled(record: RunRecord) -> bool:
+    return record.recipe.base.pooling != "native"
 
 
 def _notes(record: RunRecord, artifact: Path) -> list[str]:

@@ -16,6 +16,7 @@ from pennyweight.inference.classifier import BackendName, Classifier, probabilit
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.output import OutputFormat, format_of, write_rows
 from pennyweight.inference.spool import open_input
+from pennyweight.inference.texts import Text, refuse_single_texts
 
 __all__ = ["OutputOptions", "PredictedRows", "best_labels", "predict"]
 
@@ -58,7 +59,7 @@ class PredictedRows:
 
 def predict(
     run: str | Path,
-    data: str | Source | Sequence[str],
+    data: str | Source | Sequence[Text],
     *,
     out: str | Path | None = None,
     on_bad_row: OnBadRow = "stop",
@@ -67,11 +68,14 @@ def predict(
 ) -> PredictedRows:
     """Write `row`, the input's columns, `label`, `confidence` and probabilities for each row.
 
+    For a multi-label run, `labels` has all labels of the row: a list in JSON Lines; in CSV, joined
+    by the separator of the run's own rows, or by "|".
     An input column that has the name of an output column is written as "input NAME".
 
     Args:
         run: the run's directory.
-        data: a source, or its location, with "-" for standard input; or texts, one per row.
+        data: a source, or its location, with "-" for standard input; or texts, one per row, which
+            are tuples of two texts for a run on pairs.
         out: the file, CSV or, if it ends in .jsonl, JSON Lines; None or "-" for standard output.
         on_bad_row: "stop", or "set-aside" to write bad rows to `RUN/bad_rows/predict.jsonl`.
         backend: what runs the model; see `Classifier.load`.
@@ -80,7 +84,8 @@ def predict(
     Raises:
         RunError: it is no complete run, `out` cannot be written, or `output.top_k` is not
             between 1 and the number of classes.
-        DataError: the rows cannot be read, or lack a column of `output.columns`.
+        DataError: the rows cannot be read, or lack a column of `output.columns`, or are single
+            texts where the run needs pairs.
         NonFiniteLogitsError: a logit is NaN or infinite; no file is written.
     """
     output = output or OutputOptions()
@@ -91,13 +96,16 @@ def predict(
         thresholds=classifier.thresholds,
         separator=classifier.settings.data.read.label_separator or _SEPARATOR,
     )
+    _check_pairs(classifier, data)
     with open_input(data) as rows_in:
         rows = read_for(classifier, run, rows_in, "predict", on_bad_row=on_bad_row)
-        copied = _Copied.of(rows_in.source, output.columns, reserved=("row", *answers.columns))
         output_format = output.output_format or format_of(out)
+        nested = output_format == "jsonl"
+        reserved = ("row", *(answers.keys if nested else answers.columns))
+        copied = _Copied.of(rows_in.source, output.columns, reserved=reserved)
         write_rows(
             out,
-            _lines(classifier, rows.table, answers, copied, nested=output_format == "jsonl"),
+            _lines(classifier, rows.table, answers, copied, nested=nested),
             columns=("row", *copied.names.values(), *answers.columns),
             output_format=output_format,
         )
@@ -106,16 +114,40 @@ def predict(
 
 
 def best_labels(
-    classifier: Classifier, texts: Sequence[str], *, number: int
+    classifier: Classifier, texts: Sequence[str], *, number: int | None = None
 ) -> list[list[tuple[str, float]]]:
-    """Return the most probable labels of each text with their probabilities, the best first.
+    """Return labels of each text with their probabilities, the most probable first.
+
+    Args:
+        classifier: of a run.
+        texts: to be classified.
+        number: how many labels to return for each text; None for the labels that the classifier
+            gives, which is one, or any number for a multi-label run.
 
     Raises:
         RunError: `number` is not between 1 and the number of classes.
+        DataError: the run is on pairs of texts.
     """
     _checked_top_k(number, classifier.labels)
+    _check_pairs(classifier, texts)
     rows = classifier.predict_probabilities(texts)
-    return [_best(classifier.labels, probabilities, number) for probabilities in rows]
+    if number is None and classifier.thresholds is not None:
+        given = classifier.thresholds
+        return [
+            [(classifier.labels[i], float(row[i])) for i in _ranked(row) if row[i] >= given[i]]
+            for row in rows
+        ]
+    return [_best(classifier.labels, row, number or 1) for row in rows]
+
+
+def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) -> None:
+    """Refuse single texts in memory where a run needs pairs.
+
+    Raises:
+        DataError: a text is given alone.
+    """
+    if not isinstance(data, str | Source) and any(isinstance(text, str) for text in data):
+        refuse_single_texts(classifier.pair_columns, name="texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +172,18 @@ class _Answers:
         if self.top_k is None:
             best = ("label", "confidence") if self.thresholds is None else ()
             return (*given, *best, *(f"probability of {name}" for name in self.labels))
-        more = (name for rank in range(2, self.top_k + 1) for name in _ranked(rank))
+        more = (
+            name
+            for rank in range(2, self.top_k + 1)
+            for name in (f"label {rank}", f"confidence {rank}")
+        )
         return (*given, "label", "confidence", *more)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of a row in JSON Lines."""
+        answer = ("label", "confidence") if self.thresholds is None else ("labels",)
+        return (*answer, "probabilities" if self.top_k is None else "top")
 
     def flat(self, probabilities: np.ndarray) -> dict[str, object]:
         """Return one value for each column, with probabilities as text of six decimals."""
@@ -156,7 +198,10 @@ class _Answers:
         return dict(zip(self.columns, cells, strict=True))
 
     def nested(self, probabilities: np.ndarray) -> dict[str, object]:
-        """Return label, confidence, and either all probabilities or the best labels."""
+        """Return the answer, and either all probabilities or the best labels.
+
+        The answer is a label and its confidence, or the list of labels of a multi-label run.
+        """
         best = _best(self.labels, probabilities, self.top_k or 1)
         label, confidence = best[0]
         answer: dict[str, object] = {"label": label, "confidence": round(confidence, 6)}
@@ -170,19 +215,21 @@ class _Answers:
     def _given(self, probabilities: np.ndarray) -> list[str]:
         """Return the labels of a row of a multi-label run, the most probable first."""
         assert self.thresholds is not None  # noqa: S101 - called for multi-label runs only
-        order = np.argsort(-probabilities, kind="stable")
-        return [self.labels[i] for i in order if probabilities[i] >= self.thresholds[i]]
+        return [
+            self.labels[i] for i in _ranked(probabilities) if probabilities[i] >= self.thresholds[i]
+        ]
 
 
 def _best(
     labels: tuple[str, ...], probabilities: np.ndarray, number: int
 ) -> list[tuple[str, float]]:
-    order = np.argsort(-probabilities, kind="stable")[:number]
+    order = _ranked(probabilities)[:number]
     return [(labels[index], float(probabilities[index])) for index in order]
 
 
-def _ranked(rank: int) -> tuple[str, str]:
-    return f"label {rank}", f"confidence {rank}"
+def _ranked(probabilities: np.ndarray) -> np.ndarray:
+    """Return the indices of the classes, the most probable first."""
+    return np.argsort(-probabilities, kind="stable")
 
 
 def _text(probability: float) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pennyweight.data.source import Source
 from pennyweight.errors import DataError
+from pennyweight.inference.texts import Text
 
 __all__ = ["STANDARD_INPUT", "InputRows", "open_input"]
 
@@ -34,7 +35,7 @@ class InputRows:
 
 
 @contextmanager
-def open_input(data: str | Source | Sequence[str]) -> Iterator[InputRows]:
+def open_input(data: str | Source | Sequence[Text]) -> Iterator[InputRows]:
     """Yield where to read rows from; standard input and texts are put into a temporary file.
 
     A file is needed because rows are read more than once, and standard input can be read only
@@ -42,16 +43,15 @@ def open_input(data: str | Source | Sequence[str]) -> Iterator[InputRows]:
     and otherwise every line is a text.
 
     Args:
-        data: a source, or its location, with "-" for standard input; or texts, one per row.
+        data: a source, or its location, with "-" for standard input; or texts or pairs of texts,
+            one per row.
 
     Raises:
         DataError: as reading the rows does; messages do not show the temporary file's path.
     """
     if not isinstance(data, str | Source):
         with _temporary_file("texts") as path:
-            path.write_text(
-                "".join(json.dumps({"text": text}) + "\n" for text in data), encoding="utf-8"
-            )
+            path.write_text("".join(map(_line, data)), encoding="utf-8")
             yield InputRows(Source(str(path), "jsonl"), path.parent)
         return
     source = Source(data) if isinstance(data, str) else data
@@ -74,6 +74,11 @@ def _temporary_file(name: str) -> Iterator[Path]:
             yield path
         except DataError as error:
             raise type(error)(str(error).replace(str(path), name)) from None
+
+
+def _line(text: Text) -> str:
+    row = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+    return json.dumps(row) + "\n"
 
 
 def _format(path: Path) -> str:

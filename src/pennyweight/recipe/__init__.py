@@ -1,6 +1,7 @@
 """Recipes: a TOML file that describes a complete training run."""
 
 from pennyweight.recipe.load import (
+    as_recipe,
     dump_recipe,
     load_recipe,
     resolve_recipe,
@@ -8,4 +9,4 @@ from pennyweight.recipe.load import (
 )
 from pennyweight.recipe.schema import Recipe
 
-__all__ = ["Recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
+__all__ = ["Recipe", "as_recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]

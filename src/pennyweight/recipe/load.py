@@ -22,7 +22,7 @@ from pennyweight.recipe.paths import with_absolute_paths
 from pennyweight.recipe.problems import describe, unknown_key
 from pennyweight.recipe.schema import Recipe
 
-__all__ = ["dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
+__all__ = ["as_recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
 
 Table = dict[str, Any]
 _RUN_RECIPE = "recipe.toml"
@@ -84,6 +84,15 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         origins = {path: o for path, o in origins.items() if path[:depth] != override.path}
         origins[override.path] = f"--set {override.text.split('=')[0].strip()}"
     return _validate(values, origins=origins, default_origin=layers[0].origin)
+
+
+def as_recipe(recipe: Recipe | str | Path) -> Recipe:
+    """Return a recipe as it is, or load the one that is given by its name or path.
+
+    Raises:
+        RecipeError: as for `load_recipe`.
+    """
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
 
 
 def resolve_recipe(values: Mapping[str, Any]) -> Recipe:

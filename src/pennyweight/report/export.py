@@ -76,3 +76,4 @@ def _scalars(run: RunFacts) -> Iterator[tuple[str, float, int]]:
     last = run.losses[-1][0] if run.losses else 0
     for name, metrics in run.record.metrics.items():
         yield f"final/{name}/accuracy", metrics.accuracy, last
+        yield f"final/{name}/macro_f1", metrics.macro_f1, last

@@ -13,9 +13,14 @@ from scipy.stats import binomtest
 from pennyweight.budget.summary import Matrix
 from pennyweight.data.splits import SetFacts
 from pennyweight.errors import RunError
-from pennyweight.evaluation.metrics import AnyMetrics
+from pennyweight.evaluation.metrics import (
+    AnyMetrics,
+    Headline,
+    headline_in,
+)
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.runs.results import ordered_sets
 
 __all__ = [
     "Comparison",
@@ -79,13 +84,31 @@ class RunFacts:
     @property
     def sets(self) -> tuple[str, ...]:
         """The evaluated sets: the test first, validation last."""
-        order = {"test": 0, "validation": 2}
-        return tuple(sorted(self.record.metrics, key=lambda name: order.get(name, 1)))
+        return ordered_sets(self.record)
 
     @property
     def main_metrics(self) -> AnyMetrics:
         """The metrics of the first of `sets`."""
         return self.record.metrics[self.sets[0]]
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a text may have any number of labels."""
+        return self.record.is_multi_label
+
+    @property
+    def metric(self) -> str:
+        """The metric that the report leads with: "accuracy" or "macro_f1"; see `Headline`."""
+        return self.main_metrics.headline.metric
+
+    @property
+    def curve_metric(self) -> str:
+        """The validation metric that is drawn; accuracy if the record has no other."""
+        return self.metric if self.evaluations(self.metric) else "accuracy"
+
+    def headline(self, name: str, *, metric: str | None = None) -> Headline:
+        """Return the value on a set of a metric, or of the one that the report leads with."""
+        return headline_in(self.record.metrics[name], metric or self.metric)
 
     @property
     def losses(self) -> list[tuple[int, float]]:
@@ -178,7 +201,7 @@ class Facts:
     def groups(self) -> tuple[tuple[RunFacts, ...], ...]:
         """The runs by the rows of the set that the report is about; the main run's group is first.
 
-        Accuracies are compared only inside a group. Runs that have not evaluated the set are in
+        Results are compared only inside a group. Runs that have not evaluated the set are in
         none.
         """
         name = self.main.sets[0]
@@ -192,6 +215,11 @@ class Facts:
             else:
                 group.append(run)
         return tuple(map(tuple, groups))
+
+    @property
+    def compared_metric(self) -> str:
+        """The metric of comparisons; studies record the accuracy."""
+        return self.main.metric if self.study is None else "accuracy"
 
     def label(self, run: RunFacts) -> str:
         """Return a run's name, with its directory's name if another run has the same name."""

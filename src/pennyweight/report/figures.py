@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
 from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
+from pennyweight.report.phrases import title
 
-__all__ = ["FIGURES", "FONT", "FigureKind", "draw", "write_figures"]
+__all__ = ["FEW_ROWS", "FIGURES", "FONT", "draw", "write_figures"]
 
 # A Times-like typeface that comes with matplotlib; the paper is set in it as well.
 FONT = "STIXGeneral"
@@ -30,8 +30,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#999999"
 # Width of a column of a two-column letter page, in inches.
 _WIDTH = 3.31
-# A bin with fewer rows says little about calibration.
-_FEW_ROWS = 10
+# A bin with fewer rows says little about calibration; its marker is hollow.
+FEW_ROWS = 10
+_SHORT = {"accuracy": "acc.", "macro_f1": "macro F1"}
 # Confusions that are drawn at most, and characters of a name beside an axis.
 _CONFUSIONS = 10
 _NAME_LENGTH = 27
@@ -61,28 +62,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FigureKind:
-    """A figure that reports may have.
-
-    Attributes:
-        caption: its caption in the paper.
-        draw: returns the figure, or None if the facts contain nothing to draw.
-    """
-
-    caption: str
-    draw: Callable[[Facts], Figure | None]
-
-
 def _curves(facts: Facts) -> Figure:
     run = facts.main
     figure, (left, right) = plt.subplots(1, 2, figsize=(_WIDTH, 1.45))
     left.plot(*_columns(run.losses), color=_COLOURS[0])
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    steps, accuracies = _columns(run.evaluations("accuracy"))
-    percentages = [100 * accuracy for accuracy in accuracies]
+    steps, values = _columns(run.evaluations(run.curve_metric))
+    percentages = [100 * value for value in values]
     right.plot(steps, percentages, color=_COLOURS[1], marker="s", markersize=3)
-    right.set(xlabel="step", ylabel="validation acc. (%)")
+    right.set(xlabel="step", ylabel=f"validation {_SHORT[run.curve_metric]} (%)")
     for axes in (left, right):
         axes.set_xlim(0, None)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -189,9 +177,15 @@ def _reliability(facts: Facts) -> Figure:
             color=_COLOURS[number],
         )
         lowest = min([lowest, *(each.confidence for each in metrics.reliability)])
-    top.set(ylabel="accuracy", ylim=(-0.04, 1.04))
-    bottom.set(xlabel="confidence", ylabel="rows", yscale="log", ylim=(0.5, None))
-    bottom.axhline(_FEW_ROWS, color=_GREY, linewidth=0.6, linestyle=":")
+    # In a multi-label task, a bin holds decisions: one for each label of each row.
+    share, rows, x = (
+        ("share with label", "decisions", "probability of the label")
+        if run.is_multi_label
+        else ("accuracy", "rows", "confidence")
+    )
+    top.set(ylabel=share, ylim=(-0.04, 1.04))
+    bottom.set(xlabel=x, ylabel=rows, yscale="log", ylim=(0.5, None))
+    bottom.axhline(FEW_ROWS, color=_GREY, linewidth=0.6, linestyle=":")
     bottom.set_xlim(max(math.floor(10 * lowest) / 10 - 0.02, -0.02), 1.02)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, columnspacing=1.2)
     return figure
@@ -200,8 +194,8 @@ def _reliability(facts: Facts) -> Figure:
 def _draw_bins(axes: Any, bins: tuple[Bin, ...], number: int, *, label: str) -> None:
     """Draw a line through the bins with enough rows, and hollow markers for the others."""
     style = {"color": _COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
-    filled = [each for each in bins if each.rows >= _FEW_ROWS]
-    hollow = [each for each in bins if each.rows < _FEW_ROWS]
+    filled = [each for each in bins if each.rows >= FEW_ROWS]
+    hollow = [each for each in bins if each.rows < FEW_ROWS]
     axes.plot(
         [each.confidence for each in filled],
         [each.accuracy for each in filled],
@@ -240,8 +234,8 @@ def _ranks(facts: Facts) -> Figure | None:
 
 
 def _spending(facts: Facts) -> Figure | None:
-    """Draw accuracy against trained parameters, one marker per run."""
-    name = facts.main.sets[0]
+    """Draw accuracy or macro-F1 against trained parameters, one marker per run."""
+    name, metric = facts.main.sets[0], facts.main.metric
     groups: dict[str, list[RunFacts]] = {}
     for run in facts.groups[0]:
         if run.record.parameters is not None:
@@ -254,7 +248,7 @@ def _spending(facts: Facts) -> Figure | None:
     for number, (label, runs) in enumerate(groups.items()):
         axes.scatter(
             [run.record.parameters.model for run in runs if run.record.parameters],
-            [100 * run.record.metrics[name].accuracy for run in runs],
+            [100 * run.headline(name, metric=metric).value for run in runs],
             s=16,
             color=_COLOURS[number % len(_COLOURS)],
             marker=_MARKERS[number % len(_MARKERS)],
@@ -269,14 +263,14 @@ def _spending(facts: Facts) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(_compact)
         axes.margins(x=0.1)
-    axes.set(xlabel="trained parameters", ylabel=f"{name} accuracy (%)")
+    axes.set(xlabel="trained parameters", ylabel=f"{name} {title(metric)} (%)")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
 def _comparison(facts: Facts) -> Figure | None:
-    """Draw the accuracy of each run, or of each row of a study, with its interval."""
-    rows = _accuracies(facts)
+    """Draw the result of each run, or of each row of a study, with its interval."""
+    rows = _compared(facts)
     if len(rows) < 2:
         return None
     rows.reverse()
@@ -294,35 +288,34 @@ def _comparison(facts: Facts) -> Figure | None:
     axes.set_yticks(range(len(rows)), [_shortened(name) for name, _, _ in rows])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set(xlabel=f"{facts.main.sets[0]} accuracy (%)")
+    axes.set(xlabel=f"{facts.main.sets[0]} {title(facts.compared_metric)} (%)")
     return figure
 
 
-def _accuracies(facts: Facts) -> list[tuple[str, float, tuple[float, float]]]:
+def _compared(facts: Facts) -> list[tuple[str, float, tuple[float, float]]]:
+    """Return the name, the result and its interval of each run, or of each row of a study."""
     name = facts.main.sets[0]
     if facts.study is not None:
         return [
             (row.name, row.mean[name], row.interval[name] or (row.mean[name], row.mean[name]))
             for row in facts.study.rows_with(name)
         ]
-    metrics = [(facts.label(run), run.record.metrics[name]) for run in facts.groups[0]]
-    return [(label, each.accuracy, each.accuracy_interval) for label, each in metrics]
+    runs = [
+        (facts.label(run), run.headline(name, metric=facts.compared_metric))
+        for run in facts.groups[0]
+    ]
+    return [(label, one.value, one.interval or (one.value, one.value)) for label, one in runs]
 
 
-FIGURES: Mapping[str, FigureKind] = MappingProxyType(
+# Each draws one figure, or returns None if the facts contain nothing to draw.
+FIGURES: Mapping[str, Callable[[Facts], Figure | None]] = MappingProxyType(
     {
-        "ranks": FigureKind("Rank of every adapted matrix, by layer.", _ranks),
-        "curves": FigureKind("Training loss and validation accuracy.", _curves),
-        "confusion": FigureKind(
-            "Labels and predictions. The shade is the share of the label's rows.", _confusion
-        ),
-        "reliability": FigureKind(
-            "Accuracy by confidence (top) and rows per bin (bottom). A calibrated classifier lies "
-            f"on the dotted diagonal. Hollow markers are bins with fewer than {_FEW_ROWS} rows.",
-            _reliability,
-        ),
-        "comparison": FigureKind("Accuracy with 95% intervals.", _comparison),
-        "spending": FigureKind("Accuracy against trained parameters.", _spending),
+        "ranks": _ranks,
+        "curves": _curves,
+        "confusion": _confusion,
+        "reliability": _reliability,
+        "comparison": _comparison,
+        "spending": _spending,
     }
 )
 
@@ -330,7 +323,7 @@ FIGURES: Mapping[str, FigureKind] = MappingProxyType(
 def draw(name: str, facts: Facts) -> Figure | None:
     """Return a figure, or None if the facts contain nothing to draw."""
     with mpl.rc_context(_STYLE):
-        figure = FIGURES[name].draw(facts)
+        figure = FIGURES[name](facts)
     if figure is not None:
         # pyplot would keep every figure in memory, and notebooks would show it twice.
         plt.close(figure)

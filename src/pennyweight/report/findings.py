@@ -6,10 +6,16 @@ from collections.abc import Sequence
 
 from pennyweight.errors import RunError
 from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
-from pennyweight.evaluation.metrics import AnyMetrics, ClassMetrics, LabelMetrics, Metrics
+from pennyweight.evaluation.metrics import (
+    ClassMetrics,
+    LabelMetrics,
+    Metrics,
+    MultiLabelMetrics,
+)
+from pennyweight.report.baselines import baseline_blocks
+from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
-from pennyweight.report.figures import FIGURES
 from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
 
 __all__ = ["lessons", "results"]
@@ -22,15 +28,13 @@ _LABEL_LENGTH = 30
 
 
 def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
-    """Return the section about the main run's metrics, with its figures."""
+    """Return the section about the main run's metrics, with its figures and baselines."""
     run = facts.main
     name = run.sets[0]
     blocks: list[Block] = [
-        Text(
-            f"[tab:results] gives the accuracy with its 95% interval{cite('wilson')}, the macro "
-            f"F1 and the expected calibration error (ECE){cite('1706.04599')}. {_cost(run)}"
-        ),
+        Text(f"{_results_sentence(run)} {_cost(run)}"),
         _results_table(run),
+        *baseline_blocks(run),
     ]
     sentences = {
         "curves": _curve_sentence(run),
@@ -39,12 +43,15 @@ def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         else "",
         "reliability": _reliability_sentence(run),
     }
-    captions = {"confusion": _confusion_caption(name, run.main_metrics)}
     for figure, sentence in sentences.items():
         if figure in shown:
-            caption = captions.get(figure, FIGURES[figure].caption)
-            blocks += [Text(sentence), Figure(figure, caption)]
-    if len(run.main_metrics.classes) > MATRIX_CLASSES:
+            blocks += [Text(sentence), Figure(figure, caption_of(figure, facts))]
+    if isinstance(run.main_metrics, MultiLabelMetrics):
+        blocks += [
+            Text(f"[tab:hardest] lists labels on {name}, those with the lowest F1 first."),
+            _labels_table(name, run.main_metrics),
+        ]
+    elif len(run.main_metrics.classes) > MATRIX_CLASSES:
         blocks += [
             Text(f"[tab:hardest] lists the classes with the lowest F1 on {name}."),
             _hardest_table(name, run.main_metrics),
@@ -52,18 +59,28 @@ def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _confusion_caption(name: str, metrics: AnyMetrics) -> str:
-    if len(metrics.classes) > MATRIX_CLASSES:
+def _results_sentence(run: RunFacts) -> str:
+    error = f"the expected calibration error (ECE){cite('1706.04599')}"
+    if run.is_multi_label:
         return (
-            "The most frequent confusions, each with the label above and the prediction below. "
-            f"Rows of the {name} set."
+            f"[tab:results] gives the macro F1 with its 95% bootstrap interval{cite('efron')}, the "
+            f"micro F1, the mean average precision (AP), which needs no thresholds, and {error}."
         )
-    return f"{FIGURES['confusion'].caption} Rows of the {name} set."
+    if run.metric == "macro_f1":
+        return (
+            "The classes have very different numbers of rows, so the macro F1 comes first: a "
+            "classifier that always predicts the largest class has a high accuracy. [tab:results] "
+            f"gives the macro F1 with its 95% bootstrap interval{cite('efron')}, the accuracy and "
+            f"{error}."
+        )
+    return (
+        f"[tab:results] gives the accuracy with its 95% interval{cite('wilson')}, the macro F1 and "
+        f"{error}."
+    )
 
 
-def _hardest_table(name: str, metrics: AnyMetrics) -> Table:
-    classes: Sequence[ClassMetrics | LabelMetrics] = metrics.classes
-    hardest = sorted(classes, key=lambda entry: entry.f1)[:_HARDEST]
+def _hardest_table(name: str, metrics: Metrics) -> Table:
+    hardest = sorted(metrics.classes, key=lambda entry: entry.f1)[:_HARDEST]
     rows = [
         (
             _shortened(entry.label),
@@ -74,6 +91,28 @@ def _hardest_table(name: str, metrics: AnyMetrics) -> Table:
     ]
     caption = f"The {len(rows)} of {len(metrics.classes)} classes with the lowest F1 on {name}."
     return Table("hardest", caption, ("class", "prec.", "recall", "F1", "rows"), tuple(rows))
+
+
+def _labels_table(name: str, metrics: MultiLabelMetrics) -> Table:
+    """Return the labels with the lowest F1, with their thresholds."""
+    hardest = sorted(metrics.classes, key=lambda entry: entry.f1)[:_HARDEST]
+    rows = [
+        (
+            _shortened(entry.label),
+            *(f"{score:.3f}" for score in (entry.precision, entry.recall, entry.f1)),
+            f"{entry.threshold:.3f}",
+            f"{entry.rows:,}",
+        )
+        for entry in hardest
+    ]
+    number = len(metrics.classes)
+    of = f"{len(rows)} of {number} labels" if len(rows) < number else f"{number} labels"
+    caption = (
+        f"The {of} on {name}, those with the lowest F1 first. A text is given a label if its "
+        "probability is at least the threshold (thr.)."
+    )
+    header = ("label", "prec.", "recall", "F1", "thr.", "rows")
+    return Table("hardest", caption, header, tuple(rows))
 
 
 def _shortened(label: str) -> str:
@@ -94,24 +133,46 @@ def _cost(run: RunFacts) -> str:
 
 
 def _results_table(run: RunFacts) -> Table:
-    rows = [
-        (
-            name,
-            f"{metrics.rows:,}",
-            f"{100 * metrics.accuracy:.2f}",
-            interval(metrics.accuracy_interval),
-            f"{metrics.macro_f1:.4f}",
-            f"{metrics.ece:.3f}",
+    rows = [_results_row(run, name) for name in run.sets]
+    header: tuple[str, ...]
+    if run.is_multi_label:
+        header = ("set", "rows", "F1", "95%", "micro F1", "AP", "ECE")
+        caption = (
+            "Macro F1 in percent with its bootstrap interval, micro F1, mean average precision, "
+            "and calibration error."
         )
-        for name, metrics in ((name, run.record.metrics[name]) for name in run.sets)
-    ]
-    caption = "Accuracy in percent with its Wilson interval, macro F1, and calibration error."
-    return Table("results", caption, ("set", "rows", "acc.", "95%", "F1", "ECE"), tuple(rows))
+    elif run.metric == "macro_f1":
+        header = ("set", "rows", "F1", "95%", "acc.", "ECE")
+        caption = (
+            "Macro F1 in percent with its bootstrap interval, accuracy, and calibration error."
+        )
+    else:
+        header = ("set", "rows", "acc.", "95%", "F1", "ECE")
+        caption = "Accuracy in percent with its Wilson interval, macro F1, and calibration error."
+    return Table("results", caption, header, tuple(rows))
+
+
+def _results_row(run: RunFacts, name: str) -> tuple[str, ...]:
+    metrics, first = run.record.metrics[name], run.headline(name)
+    others: tuple[str, ...]
+    if isinstance(metrics, MultiLabelMetrics):
+        others = (f"{metrics.micro_f1:.4f}", f"{metrics.mean_average_precision:.4f}")
+    else:
+        second = metrics.macro_f1 if first.metric == "accuracy" else metrics.accuracy
+        others = (f"{second:.4f}",)
+    return (
+        name,
+        f"{metrics.rows:,}",
+        f"{100 * first.value:.2f}",
+        "" if first.interval is None else interval(first.interval),
+        *others,
+        f"{metrics.ece:.3f}",
+    )
 
 
 def _curve_sentence(run: RunFacts) -> str:
     best = run.record.best
-    text = "[fig:curves] shows the training loss and the validation accuracy."
+    text = f"[fig:curves] shows the training loss and the validation {title(run.curve_metric)}."
     if best is not None:
         value = percent(best.value) if best.metric in _PERCENT else f"{best.value:.4f}"
         text += f" The checkpoint of step {best.step:,} was kept ({title(best.metric)} {value})."
@@ -136,6 +197,12 @@ def _reliability_sentence(run: RunFacts) -> str:
     total = sum(each.rows for each in metrics.reliability)
     confidence = sum(each.confidence * each.rows for each in metrics.reliability) / total
     accuracy = sum(each.accuracy * each.rows for each in metrics.reliability) / total
+    if run.is_multi_label:
+        return (
+            "[fig:reliability] compares the probability of a label with the share of rows that "
+            f"have it. The calibration error is largest on {name}, where the mean probability of a "
+            f"label is {percent(confidence)} and {percent(accuracy)} of the labels are right."
+        )
     return (
         f"[fig:reliability] compares confidence with accuracy. The calibration error is largest on "
         f"{name}, where the mean confidence is {percent(confidence)} and the accuracy "
@@ -155,11 +222,11 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         f"{plain(worst.label)} the hardest (F1 {worst.f1:.3f})."
     ]
     for other in run.sets[1:]:
-        gap = 100 * (metrics.accuracy - run.record.metrics[other].accuracy)
+        gap = 100 * (run.headline(name).value - run.headline(other).value)
         if other != "validation" and gap > 0:
             remarks.append(
-                f"Accuracy is {gap:.2f} points lower on {other} than on {name}, and the "
-                f"calibration error is {run.record.metrics[other].ece:.3f} instead of "
+                f"The {title(run.metric)} is {gap:.2f} points lower on {other} than on {name}, "
+                f"and the calibration error is {run.record.metrics[other].ece:.3f} instead of "
                 f"{metrics.ece:.3f}."
             )
     blocks: list[Block] = [Text(" ".join(remarks))]
@@ -175,12 +242,13 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     else:
         blocks += _comparisons(facts, name)
     sentences = {
-        "comparison": "[fig:comparison] shows the accuracies with their 95% intervals.",
-        "spending": "[fig:spending] relates accuracy to the number of trained parameters.",
+        "comparison": "[fig:comparison] shows the results with their 95% intervals.",
+        "spending": f"[fig:spending] relates {title(run.metric)} to the number of trained "
+        "parameters.",
     }
     for figure, sentence in sentences.items():
         if figure in shown:
-            blocks += [Text(sentence), Figure(figure, FIGURES[figure].caption)]
+            blocks += [Text(sentence), Figure(figure, caption_of(figure, facts))]
     return tuple(blocks)
 
 
@@ -191,8 +259,8 @@ def _comparisons(facts: Facts, name: str) -> list[Block]:
     if len(groups) > 1:
         others = [run for group in groups[1:] for run in group]
         sentence = (
-            f"{_named_with_accuracy(facts, others, name)} evaluated on other {name} rows than "
-            f"{plain(facts.label(facts.main))}, so their accuracies cannot be compared with it."
+            f"{_named_with_result(facts, others, name)} evaluated on other {name} rows than "
+            f"{plain(facts.label(facts.main))}, so their results cannot be compared with it."
         )
         blocks.append(Text(sentence))
     for number, group in enumerate(groups, start=1):
@@ -201,19 +269,25 @@ def _comparisons(facts: Facts, name: str) -> list[Block]:
         table = _runs_table(facts, group, name=name, number=number)
         text = (
             f"[{table.label}] compares the runs on {name}. The p-values are those of McNemar's "
-            f"exact test{cite('mcnemar')} against {plain(facts.label(group[0]))}."
+            f"exact test{cite('mcnemar')} against {plain(facts.label(group[0]))}, which compares "
+            "how many rows are answered correctly."
         )
         blocks += [Text(text), table]
     return blocks
 
 
-def _named_with_accuracy(facts: Facts, runs: Sequence[RunFacts], name: str) -> str:
+def _named_with_result(facts: Facts, runs: Sequence[RunFacts], name: str) -> str:
     named = [
-        f"{plain(facts.label(run))} ({percent(run.record.metrics[name].accuracy)} of "
-        f"{run.record.metrics[name].rows:,} rows)"
+        f"{plain(facts.label(run))} ({_result(run, name, metric=facts.main.metric)})"
         for run in runs
     ]
     return f"{join(named)} {'was' if len(named) == 1 else 'were'}"
+
+
+def _result(run: RunFacts, name: str, *, metric: str) -> str:
+    rows = f"{run.record.metrics[name].rows:,} rows"
+    value = percent(run.headline(name, metric=metric).value)
+    return f"{value} of {rows}" if metric == "accuracy" else f"{title(metric)} {value} on {rows}"
 
 
 def _study_text(study: StudyFacts, name: str) -> Text:
@@ -260,15 +334,17 @@ def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: in
         rows.append(
             (
                 facts.label(run),
-                f"{100 * run.record.metrics[name].accuracy:.2f}",
+                f"{100 * run.headline(name, metric=facts.main.metric).value:.2f}",
                 "" if run is runs[0] else _mcnemar(runs[0], run, name),
                 f"{counts.file:,}" if counts else "",
                 f"{run.record.seconds:,.0f}",
             )
         )
-    caption = f"Runs compared: accuracy on {name} in percent, trainable parameters, seconds."
+    metric = facts.main.metric
+    caption = f"Runs compared: {title(metric)} on {name} in percent, trainable parameters, seconds."
+    short = "acc." if metric == "accuracy" else "F1"
     label = "comparison" if number == 1 else f"comparison-{number}"
-    return Table(label, caption, ("run", "acc.", "p", "parameters", "s"), tuple(rows))
+    return Table(label, caption, ("run", short, "p", "parameters", "s"), tuple(rows))
 
 
 def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:

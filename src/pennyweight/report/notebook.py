@@ -93,16 +93,21 @@ def _execute(notebook: Any, path: Path) -> None:
             del cell["outputs"]
 
 
-def _sentences(record: RunRecord) -> Sequence[str]:
-    """Return sentences to classify: news for news classes, otherwise mistakes of the run."""
+def _sentences(record: RunRecord) -> Sequence[str] | Sequence[tuple[str, str]]:
+    """Return texts to classify: news for news classes, otherwise mistakes of the run."""
     labels = record.recipe.data.label_names
+    mistakes = [mistake for some in record.mistakes.values() for mistake in some][:4]
+    if record.pair_columns is not None:
+        pairs = [(mistake.text, mistake.text_pair or "") for mistake in mistakes]
+        return pairs or [("A first text.", "A second text.")]
     if labels == _NEWS:
         return _NEWS_SENTENCES
-    texts = [mistake.text for mistakes in record.mistakes.values() for mistake in mistakes]
-    return texts[:4] or [f"A text about {label}." for label in labels[:4]]
+    return [mistake.text for mistake in mistakes] or [
+        f"A text about {label}." for label in labels[:4]
+    ]
 
 
-def _as_list(sentences: Sequence[str]) -> str:
+def _as_list(sentences: Sequence[str] | Sequence[tuple[str, str]]) -> str:
     """Return a list of strings as Python source, one string per line."""
     lines = "".join(f"    {sentence!r},\n" for sentence in sentences)
     return f"[\n{lines}]"

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pennyweight.report.content import Block, Content, FrontMatter, Section, Text, plain
 from pennyweight.report.facts import Facts
-from pennyweight.report.phrases import interval, percent, spell
+from pennyweight.report.phrases import interval, percent, spell, title
 from pennyweight.report.references import REFERENCES, citation
 from pennyweight.report.sections import BUILDERS
 
@@ -29,12 +29,12 @@ def make_content(facts: Facts, front: FrontMatter, prose: Prose, shown: frozense
             the generated abstract.
         shown: names of the figures in the paper.
     """
-    generated = {title: build(facts, shown) for title, build in BUILDERS.items()}
-    own = [title for title in prose if title not in generated and title != "Abstract"]
+    generated = {heading: build(facts, shown) for heading, build in BUILDERS.items()}
+    own = [name for name in prose if name not in generated and name != "Abstract"]
     *first, last = generated
     sections = [
-        Section(title, (*prose.get(title, ()), *generated.get(title, ())))
-        for title in (*first, *own, last)
+        Section(name, (*prose.get(name, ()), *generated.get(name, ())))
+        for name in (*first, *own, last)
     ]
     abstract = " ".join(text.text for text in prose.get("Abstract", ())) or _abstract(facts)
     return _with_citations(
@@ -44,14 +44,23 @@ def make_content(facts: Facts, front: FrontMatter, prose: Prose, shown: frozense
 
 def _abstract(facts: Facts) -> str:
     run = facts.main
-    counts, metrics = run.record.parameters, run.main_metrics
+    counts, metrics, best = run.record.parameters, run.main_metrics, run.main_metrics.headline
     trained = counts.file if counts else run.record.plan.trainable_parameters
+    number = spell(len(metrics.classes))
+    task = (
+        f"to give a text any number of {number} labels"
+        if run.is_multi_label
+        else f"to classify text into {number} classes"
+    )
+    article = "an" if best.metric == "accuracy" else "a"
+    method = "Wilson" if best.metric == "accuracy" else "bootstrap"
+    bounds = "" if best.interval is None else f" (95% {method} interval {interval(best.interval)})"
     return (
-        f"We adapt {plain(run.base_name)} to classify text into {spell(len(metrics.classes))} "
-        f"classes under a hard budget of {run.record.plan.budget:,} trainable parameters. "
+        f"We adapt {plain(run.base_name)} {task} under a hard budget of "
+        f"{run.record.plan.budget:,} trainable parameters. "
         f"The system trains {trained:,} parameters, a number that we verify in the saved file. "
-        f"On the {run.sets[0]} set of {metrics.rows:,} texts it reaches an accuracy of "
-        f"{percent(metrics.accuracy)} (95% Wilson interval {interval(metrics.accuracy_interval)})."
+        f"On the {run.sets[0]} set of {metrics.rows:,} texts it reaches {article} "
+        f"{title(best.metric)} of {percent(best.value)}{bounds}."
     )
 
 

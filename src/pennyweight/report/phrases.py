@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pennyweight.evaluation.metrics import AnyMetrics
+from pennyweight.evaluation.metrics import Headline
 
 __all__ = [
     "cite",
@@ -68,9 +68,12 @@ def interval(bounds: tuple[float, float]) -> str:
     return f"{100 * low:.2f}\N{EN DASH}{100 * high:.2f}"
 
 
-def score(metrics: AnyMetrics) -> str:
-    """Return an accuracy with its interval."""
-    return f"{percent(metrics.accuracy)} (95% interval {interval(metrics.accuracy_interval)})"
+def score(headline: Headline) -> str:
+    """Return the value of a metric with its interval, if it has one."""
+    value = percent(headline.value)
+    if headline.interval is None:
+        return value
+    return f"{value} (95% interval {interval(headline.interval)})"
 
 
 def join(parts: Sequence[str]) -> str:

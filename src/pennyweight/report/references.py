@@ -202,6 +202,12 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             "Probable Inference, the Law of Succession, and Statistical Inference",
             "*Journal of the American Statistical Association*, 22(158): 209\N{EN DASH}212",
         ),
+        "efron": _reference(
+            "Efron, B.",
+            1979,
+            "Bootstrap Methods: Another Look at the Jackknife",
+            "*The Annals of Statistics*, 7(1): 1\N{EN DASH}26",
+        ),
         "mcnemar": _reference(
             "McNemar, Q.",
             1947,

@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pennyweight.errors import PennyweightError, ReportError, RunError
+from pennyweight.evaluation.metrics import headline_in
 from pennyweight.report.facts import RunFacts, compare_runs, same_rows
 from pennyweight.runs.record import RECORD, RunRecord, load_record
+from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
 __all__ = ["RunIndex", "make_server"]
 
@@ -51,7 +53,10 @@ class RunIndex:
         return sorted(rows, key=lambda row: str(row["started"]), reverse=True)
 
     def record(self, path: str) -> dict[str, Any]:
-        """Return a run's complete record as JSON values.
+        """Return a run's complete record as JSON values, and what is shown first of each set.
+
+        The key "shown" holds, by set, the leading metric with its value and interval, and the
+        values of the baselines in this metric.
 
         Args:
             path: the run's directory, relative to the folder.
@@ -60,7 +65,9 @@ class RunIndex:
             ReportError: the path is outside the folder.
             RunError: there is no run, or its record cannot be read.
         """
-        return load_record(self._inside(path)).model_dump(mode="json")
+        record = load_record(self._inside(path))
+        shown = {name: _shown(record, name) for name in record.metrics}
+        return {**record.model_dump(mode="json"), "shown": shown}
 
     def compare(self, one: str, other: str, name: str) -> dict[str, Any]:
         """Return McNemar's test of two runs on a set.
@@ -101,21 +108,38 @@ class RunIndex:
 
 def _summarize(record: RunRecord) -> dict[str, Any]:
     """Return the table's row of a run."""
-    metrics = record.metrics.get("test") or record.metrics.get("validation")
+    main = next(iter(ordered_sets(record)), None)
+    first = record.metrics[main].headline if main is not None else None
     shifted = record.metrics.get("shifted")
     return {
         "name": record.recipe.name,
         "seed": record.recipe.seed,
         "status": record.status,
         "started": record.started,
-        "accuracy": metrics.accuracy if metrics else None,
-        "interval": metrics.accuracy_interval if metrics else None,
-        "shifted": shifted.accuracy if shifted else None,
+        "metric": first.metric if first else None,
+        "score": first.value if first else None,
+        "interval": first.interval if first else None,
+        "shifted": headline_in(shifted, first.metric).value if shifted and first else None,
         "parameters": record.parameters.file if record.parameters else None,
         "seconds": record.seconds,
         "loss": record.history[-1].loss if record.history else None,
         "leaks": bool(record.leaks),
         "transductive": bool(record.transductive),
+    }
+
+
+def _shown(record: RunRecord, name: str) -> dict[str, Any]:
+    """Return what is shown first of a set: the leading metric, and the baselines in it."""
+    first = record.metrics[name].headline
+    baselines = {
+        BASELINES[each].full: one.value for each, one in baseline_headlines(record, name).items()
+    }
+    interval = None if first.interval is None else list(first.interval)
+    return {
+        "metric": first.metric,
+        "value": first.value,
+        "interval": interval,
+        "baselines": baselines,
     }
 
 

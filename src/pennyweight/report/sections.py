@@ -8,9 +8,9 @@ from types import MappingProxyType
 from pennyweight.budget.methods import METHODS
 from pennyweight.evaluation.confusions import MATRIX_CLASSES
 from pennyweight.recipe.train import Train
+from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
-from pennyweight.report.figures import FIGURES
 from pennyweight.report.findings import lessons, results
 from pennyweight.report.phrases import cite, join, plural, score, spell, title
 from pennyweight.report.references import method_keys
@@ -44,18 +44,24 @@ def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
         if run.adapted
         else "all of whose weights are trained"
     )
-    results = join([f"{score(run.record.metrics[name])} on {name}" for name in run.sets])
+    scores = join([f"{score(run.headline(name))} on {name}" for name in run.sets])
     return (
         Text(
-            f"The task is to assign a text to one of {spell(len(labels))} classes{_named(labels)}. "
-            f"The base model is {plain(run.base_name)}{cite(*papers)}, "
-            f"{trained}. The budget of trainable parameters is a hard limit, and the "
-            "classification head counts towards it."
+            f"The task is {_task(run, len(labels))}{_named(labels)}. "
+            f"The base model is {plain(run.base_name)}{cite(*papers)}, {trained}. The budget of "
+            "trainable parameters is a hard limit, and the classification head counts towards it."
         ),
         Text(_data_sentences(run)),
-        Text(f"The accuracy is {results}."),
+        Text(f"The {title(run.metric)} is {scores}."),
         *(Text(plain(note)) for note in run.notes),
     )
+
+
+def _task(run: RunFacts, number: int) -> str:
+    text = "a text" if run.record.pair_columns is None else "a pair of texts"
+    if run.is_multi_label:
+        return f"to give {text} any number of {spell(number)} labels"
+    return f"to assign {text} to one of {spell(number)} classes"
 
 
 def _named(labels: Sequence[str]) -> str:
@@ -121,7 +127,7 @@ def _methodology(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     ]
     if "ranks" in shown and not run.ranks().is_uniform:
         blocks.insert(1, Text("[fig:ranks] shows the rank of every adapted matrix."))
-        blocks.append(Figure("ranks", FIGURES["ranks"].caption))
+        blocks.append(Figure("ranks", caption_of("ranks", facts)))
     return tuple(blocks)
 
 
@@ -163,6 +169,14 @@ def _extras(run: RunFacts) -> list[str]:
             f"distillation{cite('1503.02531')} at temperature "
             f"{recipe.distillation.temperature:g}; the share of the teachers in the loss is "
             f"{recipe.distillation.soft:g}."
+        )
+    if run.is_multi_label:
+        fitted = (
+            "was fitted on the validation rows" if "validation" in run.sets else "is 0.5 throughout"
+        )
+        sentences.append(
+            "A text is given every label whose probability reaches the label's threshold, which "
+            f"{fitted}."
         )
     prior = recipe.transduction.prior if recipe.transduction else None
     if prior is not None:

@@ -171,13 +171,14 @@ class Mistake(_Part):
     """A wrong answer that the classifier was sure of; `confidence` is its probability.
 
     In a multi-label task, `label` and `predicted` list all names, and `confidence` is that of the
-    most confident wrong decision.
+    most confident wrong decision. `text_pair` is the second text of a pair.
     """
 
     text: str
     label: str
     predicted: str
     confidence: float
+    text_pair: str | None = None
 
 
 class TargetRecord(_Part):
@@ -258,6 +259,20 @@ class RunRecord(_Part):
     correction: CorrectionRecord | None = None
     artifact: ArtifactRecord | None = None
     failure: str | None = None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a row may have any number of labels."""
+        return self.recipe.data.task == "multi-label"
+
+    @property
+    def pair_columns(self) -> tuple[str, str] | None:
+        """The columns with the two texts of a pair; None if every row is a single text."""
+        train = self.recipe.data.train
+        if train is not None and train.pair_columns is not None:
+            return train.pair_columns
+        facts = self.data.sets.get("train") if self.data is not None else None
+        return ("text", "text_pair") if facts is not None and facts.are_pairs else None
 
     @property
     def over_budget(self) -> bool:

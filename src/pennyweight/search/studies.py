@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pennyweight.budget.methods import METHODS
-from pennyweight.errors import BudgetError, PennyweightError, RecipeError, RunError
+from pennyweight.defaults import complete, is_completion
+from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.statistics import mean_interval, paired_p
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
+from pennyweight.runs.results import baseline_headlines
 from pennyweight.settings import plan
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
@@ -47,6 +49,7 @@ class StudyRow:
         leaks: warnings of the runs about rows that are in two sets.
         transductive: uses that the runs made of the target's text.
         failures: why runs failed, by seed.
+        baselines: mean accuracy of each baseline by set, over the seeds that have it.
     """
 
     name: str
@@ -63,6 +66,7 @@ class StudyRow:
     leaks: list[str]
     transductive: list[str]
     failures: dict[str, str]
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def run_study(
@@ -80,6 +84,7 @@ def run_study(
 
     Raises:
         RecipeError, BudgetError: rows of the study cannot be planned, or are over budget.
+        DataError: the training rows of a recipe that leaves keys open cannot be read.
         BaseModelError: a base model cannot be found.
         RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created.
     """
@@ -119,7 +124,8 @@ def _check_plans(study: Study, out: Path) -> None:
     """Plan every row that has runs to train.
 
     Raises:
-        RecipeError, BudgetError: rows cannot be planned; the message names each of them.
+        RecipeError, BudgetError, DataError: rows cannot be planned; the message names each of
+            them.
         BaseModelError: a base model cannot be found.
     """
     problems: list[PennyweightError] = []
@@ -130,8 +136,8 @@ def _check_plans(study: Study, out: Path) -> None:
         if all(_is_complete(run) for run in runs):
             continue
         try:
-            plan(variation.recipes[0])
-        except (RecipeError, BudgetError) as error:
+            plan(complete(variation.recipes[0]).recipe)
+        except (RecipeError, BudgetError, DataError) as error:
             problems.append(type(error)(f'row "{variation.name}": {error}'))
     if problems:
         reasons = "; ".join(map(str, problems))
@@ -147,7 +153,7 @@ def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
     if not RunDirectory(run).record.is_file():
         return train(recipe, out=run, watcher=watcher)
     record = load_record(run)
-    if record.recipe != recipe:
+    if not is_completion(record.recipe, recipe):
         raise RunError(
             f"{run}: trained with another recipe; name a new --out, or delete the directory"
         )
@@ -184,7 +190,17 @@ def _summarize(
         leaks=sorted({leak for record in runs for leak in record.leaks}),
         transductive=sorted({use for record in runs for use in record.transductive}),
         failures=failures,
+        baselines={of: means for of in sets if (means := _baselines(runs, of))},
     )
+
+
+def _baselines(runs: Sequence[RunRecord], of: str) -> dict[str, float]:
+    """Return the mean accuracy of each baseline on a set."""
+    values: dict[str, list[float]] = {}
+    for record in runs:
+        for name, headline in baseline_headlines(record, of, metric="accuracy").items():
+            values.setdefault(name, []).append(headline.value)
+    return {name: float(np.mean(each)) for name, each in values.items()}
 
 
 def _p(records: Mapping[int, RunRecord], first: Mapping[int, RunRecord], of: str) -> float | None:

@@ -34,6 +34,7 @@ from pennyweight.inference.load import predictor_of
 from pennyweight.model.build import load_base
 from pennyweight.model.quantize import dequantized
 from pennyweight.runs.record import BaselineRecord, RunRecord
+from pennyweight.runs.results import BASELINES
 from pennyweight.settings.values import Settings
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.rows import PreparedRows
@@ -51,8 +52,6 @@ __all__ = [
 # The inverse strength of the regularization of a head that is fitted again. Cross-validation cannot
 # choose it, because the encoder has been trained on the same rows.
 _REFIT_STRENGTH = 0.1
-
-_NAMES = {"embedding": "the frozen encoder's embeddings", "tf-idf": "TF-IDF"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def fit_baselines(
         texts = _texts(prepared.table.select(labelled))
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
-        run.log(f"baseline: logistic regression on {_NAMES[name]}, {baseline.seconds:.1f} s")
+        run.log(f"baseline: {BASELINES[name].full}, {baseline.seconds:.1f} s")
     return Baselines(fitted, head)
 
 
@@ -184,7 +183,7 @@ def _describe_defeat(name: str, baseline: BaselineRecord, record: RunRecord) -> 
     if own.value >= other.value:
         return None
     return (
-        f"warning: on validation, logistic regression on {_NAMES[name]} is better "
+        f"warning: on validation, {BASELINES[name].full} is better "
         f"({other.metric} {other.value:.2%}) than this run ({own.value:.2%}); try more epochs or "
         "another base, and look at the labels: there may be little to learn beyond single words"
     )

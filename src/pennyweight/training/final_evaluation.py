@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import datasets
 import numpy as np
 from scipy.special import softmax
 
@@ -212,7 +213,7 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
         for name in logits
     }
     predicted = {name: answers.classes(values) for name, values in logits.items()}
-    texts = {name: table["text"] for name, table in run.splits.labelled.items()}
+    tables = run.splits.labelled
     if run.job.accelerator.is_main_process:
         arrays: dict[str, Any] = {**predicted}
         arrays |= {f"{name}.labels": values for name, values in labels.items()}
@@ -226,7 +227,7 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
         metrics=metrics,
         mistakes={
             name: _most_confident_mistakes(
-                logits[name], labels[name], predicted[name], texts[name], names=names
+                logits[name], labels[name], predicted[name], tables[name], names=names
             )
             for name in logits
         },
@@ -252,7 +253,7 @@ def _most_confident_mistakes(
     logits: np.ndarray,
     labels: np.ndarray,
     predicted: np.ndarray,
-    texts: Sequence[str],
+    rows: datasets.Dataset,
     *,
     names: Sequence[str],
 ) -> tuple[Mistake, ...]:
@@ -269,14 +270,16 @@ def _most_confident_mistakes(
         confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
         wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    texts = [rows[int(row)] for row in order]
     return tuple(
         Mistake(
-            text=texts[int(row)],
+            text=text["text"],
             label=_in_words(labels[row], names),
             predicted=_in_words(predicted[row], names),
             confidence=float(confidence[row]),
+            text_pair=text.get("text_pair"),
         )
-        for row in order
+        for row, text in zip(order, texts, strict=True)
     )
 
 

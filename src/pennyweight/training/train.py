@@ -14,7 +14,7 @@ from pennyweight.engine.train.loop import Learner, TrainContext
 from pennyweight.engine.train.loop import train as train_steps
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, RecipeError
 from pennyweight.inference.model_card import write_model_card
-from pennyweight.recipe import Recipe
+from pennyweight.recipe import Recipe, as_recipe
 from pennyweight.runs.directory import hash_artifact
 from pennyweight.runs.record import ParameterCounts, RunRecord
 from pennyweight.training.active_run import (
@@ -58,7 +58,7 @@ _OWN = frozenset({"name", "summary", "budget", "adapter", "optimizer"})
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     *,
     out: str | Path,
     resume: bool = False,
@@ -70,7 +70,8 @@ def train(
     directory is started over, or resumed from its last checkpoint with `resume`.
 
     Args:
-        recipe: the system to train.
+        recipe: the system to train; or the name of a shipped recipe, a TOML file, or a run
+            directory.
         out: the run's directory.
         resume: go on from the last checkpoint of an unfinished run.
         watcher: is told what happens.
@@ -79,7 +80,7 @@ def train(
         PennyweightError: the training cannot begin or go on; once the run has begun,
             `record.json` says "failed" and why.
     """
-    job = make_job(recipe, Path(out), resume=resume, watcher=watcher)
+    job = make_job(as_recipe(recipe), Path(out), resume=resume, watcher=watcher)
     try:
         splits, built = read_splits(job), build(job)
         with open_run(job, splits) as run:

@@ -1,0 +1,85 @@
+"""Check texts, and pairs of texts, that are given in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pennyweight.errors import DataError
+
+__all__ = ["Text", "checked_pairs", "checked_texts", "refuse_single_texts"]
+
+# A row: one text, or the two texts of a pair.
+Text = str | tuple[str, str]
+
+
+def checked_texts(texts: Iterable[Any]) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        DataError: one text was given alone, or an element is not a text.
+    """
+    if isinstance(texts, str):
+        raise DataError("texts: one text was given where several are expected; put it in a list")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        if isinstance(text, tuple):
+            raise DataError(
+                f"texts: element {index} is a tuple, but this run classifies single texts; give "
+                "a string"
+            )
+        if not isinstance(text, str):
+            raise _not_a_text(index, text)
+    return checked
+
+
+def checked_pairs(texts: Iterable[Any], columns: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return pairs of texts as a list.
+
+    Args:
+        texts: an iterable of tuples or lists of two texts.
+        columns: names of the columns that held the two texts in training, for messages.
+
+    Raises:
+        DataError: an element is not a pair of texts.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    checked = []
+    for index, pair in enumerate(texts):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            one = "one text" if isinstance(pair, str) else f"{pair!r}"
+            raise DataError(
+                f"texts: element {index} is {one}, but this run classifies pairs of texts; give a "
+                f'tuple of two texts for each row: its "{columns[0]}" and its "{columns[1]}"'
+            )
+        for text in pair:
+            if not isinstance(text, str):
+                raise _not_a_text(index, text)
+        checked.append((pair[0], pair[1]))
+    return checked
+
+
+def refuse_single_texts(columns: tuple[str, str] | None, *, name: str) -> None:
+    """Refuse texts from a command line or from lines, where a run needs pairs.
+
+    Args:
+        columns: names of the columns with the two texts of a pair; None for a run on single texts.
+        name: where the texts come from.
+
+    Raises:
+        DataError: the run is on pairs of texts.
+    """
+    if columns is not None:
+        raise DataError(
+            f"{name}: this run classifies pairs of texts, and these are single texts; use a CSV "
+            f'or JSON Lines file with the columns "{columns[0]}" and "{columns[1]}", as in '
+            "--data pairs.csv"
+        )
+
+
+def _not_a_text(index: int, value: object) -> DataError:
+    return DataError(
+        f"texts: element {index} is {value!r} of type {type(value).__name__}, not a text; "
+        "leave it out, or replace it by a string"
+    )
