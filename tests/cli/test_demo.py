@@ -31,6 +31,7 @@ def test_the_demo_prints_results_predictions_and_the_next_commands(
         "trainable parameters 996,868 of 1,000,000 allowed, verified in runs/demo/adapter\n"
     )
     assert "shifted accuracy " in results
+    assert "\n  baselines on shifted: embeddings " in results
     classes = [line.split()[0] for line in predictions.splitlines()]
     assert len(classes) == 2
     assert set(classes) <= {"World", "Sports", "Business", "Sci/Tech"}

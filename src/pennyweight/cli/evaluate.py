@@ -26,8 +26,9 @@ def command(
 ) -> None:
     """Evaluate a run on labelled rows.
 
-    Prints the accuracy with its 95% interval, precision, recall and F1 by class, the confusion
-    matrix or, where it does not fit the terminal, the largest confusions, and calibration metrics.
+    Prints precision, recall and F1 by class, the confusion matrix or, where it does not fit the
+    terminal, the largest confusions, calibration metrics, and the accuracy with its 95% interval.
+    Where classes are uneven or rows have several labels, macro F1 takes the place of the accuracy.
     Of more than 20 classes, those with the lowest F1 are shown. Use --json for all metrics.
     """
     quiet_libraries()
