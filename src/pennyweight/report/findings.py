@@ -201,7 +201,8 @@ def _reliability_sentence(run: RunFacts) -> str:
         return (
             "[fig:reliability] compares the probability of a label with the share of rows that "
             f"have it. The calibration error is largest on {name}, where the mean probability of a "
-            f"label is {percent(confidence)} and {percent(accuracy)} of the rows have it, on average."
+            f"label is {percent(confidence)}, and on average {percent(accuracy)} of the rows have "
+            "a label."
         )
     return (
         f"[fig:reliability] compares confidence with accuracy. The calibration error is largest on "
