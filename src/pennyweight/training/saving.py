@@ -79,6 +79,12 @@ class StepSaver:
         replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
         self._record_best()
 
+    def save_interrupted(self) -> None:
+        """Save a checkpoint of the step that an interrupted run ended with, if it can resume."""
+        job = self.run.job
+        if job.accelerator.is_main_process and job.plan.method.resume_refusal is None:
+            replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
+
     def _keep_best(self) -> None:
         artifact = self.run.directory.artifact(self.run.job.plan.method.artifact)
         replace_directory(artifact, self._save_best)

@@ -34,6 +34,7 @@ from pennyweight.training.baselines import (
 )
 from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
+from pennyweight.training.interrupt import deferred_interrupt
 from pennyweight.training.job import make_job
 from pennyweight.training.pace import keep_time_limit
 from pennyweight.training.rows import PreparedRows
@@ -108,11 +109,16 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     model, optimizer = accelerator.prepare(fit.learner.model, fit.learner.optimizer)
     learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
     context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
+    steps = train_steps(
+        learner, rows, context=context, evaluate=fit.evaluate, progress=fit.progress
+    )
     try:
-        for step in train_steps(
-            learner, rows, context=context, evaluate=fit.evaluate, progress=fit.progress
-        ):
-            saver.take(step)
+        with deferred_interrupt(run.log) as interrupt:
+            for step in steps:
+                saver.take(step)
+                if interrupt.requested:
+                    saver.save_interrupted()
+                    raise KeyboardInterrupt
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
     _refit_head(saver)
