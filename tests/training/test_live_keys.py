@@ -193,11 +193,13 @@ def _run(values: Settings, places: dict[str, str], out: Path) -> str:
         # What repeats the recipe, and what differs between two runs of the same recipe.
         exclude={
             *("recipe", "plan", "artifact", "environment", "git"),
-            *("started", "seconds", "peak_memory_bytes", "process_id"),
+            *("started", "seconds", "predicted_seconds", "peak_memory_bytes", "process_id"),
         },
     )
     for step in outcome["history"]:
         del step["seconds"], step["rows_per_second"]
+    for baseline in outcome["baselines"].values():
+        del baseline["seconds"]
     facts = read_artifact_facts(out / "adapter")
     assert facts is not None
     weights = load_file(out / "adapter" / "adapter_model.safetensors")

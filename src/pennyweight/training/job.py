@@ -107,9 +107,9 @@ def make_job(
     job = Job(
         settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher, began
     )
+    _describe(job, reason)
     for line in completed.lines():
         job.log(line)
-    _describe(job, reason)
     return job
 
 
