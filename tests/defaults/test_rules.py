@@ -60,6 +60,13 @@ def test_few_rows_are_all_trained_on() -> None:
     assert RULES["train.evaluate_every"](facts).value == steps * RULES["train.epochs"](facts).value
 
 
+def test_few_rows_of_each_class_are_few_too() -> None:
+    facts = replace(FACTS, rows=616, classes=77)
+    assert facts.has_few_rows
+    assert RULES["data.validation_fraction"](facts).value == 0.0
+    assert not replace(FACTS, rows=616, classes=10).has_few_rows
+
+
 def test_a_validation_file_leaves_all_rows_for_training() -> None:
     facts = replace(FACTS, has_validation=True)
     assert facts.training_rows == facts.rows

@@ -119,6 +119,21 @@ def test_a_head_that_cannot_start_is_refused(sections: dict[str, Any], message: 
         resolve_recipe({**sections, "train": {"head_start": "logistic"}})
 
 
+def test_a_head_cannot_be_averaged_and_fitted_again() -> None:
+    with pytest.raises(RecipeError, match=r"leave one of them out"):
+        resolve_recipe({**POOLED, "train": {"head_end": "logistic", "average": 0.9}})
+
+
+def test_the_head_is_fitted_again_after_training(bert: Path, sets: Path, tmp_path: Path) -> None:
+    sections = {**POOLED, "train": {"max_steps": 3, "head_end": "logistic"}}
+    record, lines = run(bert, sets, tmp_path / "run", **sections)
+    plain, _ = run(bert, sets, tmp_path / "plain", **POOLED, train={"max_steps": 3})
+    (line,) = (line for line in lines if line.startswith("head fitted again on the trained"))
+    assert "kept instead" not in line
+    assert record.metrics["validation"].accuracy >= plain.metrics["validation"].accuracy
+    assert record.metrics["validation"].nll < plain.metrics["validation"].nll
+
+
 def test_a_time_limit_shortens_the_run_and_its_schedule(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 
 __all__ = ["RULES", "Derived", "Facts"]
 
-# Fewer rows than this are all trained on: a split would cost more than it tells.
-FEW_ROWS = 500
+# With fewer rows than this, or fewer of each class, all rows are trained on: a validation split would
+# cost more accuracy than the choice of a checkpoint gains.
+FEW_ROWS, FEW_ROWS_PER_CLASS = 500, 16
+_FEW = f"fewer than {FEW_ROWS} rows, or than {FEW_ROWS_PER_CLASS} of each class"
 _MOST_VALIDATION_ROWS = 2_000
 # A set of this many rows is seen twice; smaller ones more often, by a power of their size.
 _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 60
@@ -53,9 +55,14 @@ class Facts:
     batch_rows: int | None = None
 
     @property
+    def has_few_rows(self) -> bool:
+        """Whether there are too few rows to hold some of them out."""
+        return self.rows < max(FEW_ROWS, FEW_ROWS_PER_CLASS * self.classes)
+
+    @property
     def validation_rows(self) -> int:
         """Number of rows that are split off for validation."""
-        if self.has_validation or self.rows < FEW_ROWS:
+        if self.has_validation or self.has_few_rows:
             return 0
         return min(
             _MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5))
@@ -90,9 +97,7 @@ def _validation_fraction(facts: Facts) -> Derived:
     if facts.has_validation:
         return Derived(0.0, "validation rows have a file of their own")
     if not facts.validation_rows:
-        return Derived(
-            0.0, f"fewer than {FEW_ROWS} rows: all are trained on, and the last step is kept"
-        )
+        return Derived(0.0, f"{_FEW}: all are trained on, and the last step is kept")
     share = facts.validation_rows / facts.rows
     return Derived(
         round(share, 6),
@@ -124,8 +129,9 @@ def _epochs(facts: Facts) -> Derived:
 
 
 def _learning_rate(facts: Facts) -> Derived:
-    del facts
-    return Derived(5e-4, "adapters with alpha = 2 x rank, on every linear layer")
+    if facts.has_few_rows:
+        return Derived(2e-4, _FEW)
+    return Derived(5e-4, f"{FEW_ROWS} rows or more, and {FEW_ROWS_PER_CLASS} of each class")
 
 
 def _contrastive(facts: Facts) -> Derived:

@@ -183,6 +183,15 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _head_is_averaged_or_fitted(self) -> Train:
+        if self.head_end == "logistic" and self.average != "off":
+            raise ValueError(
+                'train.head_end: "logistic" replaces the head, and train.average keeps an average '
+                "of it; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _features_are_mixed_or_contrasted(self) -> Train:
         if self.mixup > 0.0 and self.contrastive != 0.0:
             raise ValueError(
