@@ -14,8 +14,8 @@ from typing import Any
 
 __all__ = ["RULES", "Derived", "Facts"]
 
-# With fewer rows than this, or fewer of each class, all rows are trained on: a validation split would
-# cost more accuracy than the choice of a checkpoint gains.
+# With fewer rows than this, or fewer of each class, all rows are trained on: a validation split
+# would cost more accuracy than the choice of a checkpoint gains.
 FEW_ROWS, FEW_ROWS_PER_CLASS = 500, 16
 _FEW = f"fewer than {FEW_ROWS} rows, or than {FEW_ROWS_PER_CLASS} of each class"
 _MOST_VALIDATION_ROWS = 2_000
