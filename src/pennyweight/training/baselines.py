@@ -73,11 +73,13 @@ class Baselines:
 
     Attributes:
         by_name: "embedding" and "tf-idf", as far as the recipe asks for them.
-        head: the classifier of embeddings, where it starts the head.
+        head: the classifier of embeddings; None where it was not fitted.
+        tokens_per_second: at which the frozen encoder predicted all sets; None where it did not.
     """
 
     by_name: Mapping[str, Baseline] = field(default_factory=dict)
     head: LinearClassifier | None = None
+    tokens_per_second: float | None = None
 
 
 def fit_baselines(
@@ -94,10 +96,10 @@ def fit_baselines(
     settings = run.job.settings
     labelled = np.flatnonzero(_has_label(rows.labels))
     fitted: dict[str, Baseline] = {}
-    head = None
+    head = speed = None
     if "embedding" in settings.baselines or settings.fit.starts_head:
         try:
-            fitted["embedding"], head = _embedding(run, built, rows.take(labelled))
+            fitted["embedding"], head, speed = _embedding(run, built, rows.take(labelled))
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
     if "tf-idf" in settings.baselines:
@@ -105,7 +107,7 @@ def fit_baselines(
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
         run.log(f"baseline: {BASELINES[name].full}, {baseline.seconds:.1f} s")
-    return Baselines(fitted, head)
+    return Baselines(fitted, head, speed)
 
 
 def start_head(run: ActiveRun, built: Built, baselines: Baselines) -> None:
@@ -200,15 +202,17 @@ def _tokenized_sets(run: ActiveRun, built: Built) -> dict[str, TokenizedRows]:
 
 def _embedding(
     run: ActiveRun, built: Built, rows: TokenizedRows
-) -> tuple[Baseline, LinearClassifier]:
+) -> tuple[Baseline, LinearClassifier, float]:
     started = time.perf_counter()
     predictor = _frozen_predictor(run, built)
-    head = fit_logistic(_embeddings(predictor, rows), rows.labels, _options(run))
-    logits = {
-        name: head.logits(_embeddings(predictor, tokens))
-        for name, tokens in _tokenized_sets(run, built).items()
-    }
-    return Baseline(logits, time.perf_counter() - started), head
+    sets = {"": rows, **_tokenized_sets(run, built)}
+    loaded = time.perf_counter()
+    embeddings = {name: _embeddings(predictor, tokens) for name, tokens in sets.items()}
+    tokens = sum(int(each.lengths.sum()) for each in sets.values())
+    tokens_per_second = tokens / (time.perf_counter() - loaded)
+    head = fit_logistic(embeddings.pop(""), rows.labels, _options(run))
+    logits = {name: head.logits(values) for name, values in embeddings.items()}
+    return Baseline(logits, time.perf_counter() - started), head, tokens_per_second
 
 
 def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:

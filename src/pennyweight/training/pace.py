@@ -31,6 +31,7 @@ __all__ = [
     "measure_speed",
     "predict_seconds",
     "predict_time",
+    "work_of",
 ]
 
 STEPS_BEFORE_PREDICTION = 20
@@ -40,6 +41,8 @@ _CLOSING_SECONDS = 3.0
 _WARM_UP_BATCHES, _TIMED_BATCHES = 2, 10
 # Within a limit, this share of it is planned for, because steps vary.
 _PLANNED_SHARE = 0.96
+# How many times faster than a training step a prediction is, where it was not measured.
+_PREDICTIONS_PER_STEP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,14 @@ class Work:
         tokens: int64 `[training rows]`, tokens of each.
         validation_tokens: tokens of all validation rows, which each evaluation predicts.
         final_tokens: tokens of all rows that the final evaluation predicts.
+        prediction_speed: tokens per second of a prediction, as measured before training; None if
+            it was not.
     """
 
     tokens: np.ndarray
     validation_tokens: int
     final_tokens: int
+    prediction_speed: float | None = None
 
     def seconds(self, options: TrainOptions, speed: Speed, *, after: int = 0) -> float:
         """Return how long the steps after step `after` take, evaluations included."""
@@ -91,7 +97,7 @@ def keep_time_limit(
     else:
         speed = measure_speed(built.model, built.batcher, rows, options)
         left = limit - (time.perf_counter() - job.began)
-        options = limit_steps(_work(run, validation, rows), options, speed, seconds=left)
+        options = limit_steps(work_of(run, validation, rows), options, speed, seconds=left)
         run.log(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
             f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
@@ -101,14 +107,10 @@ def keep_time_limit(
     return replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))
 
 
-def predict_time(
-    run: ActiveRun, validation: TokenizedRows, rows: TokenizedRows, step: Step
-) -> None:
+def predict_time(run: ActiveRun, work: Work, rows: TokenizedRows, step: Step) -> None:
     """Log and record how long the whole run will take, once its first steps have been timed."""
     options = run.job.settings.fit.options
-    left = predict_seconds(
-        _work(run, validation, rows), rows, options, steps=step.step, seconds=step.seconds
-    )
+    left = predict_seconds(work, rows, options, steps=step.step, seconds=step.seconds)
     whole = time.perf_counter() - run.job.began + left
     run.writer.update(predicted_seconds=whole)
     run.log(f"the run will take about {_in_words(whole)}, of which {_in_words(left)} are left")
@@ -119,14 +121,19 @@ def _in_words(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _work(run: ActiveRun, validation: TokenizedRows, rows: TokenizedRows) -> Work:
+def work_of(
+    run: ActiveRun,
+    validation: TokenizedRows,
+    rows: TokenizedRows,
+    prediction_speed: float | None = None,
+) -> Work:
     """Return what a run has to do, if other sets have texts as long as its training rows."""
     splits = run.splits
     others = sum(len(table) for table in splits.held_out.values())
     others += 0 if splits.target is None else len(splits.target)
     validation_tokens = int(validation.lengths.sum())
     final_tokens = validation_tokens + round(others * float(rows.lengths.mean()))
-    return Work(rows.lengths, validation_tokens, final_tokens)
+    return Work(rows.lengths, validation_tokens, final_tokens, prediction_speed)
 
 
 def predict_seconds(
@@ -144,7 +151,8 @@ def predict_seconds(
     first = batches_of(rows, options, start=0, end=steps)
     tokens = sum(int(rows.lengths[batch].sum()) for batch in first)
     training = tokens / seconds
-    return work.seconds(options, Speed(training, 3.0 * training), after=steps)
+    prediction = work.prediction_speed or _PREDICTIONS_PER_STEP * training
+    return work.seconds(options, Speed(training, prediction), after=steps)
 
 
 def limit_steps(work: Work, options: TrainOptions, speed: Speed, *, seconds: float) -> TrainOptions:

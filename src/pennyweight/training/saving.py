@@ -13,7 +13,7 @@ from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
 from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun
-from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, predict_time
+from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, predict_time, work_of
 from pennyweight.training.stages import Built, Fit
 
 __all__ = ["StepSaver"]
@@ -21,12 +21,21 @@ __all__ = ["StepSaver"]
 
 @dataclass(frozen=True, slots=True)
 class StepSaver:
-    """Shows and records the steps of a run, and saves its checkpoints and its best adapter."""
+    """Shows and records the steps of a run, and saves its checkpoints and its best adapter.
+
+    Attributes:
+        run: the run under way.
+        built: its model.
+        fit: what its training changes.
+        rows: its training rows.
+        prediction_speed: tokens per second of the frozen encoder; None if it was not measured.
+    """
 
     run: ActiveRun
     built: Built
     fit: Fit
     rows: TokenizedRows
+    prediction_speed: float | None = None
 
     def begin(self) -> None:
         """Open the trackers and tell the watcher how many steps there will be."""
@@ -111,7 +120,8 @@ class StepSaver:
             self.run.writer.add_step(step)
             job.accelerator.log(_curves(step), step=step.step)
         if step.step == STEPS_BEFORE_PREDICTION:
-            predict_time(self.run, self.fit.validation, self.rows, step)
+            work = work_of(self.run, self.fit.validation, self.rows, self.prediction_speed)
+            predict_time(self.run, work, self.rows, step)
         if step.stop == ALL_STEPS_DONE:
             self.run.log(f"finished after step {step.step}")
         elif step.stop:

@@ -102,7 +102,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     validation = cache_prefix(run, built, _validation(run, built))
     run = keep_time_limit(run, built, rows, validation)
     fit = resume_fit(run, built, make_fit(run, built, rows, validation))
-    saver = StepSaver(run, built, fit, rows)
+    saver = StepSaver(run, built, fit, rows, baselines.tokens_per_second)
     saver.begin()
     saver.save_start()
     accelerator = run.job.accelerator
@@ -238,7 +238,10 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
         fits.append(make_fit(run, built, rows, validation))
-    savers = [StepSaver(*parts, rows) for parts in zip(runs, builts, fits, strict=True)]
+    savers = [
+        StepSaver(*parts, rows, baselines.tokens_per_second)
+        for parts in zip(runs, builts, fits, strict=True)
+    ]
     for saver in savers:
         saver.begin()
         saver.save_start()
