@@ -24,6 +24,7 @@ __all__ = [
     "BackendName",
     "FormatOptions",
     "Json",
+    "LabelColumn",
     "LabelledRowsOptions",
     "Out",
     "OutDirectory",
@@ -33,6 +34,7 @@ __all__ = [
     "RunOptions",
     "Set",
     "SkipBadRows",
+    "TextColumns",
     "parse_count",
 ]
 
@@ -46,6 +48,10 @@ class BackendName(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", metavar="COLUMN", help="The column that holds the label."),
+]
 OutDirectory = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="The directory to write to.")
 ]
@@ -56,6 +62,14 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a key of the recipe, for example adapter.rank=8. Can be repeated.",
+    ),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-column",
+        metavar="COLUMN",
+        help="The column that holds the text. Can be repeated; texts are joined with a space.",
     ),
 ]
 SkipBadRows = Annotated[
@@ -92,18 +106,8 @@ class RecipeOptions:
         str | None,
         typer.Option("--test", metavar="FILE", help="The labelled test rows."),
     ] = None
-    text_columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text-column",
-            metavar="COLUMN",
-            help="The column that holds the text. Can be repeated; texts are joined with a space.",
-        ),
-    ] = None
-    label_column: Annotated[
-        str | None,
-        typer.Option("--label-column", metavar="COLUMN", help="The column that holds the label."),
-    ] = None
+    text_columns: TextColumns = None
+    label_column: LabelColumn = None
     base: Annotated[
         str | None,
         typer.Option(
@@ -200,14 +204,7 @@ class FormatOptions:
             help="The format of the file; if not given, it is detected.",
         ),
     ] = None
-    text_columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text-column",
-            metavar="COLUMN",
-            help="The column that holds the text. Can be repeated; texts are joined with a space.",
-        ),
-    ] = None
+    text_columns: TextColumns = None
 
     def source_at(self, location: str, *, label_column: str | None = None) -> Source:
         """Return the source of rows at a location."""
@@ -240,10 +237,7 @@ class RowsOptions(FormatOptions):
 class LabelledRowsOptions(RowsOptions):
     """Rows with texts and labels."""
 
-    label_column: Annotated[
-        str | None,
-        typer.Option("--label-column", metavar="COLUMN", help="The column that holds the label."),
-    ] = None
+    label_column: LabelColumn = None
 
     @property
     def source(self) -> Source:
