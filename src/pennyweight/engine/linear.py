@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import log_softmax
 
 __all__ = ["LinearClassifier", "LinearOptions", "TfidfClassifier", "fit_logistic", "fit_tfidf"]
@@ -21,6 +22,8 @@ _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _FOLDS = 5
 # With more rows, the strength is chosen on a sample and with a single held-out part.
 _MANY_ROWS, _SAMPLE = 2_000, 8_000
+# A regression for each of several labels is slow: with more rows, it has one held-out part too.
+_FEW_ROWS = 500
 _ITERATIONS = 1000
 # Terms are words and pairs of adjacent words, the most frequent ones where there are many.
 _MOST_TERMS = 200_000
@@ -132,17 +135,19 @@ def fit_logistic(
 
 def _choose_strength(features: np.ndarray, labels: np.ndarray, options: LinearOptions) -> float:
     losses = np.zeros(len(_STRENGTHS))
-    for train, held_out in _held_out_parts(len(labels), options.seed):
+    for train, held_out in _held_out_parts(len(labels), options.seed, is_slow=labels.ndim == 2):
         for number, strength in enumerate(_STRENGTHS):
             weight, bias = _fit(features[train], labels[train], strength, options.classes)
             losses[number] += _log_loss(features[held_out] @ weight.T + bias, labels[held_out])
     return _STRENGTHS[int(losses.argmin())]
 
 
-def _held_out_parts(rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of row indices, to fit on and to measure on."""
+def _held_out_parts(
+    rows: int, seed: int, *, is_slow: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield pairs of row indices, to fit on and to measure on; one pair where a fit is slow."""
     order = np.random.default_rng(seed).permutation(rows)
-    if rows > _MANY_ROWS:
+    if rows > _MANY_ROWS or (is_slow and rows > _FEW_ROWS):
         sample = order[:_SAMPLE]
         yield sample[: len(sample) * 4 // 5], sample[len(sample) * 4 // 5 :]
         return
@@ -177,14 +182,16 @@ def _fit(
 def _fit_binary(features: Any, labels: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
     if len(np.unique(labels)) == 1:
         return np.zeros(features.shape[1]), _IMPROBABLE * (1 if labels[0] == 0 else -1)
-    model = _regression(strength).fit(features, labels)
+    model = _regression(strength, is_sparse=issparse(features)).fit(features, labels)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _regression(strength: float) -> Any:
+def _regression(strength: float, *, is_sparse: bool = False) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=_ITERATIONS)
+    # For two classes and many terms, coordinate descent is far faster.
+    solver = "liblinear" if is_sparse else "lbfgs"
+    return LogisticRegression(C=strength, max_iter=_ITERATIONS, solver=solver)
 
 
 def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
