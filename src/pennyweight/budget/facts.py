@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from pennyweight.data.label import Task
 from pennyweight.errors import RunError
 from pennyweight.files import replacing
 
-__all__ = ["ArtifactFacts", "Task", "read_artifact_facts", "write_artifact_facts"]
+__all__ = ["ArtifactFacts", "read_artifact_facts", "write_artifact_facts"]
 
-Task = Literal["single-label", "multi-label"]
 _FILE = "pennyweight.json"
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from pennyweight.budget.choose import Spending, choose, count_by_formula, trained_biases
 from pennyweight.budget.count import total_parameters, trainable_sizes
-from pennyweight.budget.facts import ArtifactFacts, Task
+from pennyweight.budget.facts import ArtifactFacts
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.methods import Choice, Head, Method
 from pennyweight.budget.methods.method import trained_head_modules
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.summary import Matrix, PlanSummary
+from pennyweight.data.label import Task
 from pennyweight.errors import BudgetError, RecipeError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pennyweight.data.columns import ChosenColumns
-    from pennyweight.data.ingest import Task
+    from pennyweight.data.label import Task
     from pennyweight.data.read import OpenFile
 
 __all__ = ["Inferred", "infer"]

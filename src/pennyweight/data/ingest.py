@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pennyweight.data.clean import cleaner
 from pennyweight.data.columns import choose_columns
-from pennyweight.data.label import BadRow, LabelParser
+from pennyweight.data.label import BadRow, LabelParser, Task
 from pennyweight.data.row import RowParser
 from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from pennyweight.data.read import OpenFile, Record
     from pennyweight.data.source import LocatedSource
 
-__all__ = ["OnBadRow", "ReadOptions", "Rows", "Task", "copy_bad_rows", "read_rows"]
+__all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
 
 OnBadRow = Literal["stop", "set-aside"]
-Task = Literal["single-label", "multi-label"]
 
 # Part of every cache key. Raise it when the same source and options would give other rows.
 _VERSION = 4

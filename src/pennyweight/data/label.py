@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pennyweight.data.shown import listed, shown
 from pennyweight.errors import DataError
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from pennyweight.data.read import Columns
 
-__all__ = ["UNLABELLED", "BadRow", "LabelParser", "flag_of", "label_name", "split_labels"]
+__all__ = ["UNLABELLED", "BadRow", "LabelParser", "Task", "flag_of", "label_name", "split_labels"]
+
+# Whether each row has exactly one label, or any number of them.
+Task = Literal["single-label", "multi-label"]
 
 UNLABELLED = -1
 _INTEGER = re.compile(r"[-+]?\d+")

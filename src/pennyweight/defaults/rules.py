@@ -1,7 +1,7 @@
 """The rules by which "auto" keys of a recipe follow from the base, the rows and the budget.
 
-Each rule is a function of a few facts and returns a value with its reason. They were found by
-measurement on six public data sets and never on a test split; docs/concepts/defaults.md says how.
+Each rule is a function of a few facts and returns a value with its reason. No constant was chosen
+on a test split; docs/concepts/defaults.md says which were measured and which are conventions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from pennyweight.evaluation.metrics import EVEN_RATIO
 
 __all__ = ["RULES", "Derived", "Facts"]
 
@@ -22,7 +24,6 @@ _MOST_VALIDATION_ROWS = 2_000
 # A set of this many rows is seen twice; smaller ones more often, by a power of their size.
 _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 60
 _BATCH_ROWS = 64
-_UNEVEN = 3.0
 _LONGEST, _LONGEST_OF_FEW = 256, 512
 
 
@@ -38,7 +39,6 @@ class Facts:
         longest_input: tokens that the base can read at once.
         has_validation: whether validation rows have a source of their own.
         is_multi_label: whether a row may have several labels.
-        is_pairs: whether a row has two texts.
         epochs: `train.epochs`, where the recipe sets it; None where it is derived.
         batch_rows: `train.batch_rows`, likewise.
     """
@@ -50,7 +50,6 @@ class Facts:
     longest_input: int
     has_validation: bool = False
     is_multi_label: bool = False
-    is_pairs: bool = False
     epochs: int | None = None
     batch_rows: int | None = None
 
@@ -82,7 +81,7 @@ class Facts:
     def is_uneven(self) -> bool:
         """Whether the largest class has several times the rows of the smallest."""
         counts = [count for count in self.rows_by_class if count]
-        return max(counts) > _UNEVEN * min(counts)
+        return max(counts) > EVEN_RATIO * min(counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _keep_best(facts: Facts) -> Derived:
     if facts.is_uneven:
         return Derived(
             "macro_f1",
-            f"the largest class has more than {_UNEVEN:g} times the rows of the smallest",
+            f"the largest class has more than {EVEN_RATIO:g} times the rows of the smallest",
         )
     return Derived("accuracy", "the classes have similar numbers of rows")
 

@@ -27,6 +27,7 @@ from pennyweight.evaluation.multi_label import (
 )
 
 __all__ = [
+    "EVEN_RATIO",
     "AnyMetrics",
     "Bin",
     "ClassMetrics",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 # Classes are uneven if the largest has more than this many times the rows of the smallest.
-_EVEN_RATIO = 3.0
+EVEN_RATIO = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Metrics:
         A class without rows makes the classes uneven.
         """
         sizes = [entry.rows for entry in self.classes]
-        return max(sizes) > _EVEN_RATIO * min(sizes)
+        return max(sizes) > EVEN_RATIO * min(sizes)
 
     @property
     def headline(self) -> Headline:

@@ -12,11 +12,12 @@ import numpy as np
 from scipy.special import softmax
 
 from pennyweight.base import BaseModel
-from pennyweight.budget.facts import Task, write_artifact_facts
+from pennyweight.budget.facts import write_artifact_facts
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
 from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
+from pennyweight.data.label import Task
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
-import numpy as np
-
 from pennyweight.data.ingest import OnBadRow, Rows, read_rows
 from pennyweight.data.source import Source
+from pennyweight.engine.batches.tokenize import label_array
 from pennyweight.evaluation.metrics import AnyMetrics, measure
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.spool import InputRows, open_input
@@ -45,21 +43,11 @@ def evaluate(
         rows = read_for(classifier, run, rows_in, "evaluate", on_bad_row=on_bad_row)
         return measure(
             classifier.outputs(rows.table).logits,
-            _labels(rows.table, classifier),
+            label_array(rows.table, classifier.settings.multi_label_classes),
             names=classifier.labels,
             bins=classifier.settings.inference.calibration_bins,
             thresholds=classifier.thresholds,
         )
-
-
-def _labels(table: datasets.Dataset, classifier: Classifier) -> np.ndarray:
-    """Return the labels of rows: int64 `[rows]`, or `[rows, classes]` of 0 and 1 if multi-label."""
-    if classifier.task == "single-label":
-        return np.asarray(table.with_format("numpy")["label"][:])
-    labels = np.zeros((len(table), len(classifier.labels)), dtype=np.int64)
-    for row, given in enumerate(table["label"]):
-        labels[row, given] = 1
-    return labels
 
 
 def read_for(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
+from pennyweight.data.label import Task
 from pennyweight.data.source import Source
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
 from pennyweight.engine.train.objective import ObjectiveOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pennyweight.budget.facts import Task
+from pennyweight.data.label import Task
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pennyweight.budget.facts import Task
 from pennyweight.data.ingest import ReadOptions
+from pennyweight.data.label import Task
 from pennyweight.data.splits import OverlapPolicy, SourceSet, SplitOptions
 from pennyweight.engine.batches.truncation import Truncation
 from pennyweight.engine.train.objective import ObjectiveOptions
@@ -228,3 +228,8 @@ class Settings:
     baselines: tuple[str, ...]
     inference: InferenceSettings
     prior: PriorSettings | None
+
+    @property
+    def multi_label_classes(self) -> int | None:
+        """Number of classes of a multi-label task; None for a single-label task."""
+        return len(self.labels) if self.task == "multi-label" else None

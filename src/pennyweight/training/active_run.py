@@ -188,7 +188,6 @@ def tokenized(
     """Return a table's texts as tokens, which are cached by the table's fingerprint."""
     settings = run.job.settings
     max_tokens = settings.inference.max_tokens
-    classes = len(settings.labels) if settings.task == "multi-label" else None
     with run.job.accelerator.main_process_first():
         return tokenize(
             table,
@@ -196,5 +195,5 @@ def tokenized(
             tokenizer=tokenizer,
             max_tokens=max_tokens,
             cache=cache_directory() / "tokens",
-            options=TokenOptions(settings.inference.truncation, classes),
+            options=TokenOptions(settings.inference.truncation, settings.multi_label_classes),
         )

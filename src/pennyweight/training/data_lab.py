@@ -102,7 +102,7 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
     Raises:
         DataError: they cannot be read or written.
     """
-    data = settings_of(complete(recipe).recipe).data
+    data = _settings(recipe).data
     rows = read_rows("train", data.sources.train, _read_options(data.read, out))
     facts = {"clean": list(data.read.clean), "source": rows.source, "set_aside": rows.bad}
     return _write(out, rows.table, facts)
@@ -110,7 +110,7 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
 
 def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     """Write the training rows that the recipe's filters keep, and beside them the removed ones."""
-    settings = settings_of(complete(recipe).recipe)
+    settings = _settings(recipe)
     prepared, splits = _prepared(settings, out, log, augment=False)
     if settings.data.sources.validation is None:
         log(
@@ -136,7 +136,7 @@ def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe has no augmentation.
     """
-    settings = settings_of(complete(recipe).recipe)
+    settings = _settings(recipe)
     if not settings.rows.augmentations:
         raise RecipeError(
             "data.augmentations: empty, so there is nothing to produce; add one, for example "
@@ -162,7 +162,7 @@ def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe has no `[generate]` section.
     """
-    settings = settings_of(complete(recipe).recipe)
+    settings = _settings(recipe)
     if settings.rows.generation is None:
         raise RecipeError(
             "generate: missing; the recipe has no [generate] section, for example "
@@ -177,7 +177,7 @@ def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
 
 def count_overlaps(recipe: Recipe, *, log: Log) -> list[Overlap]:
     """Count what every two sets of a recipe share, extra rows and the target among them."""
-    settings = settings_of(complete(recipe).recipe)
+    settings = _settings(recipe)
     similarity = settings.data.overlap.similarity
     # Nothing is removed or refused here, only counted.
     keep = replace(settings.data, overlap=replace(settings.data.overlap, rule="keep"))
@@ -218,6 +218,10 @@ def train_language_model(
 
     model.fit(texts, FineTuning(epochs=epochs, learning_rate=1e-3, seed=seed), on_step=show)
     model.save(out)
+
+
+def _settings(recipe: Recipe) -> Settings:
+    return settings_of(complete(recipe).recipe)
 
 
 def _prepared(

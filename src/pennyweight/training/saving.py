@@ -55,26 +55,25 @@ class StepSaver:
         has_validation = len(self.fit.validation) > 0
         if not job.settings.fit.starts_head or not has_validation or self.fit.progress.step > 0:
             return
-        evaluation = self.fit.evaluate()
-        judge(self.fit.progress, evaluation, job.settings.fit.options)
-        if job.accelerator.is_main_process:
-            self._keep_best()
-            self._record_best()
-        metric = job.settings.fit.options.keep_best
-        self.run.log(f"head alone: validation {metric} {evaluation[metric]:.4f}")
+        _, score = self._save_if_best()
+        self.run.log(f"head alone{score}")
 
     def save_refit_head(self) -> None:
         """Save a head that was fitted again, if it is as good on validation as the best so far."""
-        evaluation = self.fit.evaluate()
-        options = self.run.job.settings.fit.options
+        is_best, score = self._save_if_best()
+        line = f"head fitted again on the trained encoder's embeddings{score}"
+        self.run.log(line if is_best else f"{line}; the best head so far is kept instead")
+
+    def _save_if_best(self) -> tuple[bool, str]:
+        """Evaluate the weights as they are; return whether they were saved, and their score."""
+        evaluation, options = self.fit.evaluate(), self.run.job.settings.fit.options
         is_best, _ = judge(self.fit.progress, evaluation, options)
         if is_best and self.run.job.accelerator.is_main_process:
             self._keep_best()
             self._record_best()
-        line = "head fitted again on the trained encoder's embeddings"
-        if evaluation:
-            line += f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
-        self.run.log(line if is_best else f"{line}; the best head so far is kept instead")
+        if not evaluation:
+            return is_best, ""
+        return is_best, f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
 
     def take(self, step: Step) -> None:
         """Show and record a step; save where it ends with an evaluation."""

@@ -19,7 +19,7 @@ from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
 from pennyweight.quiet import quiet_libraries
 
-__all__ = ["TokenOptions", "tokenize", "tokenize_texts"]
+__all__ = ["TokenOptions", "label_array", "tokenize", "tokenize_texts"]
 
 # Part of every cache key. Raise it when the same rows would give other columns.
 _VERSION = 2
@@ -91,7 +91,7 @@ def tokenize(
     return TokenizedRows(
         TokenStore(table.data.column(_IDS)),
         lengths=np.asarray(columns["length"][:], dtype=np.int64),
-        labels=_labels(table, options.classes),
+        labels=label_array(table, options.classes),
         padding=_padding(tokenizer),
         fingerprint=key,
         token_types=types,
@@ -233,10 +233,14 @@ def _store(values: list[list[int]], lengths: np.ndarray, kind: type[np.integer[A
     return TokenStore(column)
 
 
-def _labels(table: datasets.Dataset, classes: int | None) -> np.ndarray:
+def label_array(table: datasets.Dataset, classes: int | None) -> np.ndarray:
     """Return int64 labels `[rows]`, or for a multi-label task `[rows, classes]` of 0 and 1.
 
     Unlabelled rows are -1.
+
+    Args:
+        table: has the column `label`.
+        classes: number of classes of a multi-label task; None for a single-label task.
     """
     column = table.data.column("label").combine_chunks()
     if classes is None:
