@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import threadpoolctl
 import torch
 
 # How long an example takes says more about the machine than about the code.
@@ -19,7 +20,11 @@ def share_of_the_cores() -> None:
     """Let workers that run side by side share the cores: waiting threads slow each other down."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    torch.set_num_threads(max(1, cores // workers))
+    share = max(1, cores // workers)
+    torch.set_num_threads(share)
+    threadpoolctl.threadpool_limits(share)
+    # For the processes that tests start.
+    os.environ["OMP_NUM_THREADS"] = str(share)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ than starting from a random head does (LP-FT, Kumar et al. 2022, arXiv:2202.1005
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +57,13 @@ class LinearClassifier:
         weight: float32 `[classes, features]`.
         bias: float32 `[classes]`.
         strength: the inverse strength of the regularization that cross-validation chose.
+        seconds: how long the fit with this strength took.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     strength: float
+    seconds: float = 0.0
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return the logits of features `[rows, features]`, float32 `[rows, classes]`."""
@@ -127,10 +130,12 @@ def fit_logistic(
     mean, scale = features.mean(axis=0), float(features.std()) or 1.0
     standardized = ((features - mean) / scale).astype(np.float32)
     strength = options.strength or _choose_strength(standardized, labels, options)
+    started = time.perf_counter()
     weight, bias = _fit(standardized, labels, strength, options.classes)
+    seconds = time.perf_counter() - started
     weight = weight / scale
     bias = bias - weight @ mean
-    return LinearClassifier(weight.astype(np.float32), bias.astype(np.float32), strength)
+    return LinearClassifier(weight.astype(np.float32), bias.astype(np.float32), strength, seconds)
 
 
 def _choose_strength(features: np.ndarray, labels: np.ndarray, options: LinearOptions) -> float:

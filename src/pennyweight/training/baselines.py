@@ -37,6 +37,7 @@ from pennyweight.runs.record import BaselineRecord, RunRecord
 from pennyweight.runs.results import BASELINES
 from pennyweight.settings.values import Settings
 from pennyweight.training.active_run import ActiveRun, tokenized
+from pennyweight.training.pace import Measured
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.stages import Built
 
@@ -74,12 +75,12 @@ class Baselines:
     Attributes:
         by_name: "embedding" and "tf-idf", as far as the recipe asks for them.
         head: the classifier of embeddings; None where it was not fitted.
-        tokens_per_second: at which the frozen encoder predicted all sets; None where it did not.
+        measured: how long predictions and the fit of the head took.
     """
 
     by_name: Mapping[str, Baseline] = field(default_factory=dict)
     head: LinearClassifier | None = None
-    tokens_per_second: float | None = None
+    measured: Measured = field(default_factory=Measured)
 
 
 def fit_baselines(
@@ -96,10 +97,10 @@ def fit_baselines(
     settings = run.job.settings
     labelled = np.flatnonzero(_has_label(rows.labels))
     fitted: dict[str, Baseline] = {}
-    head = speed = None
+    head, measured = None, Measured()
     if "embedding" in settings.baselines or settings.fit.starts_head:
         try:
-            fitted["embedding"], head, speed = _embedding(run, built, rows.take(labelled))
+            fitted["embedding"], head, measured = _embedding(run, built, rows.take(labelled))
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
     if "tf-idf" in settings.baselines:
@@ -107,7 +108,7 @@ def fit_baselines(
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
         run.log(f"baseline: {BASELINES[name].full}, {baseline.seconds:.1f} s")
-    return Baselines(fitted, head, speed)
+    return Baselines(fitted, head, measured)
 
 
 def start_head(run: ActiveRun, built: Built, baselines: Baselines) -> None:
@@ -202,7 +203,7 @@ def _tokenized_sets(run: ActiveRun, built: Built) -> dict[str, TokenizedRows]:
 
 def _embedding(
     run: ActiveRun, built: Built, rows: TokenizedRows
-) -> tuple[Baseline, LinearClassifier, float]:
+) -> tuple[Baseline, LinearClassifier, Measured]:
     started = time.perf_counter()
     predictor = _frozen_predictor(run, built)
     sets = {"": rows, **_tokenized_sets(run, built)}
@@ -212,7 +213,8 @@ def _embedding(
     tokens_per_second = tokens / (time.perf_counter() - loaded)
     head = fit_logistic(embeddings.pop(""), rows.labels, _options(run))
     logits = {name: head.logits(values) for name, values in embeddings.items()}
-    return Baseline(logits, time.perf_counter() - started), head, tokens_per_second
+    measured = Measured(tokens_per_second, head.seconds)
+    return Baseline(logits, time.perf_counter() - started), head, measured
 
 
 def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:

@@ -24,6 +24,7 @@ from pennyweight.training.stages import Built
 
 __all__ = [
     "STEPS_BEFORE_PREDICTION",
+    "Measured",
     "Speed",
     "Work",
     "keep_time_limit",
@@ -54,13 +55,27 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What fitting the baseline on embeddings has shown about the time of later stages.
+
+    Attributes:
+        prediction_speed: tokens per second of the frozen encoder; None if it was not measured.
+        head_seconds: how long a logistic regression on the training rows' embeddings took.
+    """
+
+    prediction_speed: float | None = None
+    head_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What a run has to do.
 
     Attributes:
         tokens: int64 `[training rows]`, tokens of each.
         validation_tokens: tokens of all validation rows, which each evaluation predicts.
-        final_tokens: tokens of all rows that the final evaluation predicts.
+        final_tokens: tokens of all rows that are predicted after the last step.
+        closing_seconds: how long what follows the last step takes, without predictions.
         prediction_speed: tokens per second of a prediction, as measured before training; None if
             it was not.
     """
@@ -68,6 +83,7 @@ class Work:
     tokens: np.ndarray
     validation_tokens: int
     final_tokens: int
+    closing_seconds: float = _CLOSING_SECONDS
     prediction_speed: float | None = None
 
     def seconds(self, options: TrainOptions, speed: Speed, *, after: int = 0) -> float:
@@ -77,12 +93,10 @@ class Work:
         evaluations = sum(timetable.evaluates_after(step) for step in steps)
         training = len(steps) * options.batch_rows * float(self.tokens.mean()) / speed.training
         evaluating = evaluations * self.validation_tokens / speed.prediction
-        return training + evaluating + self.final_tokens / speed.prediction + _CLOSING_SECONDS
+        return training + evaluating + self.final_tokens / speed.prediction + self.closing_seconds
 
 
-def keep_time_limit(
-    run: ActiveRun, built: Built, rows: TokenizedRows, validation: TokenizedRows
-) -> ActiveRun:
+def keep_time_limit(run: ActiveRun, built: Built, work: Work, rows: TokenizedRows) -> ActiveRun:
     """Return the run with as many steps as its time limit allows; the same run without a limit.
 
     A resumed run keeps the number of steps that it began with, because its schedule depends on it.
@@ -97,7 +111,7 @@ def keep_time_limit(
     else:
         speed = measure_speed(built.model, built.batcher, rows, options)
         left = limit - (time.perf_counter() - job.began)
-        options = limit_steps(work_of(run, validation, rows), options, speed, seconds=left)
+        options = limit_steps(work, options, speed, seconds=left)
         run.log(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
             f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
@@ -122,18 +136,29 @@ def _in_words(seconds: float) -> str:
 
 
 def work_of(
-    run: ActiveRun,
-    validation: TokenizedRows,
-    rows: TokenizedRows,
-    prediction_speed: float | None = None,
+    run: ActiveRun, rows: TokenizedRows, validation: TokenizedRows, measured: Measured
 ) -> Work:
-    """Return what a run has to do, if other sets have texts as long as its training rows."""
+    """Return what a run has to do; the lengths of texts that are not tokenized yet are estimated.
+
+    Args:
+        run: the run, its rows read.
+        rows: its training rows.
+        validation: its validation rows.
+        measured: while the baselines were fitted.
+    """
     splits = run.splits
     others = sum(len(table) for table in splits.held_out.values())
     others += 0 if splits.target is None else len(splits.target)
     validation_tokens = int(validation.lengths.sum())
     final_tokens = validation_tokens + round(others * float(rows.lengths.mean()))
-    return Work(rows.lengths, validation_tokens, final_tokens, prediction_speed)
+    closing_seconds = _CLOSING_SECONDS
+    if run.job.settings.fit.refits_head:
+        # The embeddings of the training rows, and the head's own look at the validation rows.
+        final_tokens += int(rows.lengths.sum()) + validation_tokens
+        closing_seconds += measured.head_seconds
+    return Work(
+        rows.lengths, validation_tokens, final_tokens, closing_seconds, measured.prediction_speed
+    )
 
 
 def predict_seconds(

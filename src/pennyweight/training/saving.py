@@ -13,7 +13,7 @@ from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
 from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun
-from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, predict_time, work_of
+from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, Work, predict_time
 from pennyweight.training.stages import Built, Fit
 
 __all__ = ["StepSaver"]
@@ -28,14 +28,14 @@ class StepSaver:
         built: its model.
         fit: what its training changes.
         rows: its training rows.
-        prediction_speed: tokens per second of the frozen encoder; None if it was not measured.
+        work: what the run has to do, from which its duration is predicted.
     """
 
     run: ActiveRun
     built: Built
     fit: Fit
     rows: TokenizedRows
-    prediction_speed: float | None = None
+    work: Work
 
     def begin(self) -> None:
         """Open the trackers and tell the watcher how many steps there will be."""
@@ -119,8 +119,7 @@ class StepSaver:
             self.run.writer.add_step(step)
             job.accelerator.log(_curves(step), step=step.step)
         if step.step == STEPS_BEFORE_PREDICTION:
-            work = work_of(self.run, self.fit.validation, self.rows, self.prediction_speed)
-            predict_time(self.run, work, self.rows, step)
+            predict_time(self.run, self.work, self.rows, step)
         if step.stop == ALL_STEPS_DONE:
             self.run.log(f"finished after step {step.step}")
         elif step.stop:

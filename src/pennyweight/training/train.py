@@ -36,7 +36,7 @@ from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.interrupt import deferred_interrupt
 from pennyweight.training.job import make_job
-from pennyweight.training.pace import keep_time_limit
+from pennyweight.training.pace import keep_time_limit, work_of
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.saving import StepSaver
 from pennyweight.training.stages import (
@@ -100,9 +100,10 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     start_head(run, built, baselines)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
-    run = keep_time_limit(run, built, rows, validation)
+    work = work_of(run, rows, validation, baselines.measured)
+    run = keep_time_limit(run, built, work, rows)
     fit = resume_fit(run, built, make_fit(run, built, rows, validation))
-    saver = StepSaver(run, built, fit, rows, baselines.tokens_per_second)
+    saver = StepSaver(run, built, fit, rows, work)
     saver.begin()
     saver.save_start()
     accelerator = run.job.accelerator
@@ -238,10 +239,8 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
         fits.append(make_fit(run, built, rows, validation))
-    savers = [
-        StepSaver(*parts, rows, baselines.tokens_per_second)
-        for parts in zip(runs, builts, fits, strict=True)
-    ]
+    work = work_of(first, rows, validation, baselines.measured)
+    savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]
     for saver in savers:
         saver.begin()
         saver.save_start()
