@@ -73,7 +73,8 @@ def _study_row(accuracies: list[float]) -> StudyRow:
     return StudyRow(
         name="one",
         seeds=list(range(len(accuracies))),
-        accuracies={"test": accuracies},
+        metric="accuracy",
+        values={"test": accuracies},
         mean={"test": float(np.mean(accuracies))},
         deviation={"test": None},
         interval={"test": mean_interval(accuracies)},

@@ -20,7 +20,7 @@ def test_packing_and_grouping_do_not_cost_accuracy(tmp_path: Path) -> None:
     padded, packed, shuffled = pennyweight.run_study(study, out=tmp_path / "out")
     for row in (packed, shuffled):
         for name in ("validation", "test"):
-            differences = np.subtract(row.accuracies[name], padded.accuracies[name])
+            differences = np.subtract(row.values[name], padded.values[name])
             # Three standard errors of the mean difference, and a row or two beside them.
             error = differences.std(ddof=1) / len(differences) ** 0.5
             assert abs(differences.mean()) < 3 * error + 0.01

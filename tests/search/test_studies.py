@@ -15,7 +15,7 @@ from pennyweight.recipe.study import load_study
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.search import studies
 from pennyweight.search.studies import run_study
-from tiny import tiny_recipe
+from tiny import news, tiny_recipe, write_news
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_study_trains_every_variation_with_every_seed_and_summarizes_them(
         records = [load_record(run) for run in runs]
         assert [record.recipe.seed for record in records] == row.seeds == [1, 2]
         accuracies = [record.metrics["test"].accuracy for record in records]
-        assert row.accuracies["test"] == accuracies
+        assert row.values["test"] == accuracies
         assert row.mean["test"] == pytest.approx(np.mean(accuracies))
         assert row.deviation["test"] == pytest.approx(np.std(accuracies, ddof=1))
         # Two seeds are too few for an interval.
@@ -180,3 +180,17 @@ def test_the_table_is_written_even_if_no_run_could_begin(
     assert [set(row.failures) for row in rows] == [{"1", "2"}, {"1", "2"}]
     saved = json.loads((tmp_path / "away" / "out" / "study.json").read_text())
     assert saved["rows"][0]["failures"]["1"] == "hub:x/y: the hub cannot be reached"
+
+
+def test_a_study_compares_macro_f1_where_the_classes_of_the_test_are_uneven(
+    file: Path, tmp_path: Path
+) -> None:
+    rows = news(40, seed=9)
+    # One row of the first class, ten of each of the others.
+    kept = [rows[0], *(row for row in rows if row[0] != rows[0][0])]
+    write_news(tmp_path / "uneven.csv", kept)
+    study = load_study(file, overrides=[f"evaluate.test={tmp_path / 'uneven.csv'}"])
+    table = run_study(study, out=tmp_path / "out")
+    assert {row.metric for row in table} == {"macro_f1"}
+    record = load_record(next((tmp_path / "out").glob("01-*/seed-1")))
+    assert table[0].values["test"][0] == record.metrics["test"].macro_f1

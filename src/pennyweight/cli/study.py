@@ -23,8 +23,9 @@ def command(
 ) -> None:
     """Train and compare variations of a recipe over several seeds.
 
-    Each accuracy is a mean over seeds with its 95% interval, and p is the p-value of a paired
-    t-test against the first row. An interrupted study continues where it stopped.
+    Each accuracy, or macro F1 where classes are uneven or texts may have several labels, is a mean
+    over seeds with its 95% interval, and p is the p-value of a paired t-test against the first row.
+    An interrupted study continues where it stopped.
     """
     from pennyweight.recipe.study import load_study
 

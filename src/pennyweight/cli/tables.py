@@ -35,6 +35,7 @@ _Entry = TypeVar("_Entry", "ClassMetrics", "LabelMetrics")
 # Classes and confusions that are printed at most, unless all are requested.
 _CLASSES = 20
 _CONFUSIONS = 10
+_TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -77,7 +78,7 @@ def show_plan(plan: PlanSummary) -> None:
 
 
 def show_study(rows: Sequence[StudyRow]) -> None:
-    """Print one line for each row and set, with the accuracy and its interval over seeds.
+    """Print one line for each row and set, with the result and its interval over seeds.
 
     The sets of a row are listed below each other, because side by side they do not fit a terminal.
     """
@@ -85,13 +86,14 @@ def show_study(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         marks = [mark for mark in ("leaks", "transductive") if getattr(row, mark)]
         name = f"{row.name} ({', '.join(marks)})" if marks else row.name
-        first, *others = [_accuracy(row, name_of_set) for name_of_set in row.mean] or [
+        first, *others = [_result(row, name_of_set) for name_of_set in row.mean] or [
             ("", "failed", "")
         ]
         costs = (f"{row.parameters:,}", f"{row.seconds:.0f}")
         lines.append((name, str(len(row.seeds)), *first, *costs))
         lines.extend(("", "", *other, "", "") for other in others)
-    header = ("row", "seeds", "set", "accuracy (95%)", "p", "parameters", "s")
+    metric = _TITLES[rows[0].metric] if rows else "result"
+    header = ("row", "seeds", "set", f"{metric} (95%)", "p", "parameters", "s")
     show_table(header, lines)
     _show_baselines(rows)
     for row in rows:
@@ -113,17 +115,17 @@ def _show_baselines(rows: Sequence[StudyRow]) -> None:
             _print(f"{row_name}: {line}" if row_name else line)
 
 
-def _accuracy(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
-    """Return the set, the mean accuracy with its interval, and p against the first row."""
-    accuracy = f"{100 * row.mean[name_of_set]:.2f}"
-    values = row.accuracies[name_of_set]
+def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
+    """Return the set, the mean result with its interval, and p against the first row."""
+    result = f"{100 * row.mean[name_of_set]:.2f}"
+    values = row.values[name_of_set]
     if interval := row.interval.get(name_of_set):
-        accuracy += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+        result += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     elif len(values) > 1:
         low, high = 100 * min(values), 100 * max(values)
-        accuracy += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
+        result += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
     p = row.p.get(name_of_set)
-    return name_of_set, accuracy, "" if p is None else f"{p:.3f}"
+    return name_of_set, result, "" if p is None else f"{p:.3f}"
 
 
 def headline(name: str, metrics: AnyMetrics) -> str:
@@ -132,7 +134,7 @@ def headline(name: str, metrics: AnyMetrics) -> str:
     Where macro-F1 comes first, accuracy follows.
     """
     first = metrics.headline
-    title = {"accuracy": "accuracy", "macro_f1": "macro F1"}[first.metric]
+    title = _TITLES[first.metric]
     details = [f"{metrics.rows:,} rows"]
     if first.interval is not None:
         low, high = first.interval

@@ -151,14 +151,15 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class StudyRowFacts:
-    """One row of a study's table; accuracies are fractions, by set.
+    """One row of a study's table; results are fractions, by set.
 
     Attributes:
         name: name of the variation.
-        mean: mean accuracy over the seeds.
+        mean: mean result over the seeds.
         interval: 95% interval of the mean; None with a single seed.
         p: p-value of the paired test against the first row; None where there is no test.
         parameters: trainable parameters.
+        metric: of the results, "accuracy" or "macro_f1".
     """
 
     name: str
@@ -166,6 +167,7 @@ class StudyRowFacts:
     interval: Mapping[str, tuple[float, float] | None]
     p: Mapping[str, float | None]
     parameters: int
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,11 @@ class StudyFacts:
 
     summary: str
     rows: tuple[StudyRowFacts, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric of the results; all rows have the same."""
+        return self.rows[0].metric if self.rows else "accuracy"
 
     def rows_with(self, name: str) -> tuple[StudyRowFacts, ...]:
         """Return the rows that were evaluated on a set."""
@@ -218,8 +225,8 @@ class Facts:
 
     @property
     def compared_metric(self) -> str:
-        """The metric of comparisons; studies record the accuracy."""
-        return self.main.metric if self.study is None else "accuracy"
+        """The metric of comparisons: that of the study if there is one."""
+        return self.main.metric if self.study is None else self.study.metric
 
     def label(self, run: RunFacts) -> str:
         """Return a run's name, with its directory's name if another run has the same name."""

@@ -292,18 +292,18 @@ def _result(run: RunFacts, name: str, *, metric: str) -> str:
 
 
 def _study_text(study: StudyFacts, name: str) -> Text:
-    """Return the paragraph about the study's table, with the most accurate row and its test."""
+    """Return the paragraph about the study's table, with the best row and its test."""
     rows = study.rows_with(name)
-    text = f"[tab:comparison] gives the mean accuracies of the study on {name}."
+    text = f"[tab:comparison] gives the mean {title(study.metric)} of the study's variations on {name}."
     if len(rows) < 2:
         return Text(text)
     first, best = rows[0], max(rows, key=lambda row: row.mean[name])
     if best is first:
-        return Text(f"{text} No variation is more accurate than {plain(first.name)}.")
+        return Text(f"{text} No variation is better than {plain(first.name)}.")
     gain, p = 100 * (best.mean[name] - first.mean[name]), best.p.get(name)
     test = f"paired test over seeds, p = {p:.3f}" if p is not None else "too few seeds for a test"
     return Text(
-        f"{text} The most accurate variation is {plain(best.name)}, {gain:.2f} points above "
+        f"{text} The best variation is {plain(best.name)}, {gain:.2f} points above "
         f"{plain(first.name)} ({test})."
     )
 
@@ -321,10 +321,14 @@ def _study_table(study: StudyFacts, name: str) -> Table:
                 f"{row.parameters:,}",
             )
         )
-    caption = f"{study.summary or 'The study'}: mean accuracy on {name} in percent, over seeds."
-    return Table(
-        "comparison", caption, ("variation", "acc.", "95%", "p", "parameters"), tuple(rows)
-    )
+    subject = study.summary or "The study"
+    caption = f"{subject}: mean {title(study.metric)} on {name} in percent, over seeds."
+    header = ("variation", _short(study.metric), "95%", "p", "parameters")
+    return Table("comparison", caption, header, tuple(rows))
+
+
+def _short(metric: str) -> str:
+    return "acc." if metric == "accuracy" else "F1"
 
 
 def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: int) -> Table:
@@ -343,9 +347,8 @@ def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: in
         )
     metric = facts.main.metric
     caption = f"Runs compared: {title(metric)} on {name} in percent, trainable parameters, seconds."
-    short = "acc." if metric == "accuracy" else "F1"
     label = "comparison" if number == 1 else f"comparison-{number}"
-    return Table(label, caption, ("run", short, "p", "parameters", "s"), tuple(rows))
+    return Table(label, caption, ("run", _short(metric), "p", "parameters", "s"), tuple(rows))
 
 
 def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:

@@ -14,12 +14,13 @@ import numpy as np
 from pennyweight.budget.methods import METHODS
 from pennyweight.defaults import complete, is_completion
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
+from pennyweight.evaluation.metrics import headline_in
 from pennyweight.evaluation.statistics import mean_interval, paired_p
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
-from pennyweight.runs.results import baseline_headlines
+from pennyweight.runs.results import baseline_headlines, ordered_sets
 from pennyweight.settings import plan
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
@@ -36,8 +37,9 @@ class StudyRow:
     Attributes:
         name: of the variation.
         seeds: of the runs that are complete.
-        accuracies: of each of those runs, by set.
-        mean: mean accuracy by set.
+        metric: what is compared, "accuracy" or "macro_f1": what the first run leads with.
+        values: of the metric, for each of those runs, by set.
+        mean: mean of the values by set.
         deviation: standard deviation by set; None for one seed.
         interval: 95% interval of the mean by set, over seeds; None for fewer than three seeds.
         p: of the paired t-test against the first row by set, over the seeds that both have; None
@@ -49,12 +51,13 @@ class StudyRow:
         leaks: warnings of the runs about rows that are in two sets.
         transductive: uses that the runs made of the target's text.
         failures: why runs failed, by seed.
-        baselines: mean accuracy of each baseline by set, over the seeds that have it.
+        baselines: mean value of each baseline by set, over the seeds that have it.
     """
 
     name: str
     seeds: list[int]
-    accuracies: dict[str, list[float]]
+    metric: str
+    values: dict[str, list[float]]
     mean: dict[str, float]
     deviation: dict[str, float | None]
     interval: dict[str, tuple[float, float] | None]
@@ -171,18 +174,20 @@ def _summarize(
 ) -> StudyRow:
     runs = list(records.values())
     sets = list(runs[0].metrics) if runs else []
-    accuracies = {of: [record.metrics[of].accuracy for record in runs] for of in sets}
+    metric = _compared_metric([*first.values(), *runs])
+    values = {of: [_value(record, of, metric) for record in runs] for of in sets}
     return StudyRow(
         name=name,
         seeds=list(records),
-        accuracies=accuracies,
-        mean={of: float(np.mean(values)) for of, values in accuracies.items()},
+        metric=metric,
+        values=values,
+        mean={of: float(np.mean(each)) for of, each in values.items()},
         deviation={
-            of: float(np.std(values, ddof=1)) if len(values) > 1 else None
-            for of, values in accuracies.items()
+            of: float(np.std(each, ddof=1)) if len(each) > 1 else None
+            for of, each in values.items()
         },
-        interval={of: mean_interval(values) for of, values in accuracies.items()},
-        p={of: _p(records, first, of) for of in sets},
+        interval={of: mean_interval(each) for of, each in values.items()},
+        p={of: _p(records, first, of, metric) for of in sets},
         predicted_shares=_mean_shares(runs),
         parameters=max((r.parameters.model for r in runs if r.parameters), default=0),
         seconds=float(np.mean([r.seconds for r in runs])) if runs else 0.0,
@@ -190,26 +195,40 @@ def _summarize(
         leaks=sorted({leak for record in runs for leak in record.leaks}),
         transductive=sorted({use for record in runs for use in record.transductive}),
         failures=failures,
-        baselines={of: means for of in sets if (means := _baselines(runs, of))},
+        baselines={of: means for of in sets if (means := _baselines(runs, of, metric))},
     )
 
 
-def _baselines(runs: Sequence[RunRecord], of: str) -> dict[str, float]:
-    """Return the mean accuracy of each baseline on a set."""
+def _compared_metric(runs: Sequence[RunRecord]) -> str:
+    """Return the metric that the first run leads with on the first of its sets."""
+    evaluated = next((record for record in runs if record.metrics), None)
+    if evaluated is None:
+        return "accuracy"
+    return evaluated.metrics[ordered_sets(evaluated)[0]].headline.metric
+
+
+def _value(record: RunRecord, of: str, metric: str) -> float:
+    return headline_in(record.metrics[of], metric).value
+
+
+def _baselines(runs: Sequence[RunRecord], of: str, metric: str) -> dict[str, float]:
+    """Return the mean value of each baseline on a set."""
     values: dict[str, list[float]] = {}
     for record in runs:
-        for name, headline in baseline_headlines(record, of, metric="accuracy").items():
+        for name, headline in baseline_headlines(record, of, metric=metric).items():
             values.setdefault(name, []).append(headline.value)
     return {name: float(np.mean(each)) for name, each in values.items()}
 
 
-def _p(records: Mapping[int, RunRecord], first: Mapping[int, RunRecord], of: str) -> float | None:
+def _p(
+    records: Mapping[int, RunRecord], first: Mapping[int, RunRecord], of: str, metric: str
+) -> float | None:
     """Return p against the first row over the seeds that both rows have."""
     shared = [seed for seed in records if seed in first]
     if records is first or not shared:
         return None
     own, reference = (
-        [table[seed].metrics[of].accuracy for seed in shared] for table in (records, first)
+        [_value(table[seed], of, metric) for seed in shared] for table in (records, first)
     )
     return paired_p(own, reference)
 
