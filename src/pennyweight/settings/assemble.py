@@ -239,6 +239,7 @@ def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
         threshold=stopping.threshold if stopping else 0.0,
         seed=recipe.seed,
         sampling=train.sampling,
+        keep_within=_settled(train.keep_within, "train.keep_within"),
     )
 
 

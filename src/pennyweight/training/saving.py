@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train import checkpoint
-from pennyweight.engine.train.progress import ALL_STEPS_DONE, Step, judge, total_steps
+from pennyweight.engine.train.progress import (
+    ALL_STEPS_DONE,
+    Step,
+    TrainOptions,
+    is_as_good,
+    judge,
+    total_steps,
+)
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
 from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
@@ -55,25 +63,28 @@ class StepSaver:
         has_validation = len(self.fit.validation) > 0
         if not job.settings.fit.starts_head or not has_validation or self.fit.progress.step > 0:
             return
-        _, score = self._save_if_best()
-        self.run.log(f"head alone{score}")
+        evaluation, options = self.fit.evaluate(), job.settings.fit.options
+        judge(self.fit.progress, evaluation, options)
+        self._keep()
+        self.run.log(f"head alone{_score(evaluation, options)}")
 
     def save_refit_head(self) -> None:
         """Save a head that was fitted again, if it is as good on validation as the best so far."""
-        is_best, score = self._save_if_best()
+        progress, options = self.fit.progress, self.run.job.settings.fit.options
+        evaluation = self.fit.evaluate()
+        is_kept = is_as_good(progress, evaluation, options)
+        if is_kept:
+            progress.kept = evaluation.get(options.keep_best)
+            progress.best_step = progress.step
+            self._keep()
+        score = _score(evaluation, options)
         line = f"head fitted again on the trained encoder's embeddings{score}"
-        self.run.log(line if is_best else f"{line}; the best head so far is kept instead")
+        self.run.log(line if is_kept else f"{line}; the best head so far is kept instead")
 
-    def _save_if_best(self) -> tuple[bool, str]:
-        """Evaluate the weights as they are; return whether they were saved, and their score."""
-        evaluation, options = self.fit.evaluate(), self.run.job.settings.fit.options
-        is_best, _ = judge(self.fit.progress, evaluation, options)
-        if is_best and self.run.job.accelerator.is_main_process:
+    def _keep(self) -> None:
+        if self.run.job.accelerator.is_main_process:
             self._keep_best()
             self._record_best()
-        if not evaluation:
-            return is_best, ""
-        return is_best, f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
 
     def take(self, step: Step) -> None:
         """Show and record a step; save where it ends with an evaluation."""
@@ -99,8 +110,8 @@ class StepSaver:
 
     def _record_best(self) -> None:
         progress, metric = self.fit.progress, self.run.job.settings.fit.options.keep_best
-        if progress.best is not None:
-            best = Best(step=progress.best_step, metric=metric, value=progress.best)
+        if progress.kept is not None:
+            best = Best(step=progress.best_step, metric=metric, value=progress.kept)
             self.run.writer.update(best=best)
 
     def explain(self, error: NonFiniteLossError | NonFiniteLogitsError) -> PennyweightError:
@@ -149,6 +160,13 @@ class StepSaver:
             fresh_weights=self.built.fresh_weights,
             tokenizer=tokenizer,
         )
+
+
+def _score(evaluation: Mapping[str, float], options: TrainOptions) -> str:
+    """Return the validation metric as the end of a line; empty without validation rows."""
+    if not evaluation:
+        return ""
+    return f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
 
 
 def _curves(step: Step) -> dict[str, float]:

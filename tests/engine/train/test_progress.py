@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from engine.families import TRAIN_OPTIONS as OPTIONS
-from pennyweight.engine.train.progress import Progress, Step, Timetable, judge
+from pennyweight.engine.train.progress import Progress, Step, Timetable, is_as_good, judge
 
 STEP = Step(
     step=3,
@@ -68,3 +68,38 @@ def test_a_gain_below_the_threshold_is_kept_but_does_not_restore_patience() -> N
     reason = "accuracy has not improved for 2 evaluations"
     assert judge(progress, {"accuracy": 0.4}, options) == (False, reason)
     assert judge(progress, None, options) == (False, None)
+
+
+def test_of_checkpoints_that_hardly_differ_the_latest_is_kept() -> None:
+    options = dataclasses.replace(OPTIONS, patience=2, keep_within=0.02)
+    progress = Progress(step=10)
+    for step, accuracy, is_kept, kept in (
+        (10, 0.80, True, 0.80),
+        (20, 0.79, True, 0.79),
+        # Measured from the best so far, so that many small losses do not add up.
+        (30, 0.775, False, 0.79),
+        (40, 0.81, True, 0.81),
+    ):
+        progress.step = step
+        assert judge(progress, {"accuracy": accuracy}, options) == (is_kept, None)
+        assert progress.kept == kept
+    assert (progress.best, progress.best_step) == (0.81, 40)
+    assert not is_as_good(progress, {"accuracy": 0.80}, options)
+    assert is_as_good(progress, {"accuracy": 0.81}, options)
+
+
+def test_a_checkpoint_has_to_be_as_good_as_what_training_started_from() -> None:
+    options = dataclasses.replace(OPTIONS, keep_within=0.1)
+    progress = Progress()
+    assert judge(progress, {"accuracy": 0.8}, options) == (True, None)
+    progress.step = 5
+    assert judge(progress, {"accuracy": 0.79}, options) == (False, None)
+    assert progress.kept == 0.8
+
+
+def test_a_lower_log_loss_is_better_within_the_tolerance_too() -> None:
+    options = dataclasses.replace(OPTIONS, keep_best="nll", keep_within=0.1)
+    progress = Progress(step=1)
+    for step, nll, is_kept in ((1, 0.5, True), (2, 0.59, True), (3, 0.61, False)):
+        progress.step = step
+        assert judge(progress, {"nll": nll}, options) == (is_kept, None)

@@ -19,6 +19,7 @@ __all__ = [
     "Timetable",
     "TrainOptions",
     "finish_step",
+    "is_as_good",
     "is_patience_exhausted",
     "judge",
     "total_steps",
@@ -45,6 +46,8 @@ class TrainOptions:
         max_gradient_norm: norm to which gradients are clipped; None for no clipping.
         evaluate_every: optimizer steps between evaluations; None for once per epoch.
         keep_best: metric that decides which checkpoint is the best.
+        keep_within: a later checkpoint is kept although its metric is worse, by at most this much,
+            than the best so far; such a checkpoint also counts as an improvement for `patience`.
         patience: evaluations without improvement after which training stops; None for never.
         threshold: smallest change of the metric that counts as an improvement for `patience`.
         seed: seed of the batch order, dropout and mixup.
@@ -63,6 +66,7 @@ class TrainOptions:
     threshold: float
     seed: int
     sampling: Literal["natural", "balanced"] = "natural"
+    keep_within: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,7 +76,8 @@ class Progress:
     Attributes:
         step: optimizer steps taken.
         best: best value of `TrainOptions.keep_best` so far; None before the first evaluation.
-        best_step: step of that value.
+        kept: value of the checkpoint that is kept; None before the first evaluation.
+        best_step: step of the checkpoint that is kept.
         without_improvement: evaluations since the last improvement.
         seconds: training time, without evaluations.
         rows: rows trained on, counted once per epoch.
@@ -84,6 +89,7 @@ class Progress:
     without_improvement: int = 0
     seconds: float = 0.0
     rows: int = 0
+    kept: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +205,13 @@ def judge(
 ) -> tuple[bool, str | None]:
     """Record an evaluation in `progress`.
 
-    Of equally good evaluations the later one is the best, because its weights have been trained
-    longer; patience counts real gains only. An evaluation without metrics, as there are no
-    validation rows, is always the best, so that the weights of the last step are kept.
+    Of equally good evaluations, and of those that `keep_within` takes for equally good, the later
+    one is kept, because its weights have been trained longer. What training started from has no
+    such tolerance: a checkpoint has to be as good. An evaluation without metrics, as there are no
+    validation rows, is always kept, so that the weights of the last step are.
 
     Returns:
-        Whether the evaluation is the best so far, and why training stops, or None.
+        Whether the evaluated weights are to be kept, and why training stops, or None.
     """
     if evaluation is None:
         return False, None
@@ -212,17 +219,30 @@ def judge(
         progress.best_step = progress.step
         return True, None
     value = evaluation[options.keep_best]
-    sign = -1.0 if options.keep_best in _LOWER_IS_BETTER else 1.0
-    gain = math.inf if progress.best is None else sign * (value - progress.best)
-    progress.without_improvement = (
-        0 if gain > options.threshold else progress.without_improvement + 1
-    )
-    is_best = gain >= 0
-    if is_best:
-        progress.best, progress.best_step = value, progress.step
+    gain = _gain(value, progress.best, options)
+    tolerance = options.keep_within if progress.best_step > 0 else 0.0
+    is_kept = gain >= -tolerance
+    is_improvement = gain > options.threshold or (tolerance > 0.0 and is_kept)
+    progress.without_improvement = 0 if is_improvement else progress.without_improvement + 1
+    if gain >= 0:
+        progress.best = value
+    if is_kept:
+        progress.kept, progress.best_step = value, progress.step
     if is_patience_exhausted(progress, options):
-        return is_best, f"{options.keep_best} has not improved for {options.patience} evaluations"
-    return is_best, None
+        return is_kept, f"{options.keep_best} has not improved for {options.patience} evaluations"
+    return is_kept, None
+
+
+def is_as_good(progress: Progress, evaluation: Mapping[str, float], options: TrainOptions) -> bool:
+    """Return whether an evaluation is at least as good as that of the checkpoint that is kept."""
+    return not evaluation or _gain(evaluation[options.keep_best], progress.kept, options) >= 0
+
+
+def _gain(value: float, other: float | None, options: TrainOptions) -> float:
+    """Return how much better a value of the metric is than another one, if there is one."""
+    if other is None:
+        return math.inf
+    return other - value if options.keep_best in _LOWER_IS_BETTER else value - other
 
 
 def is_patience_exhausted(progress: Progress, options: TrainOptions) -> bool:
