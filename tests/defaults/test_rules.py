@@ -95,3 +95,21 @@ def test_uneven_classes_select_by_macro_f1() -> None:
     assert RULES["train.keep_best"](FACTS).value == "accuracy"
     uneven = replace(FACTS, rows_by_class=(9_000, 500, 500))
     assert RULES["train.keep_best"](uneven).value == "macro_f1"
+
+
+@pytest.mark.parametrize(
+    ("rows", "contrastive", "order"), [(9_000, 1.0, "classes"), (20_000, 0.0, "grouped")]
+)
+def test_texts_are_compared_where_classes_have_few_rows(
+    rows: int, contrastive: float, order: str
+) -> None:
+    facts = replace(FACTS, rows=rows)
+    assert RULES["train.contrastive"](facts).value == contrastive
+    assert RULES["train.batch_order"](facts).value == order
+
+
+def test_the_noise_of_validation_decides_which_checkpoints_are_equally_good() -> None:
+    few, many = (replace(FACTS, rows=rows) for rows in (1_000, 20_000))
+    assert RULES["train.keep_within"](few).value == pytest.approx(0.0357)
+    assert RULES["train.keep_within"](many).value == pytest.approx(0.008)
+    assert RULES["train.keep_within"](replace(FACTS, has_validation=True)).value == 0.0

@@ -24,6 +24,8 @@ _MOST_VALIDATION_ROWS = 2_000
 # A set of this many rows is seen twice; smaller ones more often, by a power of their size.
 _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45, 60
 _BATCH_ROWS = 64
+# With fewer rows of each class, on average, a contrastive loss helps.
+_FEW_FOR_CONTRAST = 1_000
 _LONGEST, _LONGEST_OF_FEW = 256, 512
 # The accuracy for which the standard error on validation rows is computed.
 _TYPICAL = 0.85
@@ -59,6 +61,11 @@ class Facts:
     def has_few_rows(self) -> bool:
         """Whether there are too few rows to hold some of them out."""
         return self.rows < max(FEW_ROWS, FEW_ROWS_PER_CLASS * self.classes)
+
+    @property
+    def has_small_classes(self) -> bool:
+        """Whether classes have so few rows, on average, that comparing them helps."""
+        return self.training_rows < _FEW_FOR_CONTRAST * self.classes
 
     @property
     def validation_rows(self) -> int:
@@ -118,7 +125,7 @@ def _max_tokens(facts: Facts) -> Derived:
 
 def _batch_rows(facts: Facts) -> Derived:
     del facts
-    return Derived(_BATCH_ROWS, "enough texts of the same class to compare with each other")
+    return Derived(_BATCH_ROWS, "few enough for many steps, and enough to compare texts")
 
 
 def _epochs(facts: Facts) -> Derived:
@@ -136,13 +143,19 @@ def _learning_rate(facts: Facts) -> Derived:
 
 
 def _contrastive(facts: Facts) -> Derived:
-    del facts
-    return Derived(1.0, "texts of a class are pulled together, which helps most with few rows")
+    if facts.has_small_classes:
+        return Derived(
+            1.0,
+            "texts of a class are pulled together, which helps with fewer than "
+            f"{_FEW_FOR_CONTRAST:,} rows of each",
+        )
+    return Derived(0.0, f"{_FEW_FOR_CONTRAST:,} rows of each class or more")
 
 
 def _batch_order(facts: Facts) -> Derived:
-    del facts
-    return Derived("classes", "every batch has several texts of a class to compare")
+    if facts.has_small_classes:
+        return Derived("classes", "every batch has several texts of a class to compare")
+    return Derived("grouped", "texts of similar length together are faster")
 
 
 def _evaluate_every(facts: Facts) -> Derived:
