@@ -20,6 +20,7 @@ from pennyweight.base.pooled import PooledClassifier
 from pennyweight.budget.layout import layout_of
 from pennyweight.engine.batches.tokenize import tokenize_texts
 from pennyweight.engine.device import Compute
+from pennyweight.engine.features import set_head
 from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.predictor import TorchBackend
@@ -90,6 +91,49 @@ def test_a_pooled_head_is_one_linear_layer() -> None:
     assert layout.encoder[0].name == "roberta.encoder.layer.0.attention.self.query"
 
 
+def test_a_pooled_head_of_a_low_rank_is_two_linear_layers() -> None:
+    many = [f"class {number}" for number in range(1_000)]
+    full, low = (
+        layout_of(
+            skeleton(
+                locate(
+                    "roberta-base",
+                    labels=many,
+                    config_only=True,
+                    changes=ConfigChanges(pooling="auto", head_rank=rank),
+                )
+            ),
+            labels=1_000,
+        )
+        for rank in (None, 16)
+    )
+    assert low.head_output.name == "classifier.out"
+    assert low.encoder == full.encoder
+    assert sum(low.elements_in("classifier").values()) == 16 * (768 + 1_000) + 1_000
+    # What the planner proposes is what would be built.
+    assert full.with_low_rank_head(16) == low
+
+
+@torch.no_grad()
+def test_a_head_of_full_rank_in_two_layers_gives_the_same_logits() -> None:
+    changes = ConfigChanges(pooling="mean", head_rank=3)
+    model, _ = load_base(locate("embedded", labels=LABELS, changes=changes), BaseOptions(seed=0))
+    draw = np.random.default_rng(0)
+    weight, bias = draw.normal(size=(3, 384)), draw.normal(size=3)
+    set_head(model, "classifier.out", weight, bias)
+    features = torch.randn(5, 384)
+    expected = features.numpy() @ weight.T + bias
+    np.testing.assert_allclose(model.classifier(features).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_native_head_keeps_its_shape() -> None:
+    base = locate("embedded", labels=LABELS, changes=ConfigChanges(head_rank=2))
+    assert not hasattr(base.config, "classifier_rank")
+    low = locate("embedded", labels=LABELS, changes=ConfigChanges(pooling="mean", head_rank=2))
+    assert not hasattr(pooled(low).config, "classifier_rank")
+    assert low.config.classifier_rank == 2
+
+
 def test_any_encoder_can_be_pooled_without_a_change_to_its_own_head() -> None:
     base = locate("embedded", labels=LABELS)
     assert pooled(base).config.classifier_pooling == "mean"
@@ -112,9 +156,11 @@ print(model(input_ids=torch.tensor([[101, 2028, 102]])).logits.tolist())
 """
 
 
-def test_plain_transformers_loads_a_saved_one(tmp_path: Path) -> None:
-    model, _ = load("mean")
-    model.save_pretrained(tmp_path)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_plain_transformers_loads_a_saved_one(rank: int | None, tmp_path: Path) -> None:
+    changes = ConfigChanges(pooling="mean", head_rank=rank)
+    model, _ = load_base(locate("embedded", labels=LABELS, changes=changes), BaseOptions(seed=0))
+    model.eval().save_pretrained(tmp_path)
     logits = model(input_ids=torch.tensor([[101, 2028, 102]])).logits.tolist()
     command = [sys.executable, "-c", PLAIN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

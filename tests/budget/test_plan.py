@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
-from pennyweight.base import locate, skeleton
+from pennyweight.base import ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.count import trainable_sizes
 from pennyweight.budget.plan import Spending
@@ -329,3 +329,18 @@ def test_planning_modules_load_neither_torch_nor_peft() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_advice_for_many_classes_proposes_a_pooled_head_of_a_low_rank() -> None:
+    many = [f"class {number}" for number in range(2_000)]
+    base = locate(
+        "roberta-base", labels=many, config_only=True, changes=ConfigChanges(pooling="mean")
+    )
+    spending = _spending(rank="fill", targets=("query",))
+    with pytest.raises(BudgetError) as caught:
+        make_plan(skeleton(base), spending, labels=2_000, budget=1_000_000)
+    # 8 (768 + 2,000) + 2,000 for the head, and ranks of 12 * 1,536.
+    rank = (1_000_000 - 24_144) // (12 * 1_536)
+    count = 24_144 + rank * 12 * 1_536
+    change = f"--set adapter.head=low-rank --set adapter.rank={rank} ({count:,})"
+    assert change in str(caught.value)

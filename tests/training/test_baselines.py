@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pennyweight.budget.inspect import inspect_adapter
 from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import resolve_recipe
@@ -166,3 +167,40 @@ def news_of(path: Path) -> list[tuple[str, str]]:
     """Return the texts and label names of a file of tiny news."""
     with path.open(newline="", encoding="utf-8") as file:
         return [(row["text"], LABELS[int(row["label"])]) for row in csv.DictReader(file)]
+
+
+def test_a_low_rank_head_starts_from_the_baseline_and_keeps_the_budget(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    train_section = {"head_start": "logistic", "head_end": "logistic", "max_steps": 2}
+    record, _ = run(
+        bert,
+        sets,
+        tmp_path / "run",
+        **POOLED,
+        train=train_section,
+        adapter={"head": "low-rank", "head_rank": 3},
+        optimizer={"learning_rate": 1e-12},
+    )
+    # Three dimensions separate four classes as well as all of them do.
+    baseline = record.baselines["embedding"].metrics["test"]
+    assert record.metrics["test"].accuracy == pytest.approx(baseline.accuracy, abs=0.1)
+    facts = inspect_adapter(tmp_path / "run" / "adapter")
+    assert record.parameters is not None
+    assert facts["trainable_parameters"] == record.parameters.file == record.parameters.model
+    texts = ["the match", "the bank"]
+    probabilities = Classifier.load(tmp_path / "run").predict_probabilities(texts)
+    assert probabilities.shape == (2, len(LABELS))
+
+
+def test_a_low_rank_head_that_saves_nothing_is_refused(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"adapter.head_rank: given 4; with 4 classes"):
+        run(
+            bert,
+            sets,
+            tmp_path / "run",
+            **POOLED,
+            adapter={"head": "low-rank", "head_rank": 4},
+        )

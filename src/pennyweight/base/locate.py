@@ -72,11 +72,14 @@ class ConfigChanges:
             head on the mean over the tokens or on the first token; "auto" for the pooling that a
             sentence encoder was trained with, and the mean for other encoders.
         multi_label: whether a text may have several labels.
+        head_rank: rank of the pooled head's weights; None for a full matrix. A native head keeps
+            its shape.
     """
 
     dropout: float | None = None
     pooling: Pooling = "native"
     multi_label: bool = False
+    head_rank: int | None = None
 
 
 def locate(
@@ -136,15 +139,19 @@ def classifier_class(config: PreTrainedConfig) -> Any:
 
 
 def pooled(base: BaseModel) -> BaseModel:
-    """Return the base with a linear head on pooled hidden states, whatever head it has.
+    """Return the base with one linear layer on pooled hidden states, whatever head it has.
 
     Raises:
         BaseModelError: it is no plain encoder.
     """
-    if classifier_class(base.config) is PooledClassifier:
+    is_pooled = classifier_class(base.config) is PooledClassifier
+    if is_pooled and getattr(base.config, "classifier_rank", None) is None:
         return base
     copied = replace(base, config=copy.deepcopy(base.config))
-    _set_pooling(copied, "auto")
+    if is_pooled:
+        del copied.config.classifier_rank
+    else:
+        _set_pooling(copied, "auto")
     return copied
 
 
@@ -174,6 +181,8 @@ def _configure(base: BaseModel, labels: Sequence[str], changes: ConfigChanges) -
     config.label2id = {label: index for index, label in enumerate(labels)}
     kind = "multi_label" if changes.multi_label else "single_label"
     config.problem_type = f"{kind}_classification"
+    if changes.head_rank is not None and changes.pooling != "native":
+        config.classifier_rank = changes.head_rank
     if changes.dropout is not None:
         _set_dropout(config, changes.dropout, name=base.name)
 

@@ -8,6 +8,7 @@ classifier, so that plain transformers can load it with `trust_remote_code=True`
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class PooledClassifier(PreTrainedModel):
 
     Args:
         config: of the encoder, with `num_labels` and, as `classifier_pooling`, "mean" for the mean
-            over the tokens of a text or "cls" for its first token.
+            over the tokens of a text or "cls" for its first token. With `classifier_rank`, the
+            linear layer is the product of two smaller ones, which many classes may need.
     """
 
     config_class = PreTrainedConfig
@@ -41,7 +43,7 @@ class PooledClassifier(PreTrainedModel):
         self.base_model_prefix = encoder.base_model_prefix
         setattr(self, encoder.base_model_prefix, encoder)
         self.num_labels = config.num_labels
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = _head(config)
         self.post_init()
 
     def forward(
@@ -80,6 +82,14 @@ class PooledClassifier(PreTrainedModel):
         if self.config.problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
         return nn.functional.cross_entropy(logits, labels)
+
+
+def _head(config: PreTrainedConfig) -> nn.Module:
+    rank = getattr(config, "classifier_rank", None)
+    if rank is None:
+        return nn.Linear(config.hidden_size, config.num_labels)
+    down = nn.Linear(config.hidden_size, rank, bias=False)
+    return nn.Sequential(OrderedDict(down=down, out=nn.Linear(rank, config.num_labels)))
 
 
 def _encoder(config: PreTrainedConfig) -> PreTrainedModel:

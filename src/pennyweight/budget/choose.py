@@ -34,7 +34,8 @@ class Spending:
         dropout: dropout probability on the adapters' input.
         bias: which biases are trained.
         head: how much of the classification head is trained.
-        head_rank: rank of the adapter on the head's dense layer with a low-rank head.
+        head_rank: with a low-rank head, rank of the adapter on the head's dense layer, or of a
+            pooled head's weights.
         options: the method's own keys.
     """
 
@@ -127,8 +128,11 @@ def _select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix
 
 
 def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ...]:
-    """Return the adapter of the head's dense layer; empty unless the head is low-rank."""
+    """Return the adapter of the dense layer of a low-rank head; empty for other heads."""
     if spending.head != "low-rank":
+        return ()
+    if layout.head_down is not None:
+        _check_head_rank(layout, layout.head_down)
         return ()
     if not spending.row.support.low_rank_head:
         raise RecipeError(
@@ -139,7 +143,7 @@ def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ..
     if dense is None:
         raise RecipeError(
             'adapter.head: given "low-rank", but this base has no dense layer before its output '
-            'layer; allowed here: "full", "output-only", "frozen"'
+            'layer; allowed here: "full", "output-only", "frozen"; or set base.pooling'
         )
     alpha = spending.alpha
     if isinstance(alpha, Mapping):
@@ -148,6 +152,18 @@ def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ..
     if alpha == "auto":
         alpha = _AUTO_SCALING * spending.head_rank
     return (AdaptedMatrix(dense, spending.head_rank, alpha),)
+
+
+def _check_head_rank(layout: Layout, down: WeightMatrix) -> None:
+    """Refuse a pooled head of a low rank that costs no less than a full matrix."""
+    rows, columns, rank = layout.head_output.rows, down.columns, down.rows
+    largest = (rows * columns - 1) // (rows + columns)
+    if rank > largest:
+        raise RecipeError(
+            f'adapter.head_rank: given {rank}; with {rows} classes, adapter.head = "low-rank" '
+            f"saves parameters up to {largest}; "
+            + ("use a smaller rank" if largest else 'use adapter.head = "full"')
+        )
 
 
 def _check_patterns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pennyweight.errors import BaseModelError
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Layout", "WeightMatrix", "layer_of", "layout_of", "role_of"]
+
+# The first of the two layers of a pooled head with a low rank.
+_DOWN = "down"
 
 
 def layer_of(name: str) -> int | None:
@@ -69,9 +72,11 @@ class Layout:
         head_output: the layer that produces the logits.
         head_dense: the square layer before it, if there is one (RoBERTa's `classifier.dense`,
             BERT's `bert.pooler.dense`).
+        head_down: the layer before it in a pooled head whose weights have a low rank.
         head_module: the top-level module that holds the output layer, which PEFT trains in full
             for a sequence classifier.
         sizes: number of elements of every parameter, by name.
+        is_pooled: whether the head is one linear map of pooled hidden states.
     """
 
     encoder: tuple[WeightMatrix, ...]
@@ -79,10 +84,25 @@ class Layout:
     head_dense: WeightMatrix | None
     head_module: str
     sizes: Mapping[str, int]
+    head_down: WeightMatrix | None = None
+    is_pooled: bool = False
 
     def elements_in(self, module: str) -> dict[str, int]:
         """Return the sizes of the parameters inside a module, by name."""
         return {name: size for name, size in self.sizes.items() if name.startswith(f"{module}.")}
+
+    def with_low_rank_head(self, rank: int) -> Layout:
+        """Return the layout with a pooled head of this rank; the same layout for other heads."""
+        if not self.is_pooled or self.head_down is not None:
+            return self
+        head, output = self.head_module, self.head_output
+        sizes = {name: size for name, size in self.sizes.items() if name != f"{head}.weight"}
+        labels = sizes.pop(f"{head}.bias")
+        down = WeightMatrix(f"{head}.{_DOWN}", rank, output.columns)
+        out = WeightMatrix(f"{head}.out", labels, rank)
+        sizes[f"{down.name}.weight"] = down.rows * down.columns
+        sizes |= {f"{out.name}.weight": out.rows * out.columns, f"{out.name}.bias": labels}
+        return replace(self, head_output=out, head_down=down, sizes=sizes)
 
 
 def layout_of(model: nn.Module, *, labels: int) -> Layout:
@@ -109,14 +129,19 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
             "choose an encoder with a sequence-classification head"
         )
     output = outputs[-1]
+    head_module = output.name.split(".")[0]
     before = outside[: outside.index(output)]
-    dense = before[-1] if before and _is_square_input(before[-1], output) else None
+    last = before[-1] if before else None
+    down = last if last is not None and last.name == f"{head_module}.{_DOWN}" else None
+    dense = last if last is not None and _is_square_input(last, output) and down is None else None
     return Layout(
-        encoder=tuple(matrix for matrix in linear if matrix not in (output, dense)),
+        encoder=tuple(matrix for matrix in linear if matrix not in (output, dense, down)),
         head_output=output,
         head_dense=dense,
-        head_module=output.name.split(".")[0],
+        head_module=head_module,
         sizes={name: parameter.numel() for name, parameter in model.named_parameters()},
+        head_down=down,
+        is_pooled=hasattr(getattr(model, "config", None), "classifier_pooling"),
     )
 
 

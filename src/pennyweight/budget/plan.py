@@ -211,8 +211,9 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
         changed = replace(spending, head=head, targets=(target,), rank=1, bias="none", head_rank=1)
         if isinstance(spending.alpha, Mapping):
             changed = replace(changed, alpha=1.0)
+        changed_layout = _layout_for(layout, changed)
         try:
-            choice = choose(layout, changed, budget=budget)
+            choice = choose(changed_layout, changed, budget=budget)
         except RecipeError:
             continue
         options = [
@@ -223,7 +224,14 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
             *(["adapter.bias=none"] if spending.bias != "none" else []),
         ]
         change = " ".join(f"--set {shlex.quote(option)}" for option in options)
-        yield count_by_formula(layout, choice, method=spending.row), change
+        yield count_by_formula(changed_layout, choice, method=spending.row), change
+
+
+def _layout_for(layout: Layout, spending: Spending) -> Layout:
+    """Return the layout of the base that these values would build."""
+    if spending.head == "low-rank":
+        return layout.with_low_rank_head(spending.head_rank)
+    return layout
 
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
@@ -243,10 +251,11 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
                 (f"leave {omitted} out of adapter.targets", replace(spending, targets=targets))
             )
     for change, changed in changes:
+        changed_layout = _layout_for(layout, changed)
         try:
-            choice = choose(layout, changed, budget=budget)
+            choice = choose(changed_layout, changed, budget=budget)
         except (RecipeError, BudgetError):
             continue
-        count = count_by_formula(layout, choice, method=spending.row)
+        count = count_by_formula(changed_layout, choice, method=spending.row)
         if count <= budget:
             yield count, change.replace(_FILLED, str(choice.adapted[0].rank))

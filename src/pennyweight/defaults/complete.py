@@ -84,7 +84,8 @@ def complete(recipe: Recipe) -> Completed:
     for key in open_keys:
         derived = RULES[key](facts)
         values = _assigned(values, key, derived.value)
-        reasons.append(Reason(key, derived.value, derived.reason))
+        if derived.reason:
+            reasons.append(Reason(key, derived.value, derived.reason))
     return Completed(
         resolve_recipe(values), tuple(reasons), (*inferred.notes, *_notes(facts, inferred))
     )
@@ -99,7 +100,7 @@ def is_completion(recipe: Recipe, original: Recipe) -> bool:
     """
     filled, values = recipe.model_dump(), original.model_dump()
     for key in (*RULES, *_INFERRED):
-        if _value(values, key) in (None, _AUTO):
+        if _has(values, key) and _value(values, key) in (None, _AUTO):
             values = _assigned(values, key, _value(filled, key))
     if _names_columns_of(recipe.data.train, original.data.train):
         values = _assigned(values, "data.train", _value(filled, "data.train"))
@@ -112,6 +113,11 @@ def _names_columns_of(source: SourceTable | None, original: SourceTable | None) 
         return False
     names = SourceTable.model_fields
     return all(getattr(original, name) in (None, getattr(source, name)) for name in names)
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    section, name = key.split(".")
+    return name in values[section]
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:

@@ -50,6 +50,9 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         longest_input=_longest_input(base.config),
         has_validation=recipe.data.validation is not None,
         is_multi_label=inferred.task == "multi-label",
+        hidden=int(base.config.hidden_size),
+        budget=recipe.budget.trainable_parameters,
+        is_pooled=recipe.base.pooling != "native",
         epochs=None if recipe.train.epochs == "auto" else recipe.train.epochs,
         batch_rows=None if recipe.train.batch_rows == "auto" else recipe.train.batch_rows,
     )

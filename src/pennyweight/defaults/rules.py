@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
 from pennyweight.evaluation.metrics import EVEN_RATIO
 
 __all__ = ["RULES", "Derived", "Facts"]
@@ -26,6 +27,8 @@ _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45,
 _BATCH_ROWS = 64
 # With fewer rows of each class, on average, a contrastive loss helps.
 _FEW_FOR_CONTRAST = 1_000
+# The most of the budget that a head may take.
+_HEAD_SHARE = 0.5
 _LONGEST, _LONGEST_OF_FEW = 256, 512
 # The accuracy for which the standard error on validation rows is computed.
 _TYPICAL = 0.85
@@ -43,6 +46,9 @@ class Facts:
         longest_input: tokens that the base can read at once.
         has_validation: whether validation rows have a source of their own.
         is_multi_label: whether a row may have several labels.
+        hidden: numbers that describe a text, which the head reads.
+        budget: the largest number of trainable parameters allowed.
+        is_pooled: whether the head is one linear map of pooled hidden states.
         epochs: `train.epochs`, where the recipe sets it; None where it is derived.
         batch_rows: `train.batch_rows`, likewise.
     """
@@ -54,6 +60,9 @@ class Facts:
     longest_input: int
     has_validation: bool = False
     is_multi_label: bool = False
+    hidden: int = 384
+    budget: int = 1_000_000
+    is_pooled: bool = True
     epochs: int | None = None
     batch_rows: int | None = None
 
@@ -95,10 +104,28 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The value of a key and why it has it."""
+    """The value of a key and why it has it; no reason where the value does not matter."""
 
     value: Any
     reason: str
+
+
+def _head(facts: Facts) -> Derived:
+    cost = facts.classes * (facts.hidden + 1)
+    if not facts.is_pooled:
+        return Derived("full", "")
+    share = f"{cost:,} of {facts.budget:,} parameters"
+    if cost <= _HEAD_SHARE * facts.budget:
+        return Derived("full", f"it takes {share}")
+    return Derived("low-rank", f"a full head would take {share}; half is left for the adapters")
+
+
+def _head_rank(facts: Facts) -> Derived:
+    if _head(facts).value == "full":
+        return Derived(DEFAULT_HEAD_RANK, "")
+    each = facts.hidden + facts.classes
+    rank = max(1, int(_HEAD_SHARE * facts.budget - facts.classes) // each)
+    return Derived(rank, f"the largest with which the head takes half of {facts.budget:,}")
 
 
 def _validation_fraction(facts: Facts) -> Derived:
@@ -202,6 +229,8 @@ def _early_stopping(facts: Facts) -> Derived:
 
 RULES: Mapping[str, Callable[[Facts], Derived]] = MappingProxyType(
     {
+        "adapter.head": _head,
+        "adapter.head_rank": _head_rank,
         "data.validation_fraction": _validation_fraction,
         "data.max_tokens": _max_tokens,
         "optimizer.learning_rate": _learning_rate,

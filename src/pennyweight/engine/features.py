@@ -17,7 +17,7 @@ from torch import nn
 from pennyweight.engine.kernels.families import unwrap
 from pennyweight.errors import BaseModelError
 
-__all__ = ["Features", "Mix", "draw_mix", "output_layer_of"]
+__all__ = ["Features", "Mix", "draw_mix", "output_layer_of", "set_head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,33 @@ class Features:
             features = self.mix.of(features)
         self.seen.append(features)
         return (features, *args[1:])
+
+
+def set_head(model: nn.Module, output_layer: str, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Give a linear head, or a pooled head of a low rank, the weights of a linear classifier.
+
+    The two layers of a low-rank head get the first terms of the weights' singular value
+    decomposition. A classifier of what the output layer reads sets that layer alone.
+
+    Args:
+        model: a sequence classifier, with PEFT's layers or without.
+        output_layer: name of the layer that computes the logits, in the base without PEFT.
+        weight: float `[classes, features]`.
+        bias: float `[classes]`.
+
+    Raises:
+        BaseModelError: the model has no linear layer of that name.
+    """
+    layer = output_layer_of(model, output_layer)
+    with torch.no_grad():
+        if weight.shape[1] != layer.in_features:
+            down = output_layer_of(model, output_layer.rpartition(".")[0] + ".down")
+            left, values, right = np.linalg.svd(weight, full_matrices=False)
+            rank, root = layer.in_features, np.sqrt(values[: layer.in_features])
+            down.weight.copy_(torch.from_numpy(root[:, None] * right[:rank]))
+            weight = left[:, :rank] * root
+        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        layer.bias.copy_(torch.from_numpy(bias))
 
 
 def output_layer_of(model: nn.Module, name: str) -> nn.Linear:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
+from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
 from pennyweight.budget.plan import Spending
 from pennyweight.recipe import Recipe
 from pennyweight.settings.task import task_of
@@ -23,9 +24,18 @@ def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
             dropout=recipe.base.dropout,
             pooling=recipe.base.pooling,
             multi_label=task_of(recipe) == "multi-label",
+            head_rank=_head_rank(recipe),
         ),
         config_only=config_only or recipe.base.weights == "random",
     )
+
+
+def _head_rank(recipe: Recipe) -> int | None:
+    """Return the rank of a low-rank head; None for other heads."""
+    if getattr(recipe.adapter, "head", None) != "low-rank":
+        return None
+    rank: int = recipe.adapter.head_rank  # type: ignore[attr-defined]
+    return rank
 
 
 def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
@@ -43,6 +53,9 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
     base = base or find_base(recipe, config_only=True)
     shared = set(Spending.__dataclass_fields__) - {"options"}
     values: dict[str, Any] = recipe.adapter.model_dump()
+    if values.get("head") == "auto":
+        # The rows are not known yet.
+        values |= {"head": "full", "head_rank": DEFAULT_HEAD_RANK}
     spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
     return make_plan(
         skeleton(base),

@@ -14,11 +14,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
 
 from pennyweight.base.locate import pooled
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.features import output_layer_of
+from pennyweight.engine.features import set_head
 from pennyweight.engine.linear import (
     LinearClassifier,
     LinearOptions,
@@ -137,10 +136,7 @@ def refit_head(run: ActiveRun, built: Built, predictor: Predictor, rows: Tokeniz
 
 
 def _set_head(run: ActiveRun, built: Built, head: LinearClassifier) -> None:
-    layer = output_layer_of(built.model, run.job.plan.output_layer)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(head.weight))
-        layer.bias.copy_(torch.from_numpy(head.bias))
+    set_head(built.model, run.job.plan.output_layer, head.weight, head.bias)
 
 
 def evaluate_baselines(run: ActiveRun, built: Built, baselines: Baselines) -> None:

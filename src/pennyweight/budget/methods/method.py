@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 __all__ = [
+    "DEFAULT_HEAD_RANK",
     "AdaptedMatrix",
     "AdapterSection",
     "Bias",
@@ -40,6 +41,7 @@ __all__ = [
 Bias = Literal["none", "all", "lora_only"]
 Head = Literal["full", "low-rank", "output-only", "frozen"]
 Quantization = Literal["none", "nf4", "int8"]
+DEFAULT_HEAD_RANK = 8
 
 
 class AdapterSection(Section):
@@ -64,10 +66,14 @@ class TargetedSection(AdapterSection):
     )
     dropout: Fraction = Field(0.0, description="the dropout rate on the input of the adapter")
     bias: Bias = Field("none", description="which biases are trained as well")
-    head: Head = Field("full", description="how much of the classification head is trained")
-    head_rank: PositiveInt = Field(
-        8,
-        description='the rank of the adapter on the head\'s dense layer, with head = "low-rank"',
+    head: Literal["full", "low-rank", "output-only", "frozen", "auto"] = Field(
+        "full", description="how much of the classification head is trained"
+    )
+    head_rank: PositiveInt | Literal["auto"] = Field(
+        DEFAULT_HEAD_RANK,
+        description='with head = "low-rank": the rank of the adapter on a native head\'s dense '
+        "layer, or of a pooled head's weights",
+        json_schema_extra={"allowed": 'a whole number from 1, or "auto"'},
     )
 
     def quantization_conflict(self, quantization: Quantization) -> str | None:
@@ -244,6 +250,8 @@ def trained_head_modules(layout: Layout, head: Head) -> tuple[str, ...]:
     match head:
         case "full":
             return (layout.head_module,)
+        case "low-rank" if layout.head_down is not None:
+            return (layout.head_module,)
         case "low-rank" | "output-only":
             return (layout.head_output.name,)
         case "frozen":
@@ -256,7 +264,7 @@ def peft_options(layout: Layout, choice: Choice) -> dict[str, Any]:
 
     modules = trained_head_modules(layout, choice.head)
     # The task type makes PEFT train the whole head; any other head is spelled out instead.
-    is_full = choice.head == "full"
+    is_full = modules == (layout.head_module,)
     return {
         "task_type": TaskType.SEQ_CLS if is_full else None,
         "target_modules": sorted(adapted.matrix.name for adapted in choice.adapted),
