@@ -111,7 +111,8 @@ def test_a_pooled_head_of_a_low_rank_is_two_linear_layers() -> None:
     assert low.encoder == full.encoder
     assert sum(low.elements_in("classifier").values()) == 16 * (768 + 1_000) + 1_000
     # What the planner proposes is what would be built.
-    assert full.with_low_rank_head(16) == low
+    assert full.with_head_rank(16) == low
+    assert low.with_head_rank(None) == full
 
 
 @torch.no_grad()

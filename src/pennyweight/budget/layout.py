@@ -91,18 +91,26 @@ class Layout:
         """Return the sizes of the parameters inside a module, by name."""
         return {name: size for name, size in self.sizes.items() if name.startswith(f"{module}.")}
 
-    def with_low_rank_head(self, rank: int) -> Layout:
-        """Return the layout with a pooled head of this rank; the same layout for other heads."""
-        if not self.is_pooled or self.head_down is not None:
+    def with_head_rank(self, rank: int | None) -> Layout:
+        """Return the layout with a pooled head of this rank, or of one layer for None.
+
+        A native head stays as it is.
+        """
+        if not self.is_pooled:
             return self
-        head, output = self.head_module, self.head_output
-        sizes = {name: size for name, size in self.sizes.items() if name != f"{head}.weight"}
-        labels = sizes.pop(f"{head}.bias")
-        down = WeightMatrix(f"{head}.{_DOWN}", rank, output.columns)
-        out = WeightMatrix(f"{head}.out", labels, rank)
-        sizes[f"{down.name}.weight"] = down.rows * down.columns
-        sizes |= {f"{out.name}.weight": out.rows * out.columns, f"{out.name}.bias": labels}
-        return replace(self, head_output=out, head_down=down, sizes=sizes)
+        head, labels = self.head_module, self.head_output.rows
+        hidden = (self.head_down or self.head_output).columns
+        if rank is None:
+            down, output = None, WeightMatrix(head, labels, hidden)
+        else:
+            down = WeightMatrix(f"{head}.{_DOWN}", rank, hidden)
+            output = WeightMatrix(f"{head}.out", labels, rank)
+        sizes = {n: size for n, size in self.sizes.items() if n not in self.elements_in(head)}
+        for matrix in (down, output):
+            if matrix is not None:
+                sizes[f"{matrix.name}.weight"] = matrix.rows * matrix.columns
+        sizes[f"{output.name}.bias"] = labels
+        return replace(self, head_output=output, head_down=down, sizes=sizes)
 
 
 def layout_of(model: nn.Module, *, labels: int) -> Layout:

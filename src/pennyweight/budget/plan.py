@@ -229,9 +229,7 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
 
 def _layout_for(layout: Layout, spending: Spending) -> Layout:
     """Return the layout of the base that these values would build."""
-    if spending.head == "low-rank":
-        return layout.with_low_rank_head(spending.head_rank)
-    return layout
+    return layout.with_head_rank(spending.head_rank if spending.head == "low-rank" else None)
 
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
