@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,10 @@ def test_a_missing_package_is_an_instruction(monkeypatch: pytest.MonkeyPatch) ->
         match=r"onnx, onnxscript, onnxruntime are not installed; pip install 'pennyweight\[onnx\]'",
     ):
         require_onnx()
+
+
+def test_rows_with_token_types_need_a_model_that_reads_them(exported: Path) -> None:
+    model = OnnxModel(exported, batch_rows=4, classes=4)
+    rows = rows_of(2)
+    with pytest.raises(RunError, match="reads no token types, unlike these rows"):
+        model.predict(replace(rows, token_types=rows.store))

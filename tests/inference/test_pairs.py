@@ -162,3 +162,18 @@ def test_a_report_says_that_a_row_is_a_pair_and_its_notebook_classifies_pairs(
     notebook = json.loads((tmp_path / "report/notebook.ipynb").read_text())
     cell = next(c for c in notebook["cells"] if "Classifier.load" in "".join(c["source"]))
     assert cell["outputs"][0]["text"]
+
+
+def test_onnx_runtime_gives_the_same_probabilities(
+    pair_run: Path, pairs: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    run = shutil.copytree(pair_run, tmp_path / "run")
+    expected = Classifier.load(run).predict_probabilities(pairs)
+    onnx = Classifier.load(run, backend="onnx").predict_probabilities(pairs)
+    assert onnx == pytest.approx(expected, abs=1e-5)
+    swapped = Classifier.load(run, backend="onnx").predict_probabilities(
+        [(other, one) for one, other in pairs]
+    )
+    assert not np.allclose(swapped, expected, atol=1e-5)

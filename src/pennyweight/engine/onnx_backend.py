@@ -22,6 +22,7 @@ from pennyweight.files import replace_directory
 __all__ = ["OnnxModel", "export_onnx", "require_onnx"]
 
 _FILE = "model.onnx"
+_TYPES = "token_type_ids"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -48,18 +49,27 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the logits `[rows, classes]` of padded rows."""
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        types = {} if token_type_ids is None else {_TYPES: token_type_ids}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **types}
+        logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
 
-def export_onnx(model: Any, directory: Path) -> None:
+def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> None:
     """Export a merged float32 classifier into a directory, completely or not at all.
 
     Args:
         model: a transformers sequence classifier without PEFT's layers, with "eager" attention.
         directory: the directory to write; it is replaced if it exists.
+        token_types: whether the exported model reads token types, which tell the texts of a pair
+            apart.
 
     Raises:
         RunError: the model cannot be exported.
@@ -69,15 +79,19 @@ def export_onnx(model: Any, directory: Path) -> None:
     ids = torch.full((2, 7), 5, dtype=torch.int64)
     rows, width = torch.export.Dim("rows"), torch.export.Dim("width", max=4096)
     shape = {0: rows, 1: width}
+    names = ["input_ids", "attention_mask", *([_TYPES] if token_types else [])]
+    arguments = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)]
 
     def write(directory: Path) -> None:
         torch.onnx.export(
             _Logits(model).eval(),
-            (ids, torch.ones_like(ids)),
+            arguments,
             str(directory / _FILE),
-            input_names=["input_ids", "attention_mask"],
+            input_names=names,
             output_names=["logits"],
-            dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+            dynamic_shapes=dict.fromkeys(
+                ("input_ids", "attention_mask", _TYPES)[: len(names)], shape
+            ),
             dynamo=True,
             verbose=False,
         )
@@ -149,12 +163,13 @@ class OnnxModel:
             features: must be False, because the exported model returns logits only.
 
         Raises:
-            RunError: features are requested, or the rows have token types.
+            RunError: features are requested, or the rows have token types and the model reads none.
         """
-        if rows.token_types is not None:
+        reads_types = any(each.name == _TYPES for each in self._session.get_inputs())
+        if (rows.token_types is not None) != reads_types:
             raise RunError(
-                "--backend onnx: the exported model reads no token types, which this base needs "
-                "for pairs of texts; use --backend torch"
+                f"--backend onnx: the exported model reads {'' if reads_types else 'no '}token "
+                "types, unlike these rows; export it again for them, or use --backend torch"
             )
         if features:
             raise RunError(

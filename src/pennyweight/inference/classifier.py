@@ -18,6 +18,7 @@ from pennyweight.budget.methods import METHODS
 from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
 from pennyweight.data.label import Task
+from pennyweight.engine.batches.tokenize import has_token_types
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
@@ -288,9 +289,10 @@ class Classifier:
         whole = artifact / "model.safetensors"
         weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
         digest = hash_file(weights)[:16]
-        directory = artifact.parent / "onnx" / digest
+        types = self.pair_columns is not None and has_token_types(self._tokenizer)
+        directory = artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
         if not directory.is_dir():
-            export_onnx(self._saved.load(attention="eager"), directory)
+            export_onnx(self._saved.load(attention="eager"), directory, token_types=types)
         backend = OnnxModel(
             directory, batch_rows=self._saved.inference.batch_rows, classes=len(self.labels)
         )

@@ -19,7 +19,7 @@ from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
 from pennyweight.quiet import quiet_libraries
 
-__all__ = ["TokenOptions", "label_array", "tokenize", "tokenize_texts"]
+__all__ = ["TokenOptions", "has_token_types", "label_array", "tokenize", "tokenize_texts"]
 
 # Part of every cache key. Raise it when the same rows would give other columns.
 _VERSION = 2
@@ -156,7 +156,7 @@ class _Encoder:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._truncation = truncation
-        self._has_types = has_pairs and _has_token_types(tokenizer)
+        self._has_types = has_pairs and has_token_types(tokenizer)
         if truncation == "head-tail" and not getattr(tokenizer, "is_fast", False):
             raise DataError(
                 'data.truncation: "head-tail" needs a tokenizer of the library tokenizers (a fast '
@@ -218,7 +218,7 @@ class _Encoder:
         )
 
 
-def _has_token_types(tokenizer: Any) -> bool:
+def has_token_types(tokenizer: Any) -> bool:
     """Return whether the model reads token types and they tell the texts of a pair apart."""
     if _TYPES not in tokenizer.model_input_names:
         return False
