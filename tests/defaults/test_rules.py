@@ -107,6 +107,9 @@ def test_texts_are_compared_where_classes_have_few_rows(
     facts = replace(FACTS, rows=rows)
     assert RULES["train.contrastive"](facts).value == contrastive
     assert RULES["train.batch_order"](facts).value == order
+    own = {"classes": 1.0, "grouped": 0.0}
+    for expected, weight in own.items():
+        assert RULES["train.batch_order"](replace(facts, contrastive=weight)).value == expected
 
 
 def test_the_noise_of_validation_decides_which_checkpoints_are_equally_good() -> None:

@@ -54,6 +54,7 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         budget=recipe.budget.trainable_parameters,
         is_pooled=recipe.base.pooling != "native",
         epochs=None if recipe.train.epochs == "auto" else recipe.train.epochs,
+        contrastive=None if recipe.train.contrastive == "auto" else recipe.train.contrastive,
         batch_rows=None if recipe.train.batch_rows == "auto" else recipe.train.batch_rows,
     )
 

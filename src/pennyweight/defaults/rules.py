@@ -51,6 +51,7 @@ class Facts:
         is_pooled: whether the head is one linear map of pooled hidden states.
         epochs: `train.epochs`, where the recipe sets it; None where it is derived.
         batch_rows: `train.batch_rows`, likewise.
+        contrastive: `train.contrastive`, likewise.
     """
 
     rows: int
@@ -65,6 +66,7 @@ class Facts:
     is_pooled: bool = True
     epochs: int | None = None
     batch_rows: int | None = None
+    contrastive: float | None = None
 
     @property
     def has_few_rows(self) -> bool:
@@ -180,7 +182,8 @@ def _contrastive(facts: Facts) -> Derived:
 
 
 def _batch_order(facts: Facts) -> Derived:
-    if facts.has_small_classes:
+    weight = _contrastive(facts).value if facts.contrastive is None else facts.contrastive
+    if weight > 0.0:
         return Derived("classes", "every batch has several texts of a class to compare")
     return Derived("grouped", "texts of similar length together are faster")
 
