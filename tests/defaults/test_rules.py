@@ -23,11 +23,11 @@ FACTS = Facts(
     rows=st.integers(2, 2_000_000),
     classes=st.integers(2, 1_000),
     length=st.integers(1, 10_000),
-    has_validation=st.booleans(),
+    own_validation_rows=st.none() | st.integers(1, 5_000),
     is_multi_label=st.booleans(),
 )
 def test_every_rule_gives_a_usable_value_and_a_reason(
-    rows: int, classes: int, length: int, has_validation: bool, is_multi_label: bool
+    rows: int, classes: int, length: int, own_validation_rows: int | None, is_multi_label: bool
 ) -> None:
     facts = Facts(
         rows=rows,
@@ -35,7 +35,7 @@ def test_every_rule_gives_a_usable_value_and_a_reason(
         rows_by_class=(max(1, rows // classes),) * classes,
         length=length,
         longest_input=512,
-        has_validation=has_validation,
+        own_validation_rows=own_validation_rows,
         is_multi_label=is_multi_label,
     )
     values = {}
@@ -69,7 +69,7 @@ def test_few_rows_of_each_class_are_few_too() -> None:
 
 
 def test_a_validation_file_leaves_all_rows_for_training() -> None:
-    facts = replace(FACTS, has_validation=True)
+    facts = replace(FACTS, own_validation_rows=100)
     assert facts.training_rows == facts.rows
     assert facts.evaluates
 
@@ -88,7 +88,7 @@ def test_texts_are_cut_only_where_they_are_long(length: int, tokens: int) -> Non
 
 
 def test_evaluations_follow_the_epochs_and_batches_that_the_recipe_sets() -> None:
-    own = replace(FACTS, epochs=2, batch_rows=10, has_validation=True)
+    own = replace(FACTS, epochs=2, batch_rows=10, own_validation_rows=100)
     assert RULES["train.evaluate_every"](own).value == 2 * 1_000 // 4
 
 
@@ -116,7 +116,7 @@ def test_the_noise_of_validation_decides_which_checkpoints_are_equally_good() ->
     few, many = (replace(FACTS, rows=rows) for rows in (1_000, 20_000))
     assert RULES["train.keep_within"](few).value == pytest.approx(0.0357)
     assert RULES["train.keep_within"](many).value == pytest.approx(0.008)
-    assert RULES["train.keep_within"](replace(FACTS, has_validation=True)).value == 0.0
+    assert RULES["train.keep_within"](replace(FACTS, own_validation_rows=2_000)).value == 0.008
 
 
 @pytest.mark.parametrize(

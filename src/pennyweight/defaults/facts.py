@@ -48,7 +48,7 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         rows_by_class=counts,
         length=_length(rows.table, base, tokenizer=recipe.base.tokenizer),
         longest_input=_longest_input(base.config),
-        has_validation=recipe.data.validation is not None,
+        own_validation_rows=_own_validation_rows(recipe),
         is_multi_label=inferred.task == "multi-label",
         hidden=int(base.config.hidden_size),
         budget=recipe.budget.trainable_parameters,
@@ -57,6 +57,13 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         contrastive=None if recipe.train.contrastive == "auto" else recipe.train.contrastive,
         batch_rows=None if recipe.train.batch_rows == "auto" else recipe.train.batch_rows,
     )
+
+
+def _own_validation_rows(recipe: Recipe) -> int | None:
+    if recipe.data.validation is None:
+        return None
+    source = source_of(recipe.data.validation)
+    return len(read_rows("validation", source, read_options(recipe)).table)
 
 
 def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> int:

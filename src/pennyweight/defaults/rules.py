@@ -44,7 +44,7 @@ class Facts:
         rows_by_class: rows of each class, in the classes' order.
         length: tokens that 98 of 100 texts do not exceed.
         longest_input: tokens that the base can read at once.
-        has_validation: whether validation rows have a source of their own.
+        own_validation_rows: validation rows that have a source of their own; None without one.
         is_multi_label: whether a row may have several labels.
         hidden: numbers that describe a text, which the head reads.
         budget: the largest number of trainable parameters allowed.
@@ -59,7 +59,7 @@ class Facts:
     rows_by_class: tuple[int, ...]
     length: int
     longest_input: int
-    has_validation: bool = False
+    own_validation_rows: int | None = None
     is_multi_label: bool = False
     hidden: int = 384
     budget: int = 1_000_000
@@ -81,7 +81,7 @@ class Facts:
     @property
     def validation_rows(self) -> int:
         """Number of rows that are split off for validation."""
-        if self.has_validation or self.has_few_rows:
+        if self.own_validation_rows is not None or self.has_few_rows:
             return 0
         return min(
             _MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5))
@@ -93,9 +93,14 @@ class Facts:
         return self.rows - self.validation_rows
 
     @property
+    def evaluated_rows(self) -> int:
+        """Number of validation rows, whatever their source."""
+        return self.own_validation_rows or self.validation_rows
+
+    @property
     def evaluates(self) -> bool:
         """Whether there are validation rows at all."""
-        return self.has_validation or self.validation_rows > 0
+        return self.evaluated_rows > 0
 
     @property
     def is_uneven(self) -> bool:
@@ -131,7 +136,7 @@ def _head_rank(facts: Facts) -> Derived:
 
 
 def _validation_fraction(facts: Facts) -> Derived:
-    if facts.has_validation:
+    if facts.own_validation_rows is not None:
         return Derived(0.0, "validation rows have a file of their own")
     if not facts.validation_rows:
         return Derived(0.0, f"{_FEW}: all are trained on, and the last step is kept")
@@ -214,13 +219,14 @@ def _keep_best(facts: Facts) -> Derived:
 
 
 def _keep_within(facts: Facts) -> Derived:
-    if not facts.validation_rows:
-        return Derived(0.0, "validation rows have a file of their own, or there are none")
-    within = round(math.sqrt(_TYPICAL * (1.0 - _TYPICAL) / facts.validation_rows), 4)
+    rows = facts.evaluated_rows
+    if not rows:
+        return Derived(0.0, "no validation rows")
+    within = round(math.sqrt(_TYPICAL * (1.0 - _TYPICAL) / rows), 4)
     return Derived(
         within,
-        f"the standard error of an accuracy of {_TYPICAL:.0%} on {facts.validation_rows:,} rows; "
-        "of checkpoints that do not differ by more, the latest is kept",
+        f"the standard error of an accuracy of {_TYPICAL:.0%} on {rows:,} rows; of "
+        "checkpoints that do not differ by more, the latest is kept",
     )
 
 

@@ -76,6 +76,7 @@ class Progress:
     Attributes:
         step: optimizer steps taken.
         best: best value of `TrainOptions.keep_best` so far; None before the first evaluation.
+        start: value before the first step; None where the start was not evaluated.
         kept: value of the checkpoint that is kept; None before the first evaluation.
         best_step: step of the checkpoint that is kept.
         without_improvement: evaluations since the last improvement.
@@ -90,6 +91,7 @@ class Progress:
     seconds: float = 0.0
     rows: int = 0
     kept: float | None = None
+    start: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +208,9 @@ def judge(
     """Record an evaluation in `progress`.
 
     Of equally good evaluations, and of those that `keep_within` takes for equally good, the later
-    one is kept, because its weights have been trained longer. What training started from has no
-    such tolerance: a checkpoint has to be as good. An evaluation without metrics, as there are no
-    validation rows, is always kept, so that the weights of the last step are.
+    one is kept, because its weights have been trained longer. A checkpoint that is worse than what
+    training started from is never kept. An evaluation without metrics, as there are no validation
+    rows, is always kept, so that the weights of the last step are.
 
     Returns:
         Whether the evaluated weights are to be kept, and why training stops, or None.
@@ -220,9 +222,10 @@ def judge(
         return True, None
     value = evaluation[options.keep_best]
     gain = _gain(value, progress.best, options)
-    tolerance = options.keep_within if progress.best_step > 0 else 0.0
-    is_kept = gain >= -tolerance
-    is_improvement = gain > options.threshold or (tolerance > 0.0 and is_kept)
+    if progress.step == 0:
+        progress.start = value
+    is_kept = gain >= -options.keep_within and _gain(value, progress.start, options) >= 0
+    is_improvement = gain > options.threshold or (options.keep_within > 0.0 and is_kept)
     progress.without_improvement = 0 if is_improvement else progress.without_improvement + 1
     if gain >= 0:
         progress.best = value
