@@ -23,6 +23,7 @@ _FOLDER = "repository"
 PUBLISHED = (
     "CONTRIBUTING.md",
     "LICENSE",
+    "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
     "src/pennyweight/data/sample/README.md",
