@@ -142,6 +142,10 @@ def test_a_time_limit_shortens_the_run_and_its_schedule(
     assert record.planned_steps == 1
     assert record.history[-1].step == 1
     assert any(line.startswith("time limit: 1 of ") for line in lines)
+    short = {"epochs": 50, "minutes": 1e-4, "head_end": "logistic"}
+    _, lines = run(bert, sets, tmp_path / "short", **POOLED, train=short)
+    assert "time limit: there is no time to fit the head again after training" in lines
+    assert not any(line.startswith("head fitted again") for line in lines)
     generous, _ = run(bert, sets, tmp_path / "other", train={"max_steps": 3, "minutes": 60})
     assert generous.planned_steps == 3
 

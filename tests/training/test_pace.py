@@ -55,3 +55,11 @@ def test_a_shorter_run_still_has_as_many_evaluations() -> None:
 
 def test_one_step_is_always_taken() -> None:
     assert limit_steps(WORK, OPTIONS, SPEED, seconds=0.1).max_steps == 1
+
+
+def test_fitting_the_head_again_takes_predictions_and_the_fit() -> None:
+    work = replace(WORK, refit_tokens=5_000, refit_seconds=2.0)
+    assert work.refit(SPEED) == pytest.approx(7.0)
+    assert work.seconds(OPTIONS, SPEED) == pytest.approx(WORK.seconds(OPTIONS, SPEED) + 7.0)
+    limited = limit_steps(work, OPTIONS, SPEED, seconds=50.0)
+    assert work.seconds(limited, SPEED) <= 50.0

@@ -42,6 +42,8 @@ _CLOSING_SECONDS = 3.0
 _WARM_UP_BATCHES, _TIMED_BATCHES = 2, 10
 # Within a limit, this share of it is planned for, because steps vary.
 _PLANNED_SHARE = 0.96
+# The most of the time that is left that fitting the head again may take.
+_REFIT_SHARE = 0.25
 # How many times faster than a training step a prediction is, where it was not measured.
 _PREDICTIONS_PER_STEP = 3.0
 
@@ -75,7 +77,8 @@ class Work:
         tokens: int64 `[training rows]`, tokens of each.
         validation_tokens: tokens of all validation rows, which each evaluation predicts.
         final_tokens: tokens of all rows that are predicted after the last step.
-        closing_seconds: how long what follows the last step takes, without predictions.
+        refit_tokens: tokens of the rows that are predicted to fit the head again.
+        refit_seconds: how long that fit takes, without predictions.
         prediction_speed: tokens per second of a prediction, as measured before training; None if
             it was not.
     """
@@ -83,7 +86,8 @@ class Work:
     tokens: np.ndarray
     validation_tokens: int
     final_tokens: int
-    closing_seconds: float = _CLOSING_SECONDS
+    refit_tokens: int = 0
+    refit_seconds: float = 0.0
     prediction_speed: float | None = None
 
     def seconds(self, options: TrainOptions, speed: Speed, *, after: int = 0) -> float:
@@ -93,13 +97,19 @@ class Work:
         evaluations = sum(timetable.evaluates_after(step) for step in steps)
         training = len(steps) * options.batch_rows * float(self.tokens.mean()) / speed.training
         evaluating = evaluations * self.validation_tokens / speed.prediction
-        return training + evaluating + self.final_tokens / speed.prediction + self.closing_seconds
+        final = self.final_tokens / speed.prediction + _CLOSING_SECONDS
+        return training + evaluating + self.refit(speed) + final
+
+    def refit(self, speed: Speed) -> float:
+        """Return how many seconds it takes to fit the head again; 0 if it is not."""
+        return self.refit_tokens / speed.prediction + self.refit_seconds
 
 
 def keep_time_limit(run: ActiveRun, built: Built, work: Work, rows: TokenizedRows) -> ActiveRun:
     """Return the run with as many steps as its time limit allows; the same run without a limit.
 
-    A resumed run keeps the number of steps that it began with, because its schedule depends on it.
+    The head is not fitted again if that would take too much of the time. A resumed run keeps the
+    number of steps that it began with, because its schedule depends on it.
     """
     job = run.job
     options, limit = job.settings.fit.options, job.settings.fit.seconds
@@ -111,6 +121,11 @@ def keep_time_limit(run: ActiveRun, built: Built, work: Work, rows: TokenizedRow
     else:
         speed = measure_speed(built.model, built.batcher, rows, options)
         left = limit - (time.perf_counter() - job.began)
+        if work.refit(speed) > _REFIT_SHARE * left:
+            run.log("time limit: there is no time to fit the head again after training")
+            fit = replace(job.settings.fit, refits_head=False)
+            job = replace(job, settings=replace(job.settings, fit=fit))
+            work = replace(work, refit_tokens=0, refit_seconds=0.0)
         options = limit_steps(work, options, speed, seconds=left)
         run.log(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
@@ -151,14 +166,17 @@ def work_of(
     others += 0 if splits.target is None else len(splits.target)
     validation_tokens = int(validation.lengths.sum())
     final_tokens = validation_tokens + round(others * float(rows.lengths.mean()))
-    closing_seconds = _CLOSING_SECONDS
-    if run.job.settings.fit.refits_head:
-        # The embeddings of the training rows, and the head's own look at the validation rows.
-        final_tokens += int(rows.lengths.sum()) + validation_tokens
-        closing_seconds += measured.head_seconds
-    return Work(
-        rows.lengths, validation_tokens, final_tokens, closing_seconds, measured.prediction_speed
+    work = Work(
+        rows.lengths,
+        validation_tokens,
+        final_tokens,
+        prediction_speed=measured.prediction_speed,
     )
+    if not run.job.settings.fit.refits_head:
+        return work
+    # The embeddings of the training rows, and the head's own look at the validation rows.
+    tokens = int(rows.lengths.sum()) + validation_tokens
+    return replace(work, refit_tokens=tokens, refit_seconds=measured.head_seconds)
 
 
 def predict_seconds(

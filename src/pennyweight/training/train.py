@@ -102,6 +102,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     validation = cache_prefix(run, built, _validation(run, built))
     work = work_of(run, rows, validation, baselines.measured)
     run = keep_time_limit(run, built, work, rows)
+    work = work_of(run, rows, validation, baselines.measured)
     fit = resume_fit(run, built, make_fit(run, built, rows, validation))
     saver = StepSaver(run, built, fit, rows, work)
     saver.begin()
