@@ -89,9 +89,7 @@ def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> No
             str(directory / _FILE),
             input_names=names,
             output_names=["logits"],
-            dynamic_shapes=dict.fromkeys(
-                ("input_ids", "attention_mask", _TYPES)[: len(names)], shape
-            ),
+            dynamic_shapes=dict.fromkeys(names, shape),
             dynamo=True,
             verbose=False,
         )
@@ -163,7 +161,7 @@ class OnnxModel:
             features: must be False, because the exported model returns logits only.
 
         Raises:
-            RunError: features are requested, or the rows have token types and the model reads none.
+            RunError: features are requested, or only the rows or only the model have token types.
         """
         reads_types = any(each.name == _TYPES for each in self._session.get_inputs())
         if (rows.token_types is not None) != reads_types:
