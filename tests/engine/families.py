@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     ElectraConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -52,11 +53,13 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "roberta": RobertaConfig(**_SIZES, **_NO_DROPOUT),
     "xlm-roberta": XLMRobertaConfig(**_SIZES, **_NO_DROPOUT),
     "electra": ElectraConfig(**_SIZES, **_NO_DROPOUT, embedding_size=16),
+    "mpnet": MPNetConfig(**_SIZES, **_NO_DROPOUT),
     # A window of 8 tokens, shorter than most rows, in two of three layers.
     "modernbert-cls": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="cls"),
     "modernbert-mean": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="mean"),
 }
 TARGETS = {
+    "mpnet": ["q", "k", "v", "o", "output.dense", "intermediate.dense"],
     "modernbert-cls": ["Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
     "modernbert-mean": ["Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
 }

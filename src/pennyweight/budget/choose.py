@@ -63,6 +63,7 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
         BudgetError: "fill" leaves no room for a rank of 1.
     """
     targets = _select_targets(layout, spending.targets)
+    _check_head(layout, spending.head)
     head = _head_adapter(layout, spending)
     _check_patterns(spending, targets, head)
 
@@ -104,7 +105,7 @@ def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
     biases = {
         name: size
         for name, size in layout.sizes.items()
-        if "bias" in name and not name.startswith(in_head)
+        if name.endswith(".bias") and not name.startswith(in_head)
     }
     if choice.bias == "all":
         return biases
@@ -114,7 +115,7 @@ def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
 
 def _select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix]:
     for pattern in targets:
-        if not any(patterns.matches_end(pattern, matrix.name) for matrix in layout.encoder):
+        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in layout.encoder):
             roles = sorted({matrix.role for matrix in layout.encoder})
             raise RecipeError(
                 f'adapter.targets: "{pattern}" matches no weight matrix of the encoder; '
@@ -123,8 +124,17 @@ def _select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix
     return [
         matrix
         for matrix in layout.encoder
-        if any(patterns.matches_end(pattern, matrix.name) for pattern in targets)
+        if any(patterns.matches_end(pattern, *matrix.names) for pattern in targets)
     ]
+
+
+def _check_head(layout: Layout, head: Head) -> None:
+    if head in ("output-only", "low-rank") and len(layout.head_modules) > 1:
+        dense, output = layout.head_modules
+        raise RecipeError(
+            f'adapter.head: given "{head}", but with this base PEFT trains {dense} whenever it '
+            f'trains {output}; allowed here: "full", "frozen"; or set base.pooling'
+        )
 
 
 def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ...]:
@@ -147,7 +157,7 @@ def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ..
         )
     alpha = spending.alpha
     if isinstance(alpha, Mapping):
-        own_alpha = patterns.lookup(alpha, dense.name)
+        own_alpha = patterns.lookup(alpha, *dense.names)
         alpha = own_alpha if own_alpha is not None else float(spending.head_rank)
     if alpha == "auto":
         alpha = _AUTO_SCALING * spending.head_rank
@@ -169,7 +179,7 @@ def _check_head_rank(layout: Layout, down: WeightMatrix) -> None:
 def _check_patterns(
     spending: Spending, targets: Sequence[WeightMatrix], head: Sequence[AdaptedMatrix]
 ) -> None:
-    names = [matrix.name for matrix in targets]
+    names = [name for matrix in targets for name in matrix.names]
     if isinstance(spending.rank, Mapping) and not spending.row.support.rank_per_matrix:
         raise RecipeError(
             f"adapter.rank: given a table, but {spending.method} has one rank for all targets; "
@@ -177,7 +187,7 @@ def _check_patterns(
         )
     for key, table, known in (
         ("rank", spending.rank, names),
-        ("alpha", spending.alpha, [*names, *(a.matrix.name for a in head)]),
+        ("alpha", spending.alpha, [*names, *(name for a in head for name in a.matrix.names)]),
     ):
         if isinstance(table, Mapping) and (unmatched := patterns.unmatched(table, known)):
             raise RecipeError(
@@ -189,8 +199,8 @@ def _check_patterns(
 def _adapt(
     matrix: WeightMatrix, rank: int | Mapping[str, int], alpha: Alpha | None
 ) -> AdaptedMatrix:
-    own_rank = patterns.lookup(rank, matrix.name) if isinstance(rank, Mapping) else rank
-    own_alpha = patterns.lookup(alpha, matrix.name) if isinstance(alpha, Mapping) else alpha
+    own_rank = patterns.lookup(rank, *matrix.names) if isinstance(rank, Mapping) else rank
+    own_alpha = patterns.lookup(alpha, *matrix.names) if isinstance(alpha, Mapping) else alpha
     if own_alpha == "auto":
         own_alpha = None if own_rank is None else _AUTO_SCALING * own_rank
     if own_rank is None:

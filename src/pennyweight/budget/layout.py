@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pennyweight.budget.usual_names import usual_name
 from pennyweight.errors import BaseModelError
 
 if TYPE_CHECKING:
@@ -37,11 +38,24 @@ def role_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WeightMatrix:
-    """The weight of a linear layer, `[rows, columns]`, which torch stores as outputs by inputs."""
+    """The weight of a linear layer, `[rows, columns]`, which torch stores as outputs by inputs.
+
+    Attributes:
+        name: of the layer in the model.
+        rows: number of outputs.
+        columns: number of inputs.
+        usual_name: its name in BERT and RoBERTa, where the architecture has another for it.
+    """
 
     name: str
     rows: int
     columns: int
+    usual_name: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a pattern may match."""
+        return (self.name,) if self.usual_name is None else (self.name, self.usual_name)
 
     @property
     def layer(self) -> int | None:
@@ -87,6 +101,15 @@ class Layout:
     head_down: WeightMatrix | None = None
     is_pooled: bool = False
 
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """The modules that PEFT trains as the head: those whose names end with `head_module`."""
+        dense = self.head_dense
+        # DistilBERT's `pre_classifier` before `classifier`.
+        if dense is None or not dense.name.endswith(self.head_module):
+            return (self.head_module,)
+        return (dense.name, self.head_module)
+
     def elements_in(self, module: str) -> dict[str, int]:
         """Return the sizes of the parameters inside a module, by name."""
         return {name: size for name, size in self.sizes.items() if name.startswith(f"{module}.")}
@@ -124,8 +147,9 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
     """
     from torch import nn
 
+    architecture = getattr(getattr(model, "config", None), "model_type", None)
     linear = [
-        WeightMatrix(name, module.out_features, module.in_features)
+        WeightMatrix(name, module.out_features, module.in_features, usual_name(name, architecture))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]

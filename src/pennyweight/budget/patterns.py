@@ -3,7 +3,8 @@
 A pattern is a sequence of dot-separated parts that must match adjacent parts of a module's name;
 `*` matches any text within one part. `query` matches every query matrix, `layer.11` everything in
 layer 11, `layer.3.attention.self.value` a single matrix, and `*` everything. `adapter.targets`
-matches the end of a name only, as PEFT's target modules do (see `matches_end`).
+matches the end of a name only, as PEFT's target modules do (see `matches_end`). A matrix that has
+another name in BERT and RoBERTa is matched by either (see `budget.usual_names`).
 """
 
 from __future__ import annotations
@@ -26,23 +27,25 @@ def _expression(pattern: str) -> str:
     )
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Return whether the parts of `pattern` match adjacent parts anywhere in `name`."""
-    return re.search(rf"(?:^|\.){_expression(pattern)}(?:\.|$)", name) is not None
+def matches(pattern: str, *names: str) -> bool:
+    """Return whether the parts of `pattern` match adjacent parts anywhere in one of the names."""
+    expression = rf"(?:^|\.){_expression(pattern)}(?:\.|$)"
+    return any(re.search(expression, name) is not None for name in names)
 
 
-def matches_end(pattern: str, name: str) -> bool:
-    """Return whether the last parts of `name` match `pattern`, as PEFT matches target modules."""
-    return re.search(rf"(?:^|\.){_expression(pattern)}$", name) is not None
+def matches_end(pattern: str, *names: str) -> bool:
+    """Return whether the last parts of a name match `pattern`, as PEFT matches target modules."""
+    expression = rf"(?:^|\.){_expression(pattern)}$"
+    return any(re.search(expression, name) is not None for name in names)
 
 
-def lookup(table: Mapping[str, Value], name: str) -> Value | None:
-    """Return the value of the last pattern that matches `name`, or None if none does."""
-    values = [value for pattern, value in table.items() if matches(pattern, name)]
+def lookup(table: Mapping[str, Value], *names: str) -> Value | None:
+    """Return the value of the last pattern that matches one of the names, or None if none does."""
+    values = [value for pattern, value in table.items() if matches(pattern, *names)]
     return values[-1] if values else None
 
 
 def unmatched(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return the patterns that match none of the names."""
     known = list(names)
-    return [pattern for pattern in patterns if not any(matches(pattern, name) for name in known)]
+    return [pattern for pattern in patterns if not matches(pattern, *known)]

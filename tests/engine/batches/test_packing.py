@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,22 @@ class _IndexStore:
 def _rows(lengths: list[int]) -> TokenizedRows:
     store, labels = _IndexStore(lengths), np.zeros(len(lengths))
     return TokenizedRows(store, np.array(lengths), labels, padding=1)  # type: ignore[arg-type]
+
+
+def test_a_trained_position_bias_gets_the_same_gradient_in_packed_batches() -> None:
+    rows, indices = rows_of(24, seed=2), np.arange(24)
+    gradients = []
+    for attention in ("eager", PACKED):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(
+            CONFIGS["mpnet"], attn_implementation=attention
+        ).train()
+        batcher = prepare_model(model, replace(FP32, attention=attention), max_tokens=8192)
+        inputs, order = batcher.inputs(rows, indices)
+        loss = functional.cross_entropy(
+            model(**inputs).logits, torch.from_numpy(rows.labels[order])
+        )
+        loss.backward()
+        gradients.append(model.mpnet.encoder.relative_attention_bias.weight.grad)
+    assert float(gradients[0].abs().max()) > 1e-4
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)

@@ -249,7 +249,7 @@ def trained_head_modules(layout: Layout, head: Head) -> tuple[str, ...]:
     """Return the names of the head's modules that are trained in full."""
     match head:
         case "full":
-            return (layout.head_module,)
+            return layout.head_modules
         case "low-rank" if layout.head_down is not None:
             return (layout.head_module,)
         case "low-rank" | "output-only":
@@ -264,7 +264,7 @@ def peft_options(layout: Layout, choice: Choice) -> dict[str, Any]:
 
     modules = trained_head_modules(layout, choice.head)
     # The task type makes PEFT train the whole head; any other head is spelled out instead.
-    is_full = modules == (layout.head_module,)
+    is_full = modules == layout.head_modules
     return {
         "task_type": TaskType.SEQ_CLS if is_full else None,
         "target_modules": sorted(adapted.matrix.name for adapted in choice.adapted),

@@ -113,36 +113,65 @@ def read_packed(model: Any) -> None:
     """
     encoder = model.base_model
     family = FAMILIES[model.config.model_type]
-    # The packing of the encoder's current call, because the encoder's modules do not pass it on.
-    current: list[Packing | None] = [None]
-
-    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        current[0] = kwargs.get("packing")
-
-    encoder.register_forward_pre_hook(remember, with_kwargs=True)
+    # The packing of the model's current call, because its modules do not pass it on.
+    current = _CurrentPacking()
+    current.follow(model, encoder)
+    family.adapt(encoder, current.get)
     _make_layers_skippable(encoder, family, current)
     if getattr(model.config, "classifier_pooling", "cls") == "mean":
         family.last(encoder).register_forward_hook(
-            lambda _, args, out: out if current[0] is None else _means(out, current[0])
+            lambda _, args, out: out if (packing := current.get()) is None else _means(out, packing)
         )
-    else:
-        if family.last_attention is not None:
-            read_firsts_of(family.last_attention(encoder))
-        family.narrowing(encoder).register_forward_pre_hook(
+        return
+    if family.last_attention is not None:
+        read_firsts_of(family.last_attention(encoder))
+    for module in family.narrowing(encoder):
+        module.register_forward_pre_hook(
             lambda _, args: (
-                args if current[0] is None else tuple(_firsts(t, current[0]) for t in args)
+                args
+                if (packing := current.get()) is None
+                else tuple(_firsts(tensor, packing) for tensor in args)
             )
         )
 
 
-def _make_layers_skippable(encoder: Any, family: Family, current: list[Packing | None]) -> None:
+class _CurrentPacking:
+    """The packing of the call that a classifier or its encoder is in; None for padded batches."""
+
+    def __init__(self) -> None:
+        self._of_classifier: Packing | None = None
+        self._of_encoder: Packing | None = None
+
+    def get(self) -> Packing | None:
+        """Return the packing of the current call of the encoder."""
+        return self._of_encoder
+
+    def follow(self, classifier: nn.Module, encoder: nn.Module) -> None:
+        """Remember the packing with which one of them is called."""
+
+        # Some classifiers of transformers do not pass it to the encoder.
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._of_classifier = kwargs.get("packing")
+
+        def leave(*_: Any) -> None:
+            self._of_classifier = None
+
+        def enter_encoder(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._of_encoder = kwargs.get("packing", self._of_classifier)
+
+        classifier.register_forward_pre_hook(enter, with_kwargs=True)
+        classifier.register_forward_hook(leave, always_call=True)
+        encoder.register_forward_pre_hook(enter_encoder, with_kwargs=True)
+
+
+def _make_layers_skippable(encoder: Any, family: Family, current: _CurrentPacking) -> None:
     for number, layer in enumerate(family.layers(encoder)):
         run = layer.forward
 
         def forward(
             hidden: torch.Tensor, *args: Any, _run: Any = run, _number: int = number, **kwargs: Any
         ) -> torch.Tensor:
-            layers = None if current[0] is None else current[0].layers
+            layers = None if (packing := current.get()) is None else packing.layers
             if layers is not None and _number not in layers:
                 return hidden
             out: torch.Tensor = _run(hidden, *args, **kwargs)
@@ -152,7 +181,7 @@ def _make_layers_skippable(encoder: Any, family: Family, current: list[Packing |
     embed = encoder.embeddings.forward
 
     def embeddings(*args: Any, **kwargs: Any) -> torch.Tensor:
-        is_inside = current[0] is not None and current[0].starts_inside
+        is_inside = (packing := current.get()) is not None and packing.starts_inside
         out: torch.Tensor = kwargs["inputs_embeds"] if is_inside else embed(*args, **kwargs)
         return out
 
@@ -162,7 +191,7 @@ def _make_layers_skippable(encoder: Any, family: Family, current: list[Packing |
         project_embeddings = projection.forward
 
         def project(hidden: torch.Tensor) -> torch.Tensor:
-            is_inside = current[0] is not None and current[0].starts_inside
+            is_inside = (packing := current.get()) is not None and packing.starts_inside
             out: torch.Tensor = hidden if is_inside else project_embeddings(hidden)
             return out
 
@@ -170,6 +199,8 @@ def _make_layers_skippable(encoder: Any, family: Family, current: list[Packing |
 
 
 def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    if hidden.shape[1] == 1:  # from a module that was narrowed itself; packed rows are longer
+        return hidden
     return hidden.squeeze(0).index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
 
 

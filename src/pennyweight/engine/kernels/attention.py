@@ -70,8 +70,9 @@ def packed_attention(
         value: see `query`.
         attention_mask: must be None, because a packed row has no padding.
         **options: `packing`, a `Packing`, is required; `scaling` of the scores (default
-            1 / sqrt(head size)), `dropout` and `sliding_window`, see `AttentionOptions`. Others are
-            ignored.
+            1 / sqrt(head size)), `dropout` and `sliding_window`, see `AttentionOptions`; `bias`,
+            `[heads, places, places]`, is added to the scores of a text's queries and keys by their
+            positions in it, and may be trained. Others are ignored.
 
     Returns:
         `[1, tokens, heads, head size]`, and None instead of attention probabilities.
@@ -94,14 +95,16 @@ def packed_attention(
     )
     # squeeze, because the gradient of indexing is a copy into zeros.
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    bias: torch.Tensor | None = options.get("bias")
     on_gpu = query.device.type == "cuda"
-    if on_gpu and settings.dropout == 0.0 and query.dtype != torch.float32:
+    if on_gpu and settings.dropout == 0.0 and bias is None and query.dtype != torch.float32:
         return _variable_length(q, k, v, settings)[None], None
-    is_trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    tensors = [tensor for tensor in (q, k, v, bias) if tensor is not None]
+    is_trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if on_gpu or not (is_trained or settings.dropout):
-        return _fused_tiles(q, k, v, settings)[None], None
+        return _fused_tiles(q, k, v, bias, settings)[None], None
     attend: Any = _TiledAttention.apply
-    return attend(q, k, v, settings)[None], None
+    return attend(q, k, v, bias, settings)[None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)
@@ -130,9 +133,13 @@ def _variable_length(
 
 
 def _fused_tiles(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor | None,
+    options: AttentionOptions,
 ) -> torch.Tensor:
-    """Run torch's fused attention per tile: its variable-length kernel has no dropout."""
+    """Run torch's fused attention per tile: its variable-length kernel has no dropout or bias."""
     packing, firsts = options.packing, options.firsts
     all_places, query_places = packing.places(1), packing.places(1, firsts=firsts)
     qs, ks, vs = (
@@ -146,13 +153,29 @@ def _fused_tiles(
             for places, tensor in ((query_places, qs), (all_places, ks), (all_places, vs))
         )
         hidden = tile.padding if firsts else _hidden_keys(tile, options.sliding_window, q.device)
-        visible = None if hidden is None else ~hidden
         out = functional.scaled_dot_product_attention(
-            qt, kt, vt, attn_mask=visible, dropout_p=options.dropout, scale=options.scale
+            qt,
+            kt,
+            vt,
+            attn_mask=_score_mask(hidden, None if bias is None else _of_tile(bias, qt, kt)),
+            dropout_p=options.dropout,
+            scale=options.scale,
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
     outputs.append(torch.zeros_like(outputs[0][:1]))
     return query_places.scatter(torch.cat(outputs)).view(q.shape)
+
+
+def _of_tile(bias: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return the part of a bias that belongs to a tile: it depends on positions in a text only."""
+    return bias[:, : queries.shape[-2], : keys.shape[-2]]
+
+
+def _score_mask(hidden: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """Return hidden keys and bias as the mask of torch's attention: bool, or added to scores."""
+    if bias is None:
+        return None if hidden is None else ~hidden
+    return bias[None] if hidden is None else bias[None].masked_fill(hidden, float("-inf"))
 
 
 def _hidden_keys(
@@ -176,12 +199,18 @@ def _hidden_keys(
 class _TiledAttention(torch.autograd.Function):
     """Attention as plain products, tile by tile, with its own backward pass.
 
-    `q`, `k` and `v` are `[tokens, heads, head size]`. torch's softmax computes in float32 inside.
+    `q`, `k` and `v` are `[tokens, heads, head size]`; `bias` is `[heads, places, places]` or None.
+    torch's softmax computes in float32 inside.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        bias: torch.Tensor | None,
+        options: AttentionOptions,
     ) -> torch.Tensor:
         packing, firsts = options.packing, options.firsts
         all_places = packing.places(q.shape[1])
@@ -191,7 +220,10 @@ class _TiledAttention(torch.autograd.Function):
         saved: list[torch.Tensor | None] = []
         for tile in packing.tiles:
             kt, vt = all_places.of(ks, tile), all_places.of(vs, tile)
-            scores = _scaled_product(query_places.of(qs, tile), kt.transpose(1, 2), options.scale)
+            qt = query_places.of(qs, tile)
+            scores = _scaled_product(qt, kt.transpose(1, 2), options.scale)
+            if bias is not None:
+                _by_row(scores, tile).add_(_of_tile(bias, qt, kt))
             _hide_keys(scores, tile, None if firsts else options.sliding_window)
             probabilities = torch.softmax(scores, dim=-1)
             mask = None
@@ -202,6 +234,7 @@ class _TiledAttention(torch.autograd.Function):
             saved += [probabilities, mask]
         ctx.save_for_backward(qs, ks, vs, *saved)
         ctx.options, ctx.places = options, (query_places, all_places)
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         return query_places.scatter(outputs)
 
     @staticmethod
@@ -216,6 +249,9 @@ class _TiledAttention(torch.autograd.Function):
             places.empty(dout) if needed else None
             for places, needed in zip(places_of, ctx.needs_input_grad, strict=False)
         )
+        dbias = None
+        if ctx.needs_input_grad[3]:
+            dbias = torch.zeros(ctx.bias[0], dtype=torch.float32, device=dout.device)
         for number, tile in enumerate(options.packing.tiles):
             probabilities, mask = saved[2 * number], saved[2 * number + 1]
             kt, vt = all_places.of(ks, tile), all_places.of(vs, tile)
@@ -225,12 +261,15 @@ class _TiledAttention(torch.autograd.Function):
             if dvs is not None:
                 dropped = probabilities if mask is None else probabilities * mask
                 torch.bmm(dropped.transpose(1, 2), gt, out=all_places.of(dvs, tile))
-            if dqs is None and dks is None:
+            if dqs is None and dks is None and dbias is None:
                 continue
             dp = torch.bmm(gt, vt.transpose(1, 2))
             if mask is not None:
                 dp = dp.mul_(mask)
             ds = torch._softmax_backward_data(dp, probabilities, -1, probabilities.dtype)
+            if dbias is not None:
+                of_tile = _by_row(ds, tile).sum(0, dtype=torch.float32)
+                _of_tile(dbias, ds, kt).add_(of_tile)
             if dqs is not None:
                 _scaled_product(ds, kt, options.scale, out=query_places.of(dqs, tile))
             if dks is not None:
@@ -241,7 +280,7 @@ class _TiledAttention(torch.autograd.Function):
             None if tiles is None else places.scatter(tiles)
             for places, tiles in zip(places_of, (dqs, dks, dvs), strict=True)
         )
-        return dq, dk, dv, None
+        return dq, dk, dv, None if dbias is None else dbias.to(ctx.bias[1]), None
 
 
 def _scaled_product(

@@ -9,6 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from pennyweight.engine.batches.tiles import Packing
+from pennyweight.engine.kernels.mpnet import read_packed_rows
+
 __all__ = ["FAMILIES", "Family", "can_pack", "family_of", "frozen_layers", "unwrap"]
 
 
@@ -19,20 +22,24 @@ class Family:
     Attributes:
         first_position: returns the position id of a text's first token, from the config.
         layers: returns the encoder's layers in order.
-        narrowing: returns the module from which on only the tokens that the head reads are
-            computed: its tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
+        narrowing: returns the modules from which on only the tokens that the head reads are
+            computed: their tensor arguments `[1, tokens, hidden]` become `[texts, 1, hidden]`.
         last: returns the module whose output is the encoder's last hidden states.
         last_attention: returns the attention right before `narrowing`, of whose output only the
             first token of every text is used then; None where other modules come in between.
         residual_blocks: returns the modules that `masks.fuse_dropout_and_residual` describes.
+        adapt: changes an encoder whose attention does not go through transformers' interface so
+            that it reads packed rows, given a function that returns the packing of the current
+            call, or None; see `engine.kernels.mpnet`.
     """
 
     first_position: Callable[[Any], int]
     layers: Callable[[Any], nn.ModuleList]
-    narrowing: Callable[[Any], nn.Module]
+    narrowing: Callable[[Any], tuple[nn.Module, ...]]
     last: Callable[[Any], nn.Module]
     last_attention: Callable[[Any], nn.Module] | None = None
     residual_blocks: Callable[[Any], list[nn.Module]] = lambda encoder: []
+    adapt: Callable[[Any, Callable[[], Packing | None]], None] = lambda encoder, current: None
 
 
 def _zero(config: Any) -> int:
@@ -53,9 +60,14 @@ def _modernbert_layers(encoder: Any) -> nn.ModuleList:
     return layers
 
 
-def _last_attention_output(encoder: Any) -> nn.Module:
+def _last_attention_output(encoder: Any) -> tuple[nn.Module, ...]:
     # Tokens do not mix after the last attention, so the last feed-forward needs first tokens only.
-    return encoder.encoder.layer[-1].attention.output
+    return (encoder.encoder.layer[-1].attention.output,)
+
+
+def _last_feed_forward(encoder: Any) -> tuple[nn.Module, ...]:
+    layer = encoder.encoder.layer[-1]
+    return layer.intermediate, layer.output
 
 
 def _last_attention(encoder: Any) -> nn.Module:
@@ -73,8 +85,18 @@ def _last_layer(encoder: Any) -> nn.Module:
     return _bert_layers(encoder)[-1]
 
 
+def _mpnet_last_attention(encoder: Any) -> nn.Module:
+    attention: nn.Module = encoder.encoder.layer[-1].attention.attn
+    return attention
+
+
+def _mpnet_residual_blocks(encoder: Any) -> list[nn.Module]:
+    return [layer.output for layer in encoder.encoder.layer]
+
+
 def _final_norm(encoder: Any) -> nn.Module:
-    return encoder.final_norm
+    norm: nn.Module = encoder.final_norm
+    return norm
 
 
 def _bert_like(first_position: Callable[[Any], int]) -> Family:
@@ -94,7 +116,21 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "electra": _bert_like(_zero),
         "roberta": _bert_like(_after_padding_id),
         "xlm-roberta": _bert_like(_after_padding_id),
-        "modernbert": Family(_zero, _modernbert_layers, narrowing=_final_norm, last=_final_norm),
+        "mpnet": Family(
+            _after_padding_id,
+            _bert_layers,
+            narrowing=_last_feed_forward,
+            last=_last_layer,
+            last_attention=_mpnet_last_attention,
+            residual_blocks=_mpnet_residual_blocks,
+            adapt=read_packed_rows,
+        ),
+        "modernbert": Family(
+            _zero,
+            _modernbert_layers,
+            narrowing=lambda encoder: (_final_norm(encoder),),
+            last=_final_norm,
+        ),
     }
 )
 

@@ -25,6 +25,10 @@ from pennyweight.engine.kernels.masks import dropout_mask, pool_of
 __all__ = ["is_plain_lora", "lora_linear", "share_inputs", "use_fused_lora"]
 
 
+# What attention modules call them.
+_QUERY_KEY_VALUE = (("query", "key", "value"), ("q", "k", "v"))
+
+
 def use_fused_lora(model: nn.Module) -> int:
     """Give every plain LoRA layer of a PEFT model the fused forward; return their number.
 
@@ -70,7 +74,8 @@ def share_inputs(model: nn.Module) -> int:
 def _query_key_value(module: nn.Module) -> list[Any]:
     # Its own children, because PEFT's wrappers forward attributes to their inner model.
     children = dict(module.named_children())
-    return [children.get(name) for name in ("query", "key", "value")]
+    names = next((n for n in _QUERY_KEY_VALUE if set(n) <= children.keys()), _QUERY_KEY_VALUE[0])
+    return [children.get(name) for name in names]
 
 
 def _can_share(layer: Any) -> bool:
