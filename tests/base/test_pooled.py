@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from engine.families import CONFIGS, rows_of
 from pennyweight.base import ConfigChanges, locate, skeleton
 from pennyweight.base.locate import pooled
 from pennyweight.base.pooled import PooledClassifier
@@ -184,3 +186,19 @@ def test_peft_adapts_it_like_any_classifier() -> None:
     trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
     assert any("classifier" in name for name in trained)
     assert adapted(input_ids=torch.tensor([[101, 2028, 102]])).logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize("family", ["mpnet", "electra"])
+def test_every_encoder_is_pooled_with_an_attention_that_it_has(family: str) -> None:
+    rows, logits = rows_of(12), []
+    for attention in (None, PACKED):
+        config = copy.deepcopy(CONFIGS[family])
+        config.classifier_pooling = "mean"
+        torch.manual_seed(0)
+        model = PooledClassifier._from_config(config, attn_implementation=attention).eval()
+        compute = Compute("cpu", "fp32", attention or "eager", why="")
+        batcher = prepare_model(model, compute, max_tokens=4096)
+        inputs, order = batcher.inputs(rows, np.arange(12))
+        with torch.no_grad():
+            logits.append(model(**inputs).logits.numpy()[np.argsort(order)])
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)

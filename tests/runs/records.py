@@ -114,6 +114,7 @@ def example_record(**changes: Any) -> RunRecord:
         "metrics": {"test": measure(logits, np.array([0, 1, 1]), names=LABELS, bins=3)},
         "mistakes": {"test": (Mistake(text="x", label="b", predicted="a", confidence=0.52),)},
         "planned_steps": 4,
+        "skips_refit": True,
         "predicted_seconds": 4.4,
         "baselines": {
             "tf-idf": BaselineRecord(

@@ -14,6 +14,7 @@ from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import resolve_recipe
 from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.training import pace
 from pennyweight.training.train import train, train_together
 from pennyweight.training.watcher import Watcher
 from tiny import LABELS, tiny_recipe
@@ -148,6 +149,23 @@ def test_a_time_limit_shortens_the_run_and_its_schedule(
     assert not any(line.startswith("head fitted again") for line in lines)
     generous, _ = run(bert, sets, tmp_path / "other", train={"max_steps": 3, "minutes": 60})
     assert generous.planned_steps == 3
+
+
+def test_a_resumed_run_leaves_out_the_second_fit_of_the_head_too(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_REFIT_SHARE", 0.0)
+    keys = {"max_steps": 4, "minutes": 60, "head_end": "logistic", "evaluate_every": 2}
+    recipe = tiny_recipe(bert, sets, **POOLED, train=keys)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=tmp_path / "run", watcher=interrupt_at(3))
+    assert load_record(tmp_path / "run").skips_refit
+    lines: list[str] = []
+    watcher = Watcher(log=lines.append)
+    record = train(recipe, out=tmp_path / "run", resume=True, watcher=watcher)
+    assert "resumed after step 2" in lines
+    assert record.skips_refit
+    assert not any(line.startswith("head fitted again") for line in lines)
 
 
 def test_the_time_is_predicted_after_20_steps(bert: Path, sets: Path, tmp_path: Path) -> None:

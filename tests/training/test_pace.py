@@ -34,6 +34,14 @@ def test_the_time_of_a_run_is_that_of_its_steps_evaluations_and_final_evaluation
     assert WORK.seconds(OPTIONS, SPEED, after=90) == pytest.approx(10.0 + 1.0 + 3.0 + closing)
 
 
+def test_a_step_has_no_more_tokens_than_there_are_rows() -> None:
+    # 16 rows in batches of 64: each of the 60 epochs is one step of 320 tokens.
+    few = Work(np.full(16, 20), 0, 0)
+    options = replace(OPTIONS, epochs=60, batch_rows=64, evaluate_every=60)
+    closing = few.seconds(replace(options, max_steps=1), SPEED) - 320 / 200.0
+    assert few.seconds(options, SPEED) == pytest.approx(60 * 320 / 200.0 + closing)
+
+
 def test_a_generous_limit_changes_nothing() -> None:
     assert limit_steps(WORK, OPTIONS, SPEED, seconds=1_000.0) == OPTIONS
 

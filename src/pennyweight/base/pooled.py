@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 __all__ = ["PooledClassifier"]
@@ -32,11 +32,13 @@ class PooledClassifier(PreTrainedModel):
     """
 
     config_class = PreTrainedConfig
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: PreTrainedConfig) -> None:
+        # transformers reads these when it chooses the attention, in the next line.
+        encoder_class = MODEL_MAPPING[type(config)]
+        self._supports_sdpa = encoder_class._supports_sdpa
+        self._supports_flash_attn = encoder_class._supports_flash_attn
+        self._supports_attention_backend = encoder_class._supports_attention_backend
         super().__init__(config)
         encoder = _encoder(config)
         # Named as in transformers' own classifier, so that its checkpoints fit.

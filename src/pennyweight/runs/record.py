@@ -251,6 +251,7 @@ class RunRecord(_Part):
     history: tuple[Step, ...] = ()
     best: Best | None = None
     planned_steps: int | None = None
+    skips_refit: bool = False
     predicted_seconds: float | None = None
     metrics: dict[str, _AnyMetrics] = {}
     baselines: dict[str, BaselineRecord] = {}

@@ -95,45 +95,58 @@ class Work:
         timetable = Timetable.of(len(self.tokens), options)
         steps = range(after + 1, timetable.last + 1)
         evaluations = sum(timetable.evaluates_after(step) for step in steps)
-        training = len(steps) * options.batch_rows * float(self.tokens.mean()) / speed.training
+        # Fewer than in a full batch where an epoch is shorter than one.
+        tokens = float(self.tokens.sum()) / timetable.steps_per_epoch
+        training = len(steps) * tokens / speed.training
         evaluating = evaluations * self.validation_tokens / speed.prediction
         final = self.final_tokens / speed.prediction + _CLOSING_SECONDS
         return training + evaluating + self.refit(speed) + final
+
+    def without_refit(self) -> Work:
+        """Return the work of a run whose head is not fitted again."""
+        return replace(self, refit_tokens=0, refit_seconds=0.0)
 
     def refit(self, speed: Speed) -> float:
         """Return how many seconds it takes to fit the head again; 0 if it is not."""
         return self.refit_tokens / speed.prediction + self.refit_seconds
 
 
-def keep_time_limit(run: ActiveRun, built: Built, work: Work, rows: TokenizedRows) -> ActiveRun:
-    """Return the run with as many steps as its time limit allows; the same run without a limit.
+def keep_time_limit(
+    run: ActiveRun, built: Built, work: Work, rows: TokenizedRows
+) -> tuple[ActiveRun, Work]:
+    """Return the run with as many steps as its time limit allows, and what it has to do then.
 
-    The head is not fitted again if that would take too much of the time. A resumed run keeps the
-    number of steps that it began with, because its schedule depends on it.
+    Both are unchanged without a limit. The head is not fitted again if that would take too much of
+    the time. A resumed run keeps what was planned when it began: its schedule depends on the number
+    of steps.
     """
-    job = run.job
+    job, record = run.job, run.record
     options, limit = job.settings.fit.options, job.settings.fit.seconds
     if limit is None:
-        return run
+        return run, work
     planned = total_steps(len(rows), options)
-    if run.record.planned_steps is not None:
-        options = _shortened(options, run.record.planned_steps, planned)
+    refits_head = job.settings.fit.refits_head
+    if record.planned_steps is not None:
+        options = _shortened(options, record.planned_steps, planned)
+        refits_head = refits_head and not record.skips_refit
     else:
         speed = measure_speed(built.model, built.batcher, rows, options)
         left = limit - (time.perf_counter() - job.began)
         if work.refit(speed) > _REFIT_SHARE * left:
             run.log("time limit: there is no time to fit the head again after training")
-            fit = replace(job.settings.fit, refits_head=False)
-            job = replace(job, settings=replace(job.settings, fit=fit))
-            work = replace(work, refit_tokens=0, refit_seconds=0.0)
+            refits_head, work = False, work.without_refit()
         options = limit_steps(work, options, speed, seconds=left)
         run.log(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
             f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
         )
-    run.writer.update(planned_steps=total_steps(len(rows), options))
-    fit = replace(job.settings.fit, options=options)
-    return replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))
+    run.writer.update(
+        planned_steps=total_steps(len(rows), options),
+        skips_refit=job.settings.fit.refits_head and not refits_head,
+    )
+    fit = replace(job.settings.fit, options=options, refits_head=refits_head)
+    run = replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))
+    return run, work if refits_head else work.without_refit()
 
 
 def predict_time(run: ActiveRun, work: Work, rows: TokenizedRows, step: Step) -> None:
