@@ -79,6 +79,37 @@ def test_stated_shares_are_met_by_the_mean_probabilities() -> None:
     np.testing.assert_allclose(match_shares(logits, unchanged), 0.0, atol=1e-4)
 
 
+@pytest.mark.parametrize("entropy", [0.0, 0.1, 1.0])
+def test_offsets_give_the_stated_shares_at_every_entropy(entropy: float) -> None:
+    logits = np.random.default_rng(0).normal(size=(2000, 4)) * 3.0
+    shares = np.array([0.4, 0.3, 0.2, 0.1])
+    shifted = logits + match_shares(logits, shares, entropy=entropy)
+    predicted = np.bincount(shifted.argmax(1), minlength=4) / len(shifted)
+    if entropy == 0.0:
+        np.testing.assert_allclose(predicted, shares, atol=2e-3)
+    else:
+        np.testing.assert_allclose(softmax(shifted / entropy, axis=1).mean(0), shares, atol=1e-4)
+
+
+def test_with_slack_the_shares_are_between_those_stated_and_those_predicted() -> None:
+    logits = np.random.default_rng(0).normal(size=(2000, 3)) * 2.0 + np.array([1.0, 0.0, 0.0])
+    shares = np.array([0.1, 0.45, 0.45])
+    first = [
+        float(softmax(logits + match_shares(logits, shares, slack=slack), axis=1).mean(0)[0])
+        for slack in (0.0, 0.5, 5.0)
+    ]
+    unmatched = float(softmax(logits, axis=1).mean(0)[0])
+    assert first[0] == pytest.approx(0.1, abs=1e-4)
+    assert first[0] < first[1] < first[2] < unmatched
+
+
+def test_a_class_with_a_share_of_zero_is_hardly_predicted() -> None:
+    logits = np.random.default_rng(0).normal(size=(500, 3))
+    offset = match_shares(logits, np.array([0.5, 0.5, 0.0]))
+    assert np.isfinite(offset).all()
+    assert softmax(logits + offset, axis=1).mean(0)[2] < 1e-4
+
+
 def test_a_temperature_undoes_overconfidence() -> None:
     logits, labels = _rows(SOURCE, 4000, seed=3)
     assert temperature_of(logits, labels) == pytest.approx(1.0, abs=0.1)

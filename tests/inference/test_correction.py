@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pennyweight.inference.correction import (
     load_correction,
 )
 from pennyweight.inference.evaluate import evaluate
+from pennyweight.inference.groups import HiddenStateGroups
 from pennyweight.recipe import resolve_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.settings.values import PriorSettings
@@ -91,7 +93,9 @@ def test_a_correction_for_one_group_is_folded_into_the_merged_model(
 
 
 def _settings(method: str) -> PriorSettings:
-    return PriorSettings(method=method, stated={}, groups="discriminated")
+    return PriorSettings(
+        method=method, stated={}, groups="discriminated", discriminator="hidden-states"
+    )
 
 
 def _sample(
@@ -130,15 +134,15 @@ def test_two_groups_are_separated_and_each_gets_its_shares(tmp_path: Path) -> No
     assert first.prior["Sci/Tech"].share == pytest.approx(0.25, abs=0.05)
     low, high = second.prior["Sci/Tech"].interval
     assert low < 0.8 < high
-    predicted = correction.apply(target_logits, target_features).argmax(1)
+    target, texts = evidence.target, [""] * len(target_labels)
+    predicted = correction.apply(target, texts).logits.argmax(1)
     uncorrected = target_logits.argmax(1)
     assert (predicted == target_labels).mean() > (uncorrected == target_labels).mean()
     correction.save(tmp_path)
     loaded = load_correction(tmp_path)
     assert loaded is not None
     assert np.array_equal(
-        loaded.apply(target_logits, target_features),
-        correction.apply(target_logits, target_features),
+        loaded.apply(target, texts).logits, correction.apply(target, texts).logits
     )
 
 
@@ -154,8 +158,10 @@ def test_texts_that_cannot_be_told_apart_are_one_group() -> None:
         target=Predictions(logits[300:], features[300:]),
     )
     correction, record = estimate_correction(evidence, _settings("confusion"), seed=0)
-    assert correction.direction is None
+    assert correction.grouping is None
     assert len(record.groups) == 1
+    assert record.one_group_because is not None
+    assert "cannot be told apart" in record.one_group_because
 
 
 def test_a_directory_without_a_correction_has_none(tmp_path: Path) -> None:
@@ -175,8 +181,70 @@ def test_a_run_with_two_groups_is_not_merged(corrected: Path, tmp_path: Path) ->
     one = classifier._correction
     assert one is not None
     classifier._correction = Correction(
-        one.temperature, one.source, np.stack([one.priors[0]] * 2), np.zeros(33)
+        one.temperature,
+        one.source,
+        np.stack([one.priors[0]] * 2),
+        HiddenStateGroups(np.zeros(33)),
     )
     with pytest.raises(RunError, match=r"two groups of texts.*transduction\.prior\.groups"):
         classifier.merge(tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def _noisy(texts: list[str]) -> list[str]:
+    """Return texts written in another way: without vowels after the first letter of a word."""
+    return [re.sub(r"(?<=\w)[aeiou]", "", text) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def mixed(roberta: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run corrected for uniform shares in each group of a target of two kinds."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rows = news(160, seed=32)
+    odd = [(row[0], *_noisy(list(row[1:]))) for row in news(160, seed=33)]
+    target = write_news(folder / "target.csv", [*rows, *odd])
+    values = tiny_recipe(roberta, sets, data={"target": str(target)})
+    recipe = resolve_recipe(
+        {
+            **values.model_dump(mode="json", exclude_none=True),
+            "transduction": {"prior": {"method": "stated", "stated": "uniform"}},
+        }
+    )
+    train(recipe, out=folder / "run")
+    return folder / "run"
+
+
+def test_groups_are_told_apart_by_how_texts_are_written(mixed: Path) -> None:
+    correction = load_record(mixed).correction
+    assert correction is not None
+    first, second = correction.groups
+    assert (first.name, second.name) == ("like training", "unlike training")
+    assert abs(first.rows - 160) < 20
+    assert len(second.examples) == 3
+    assert set(second.examples) <= set(_noisy(list(second.examples)))
+    assert all(prior.share == 0.25 for prior in second.prior.values())
+
+
+def test_a_run_with_two_ways_of_writing_gives_the_same_answers_everywhere(
+    mixed: Path, sets: Path
+) -> None:
+    classifier = Classifier.load(mixed)
+    texts = [row[1] for row in news(40, seed=34)] + _noisy([row[1] for row in news(40, seed=35)])
+    together = classifier.predict_probabilities(texts)
+    alone = np.concatenate([classifier.predict_probabilities([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    record = load_record(mixed)
+    metrics = evaluate(mixed, str(sets / "test.csv"))
+    assert metrics.accuracy == record.metrics["test"].accuracy
+    assert (mixed / "adapter" / "discriminator.safetensors").is_file()
+    assert record.artifact is not None
+    assert "discriminator.safetensors" in record.artifact.files
+
+
+def test_a_correction_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    values = {"temperature": 1.0, "source": EQUAL, "priors": [EQUAL] * 2, "direction": [1.0, -0.5]}
+    (tmp_path / "correction.json").write_text(json.dumps(values))
+    correction = load_correction(tmp_path)
+    assert correction is not None
+    features = np.array([[0.0], [1.0]])
+    assert correction.groups_of(["", ""], features).tolist() == [0, 1]

@@ -11,6 +11,7 @@ from pennyweight.evaluation.metrics import measure
 from pennyweight.report.content import Table, Text
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.findings import lessons, results
+from pennyweight.report.shares import share_blocks
 from runs.records import example_record
 
 
@@ -50,3 +51,14 @@ def test_of_many_classes_the_hardest_are_in_a_table() -> None:
     (hardest,) = [table for table in tables if table.name == "hardest"]
     expected = sorted(metrics.classes, key=lambda entry: entry.f1)[:8]
     assert [row[0] for row in hardest.rows] == [entry.label for entry in expected]
+
+
+def test_the_groups_of_a_target_are_in_a_table_with_an_example() -> None:
+    run = RunFacts(Path("/1"), example_record(), ())
+    blocks = share_blocks(run)
+    (table,) = [block for block in blocks if isinstance(block, Table)]
+    assert table.rows == (("target", "6", "a 40%"),)
+    texts = [block.text for block in blocks if isinstance(block, Text)]
+    assert "treated as one population, because" in texts[0]
+    assert texts[1] == 'Typical of the texts target: "an example"'
+    assert share_blocks(RunFacts(Path("/1"), example_record(correction=None), ())) == ()

@@ -127,12 +127,14 @@ def example_record(**changes: Any) -> RunRecord:
             method="em",
             temperature=1.5,
             area_under_curve=0.8,
+            one_group_because="only 2.0% of the target rows are unlike the training rows",
             groups=(
                 GroupRecord(
                     name="target",
                     rows=6,
                     refused=None,
                     prior={"a": ShareEstimate(share=0.4, interval=(0.3, 0.5))},
+                    examples=("an example",),
                 ),
             ),
             accuracy_without={"test": 0.6},

@@ -6,6 +6,7 @@ the target; only the shares of the classes differ.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,9 @@ __all__ = [
 SMALLEST_SINGULAR_VALUE = 0.1
 _RESAMPLES = 200
 _EM_STEPS, _EM_TOLERANCE = 1000, 1e-8
-_SCALING_STEPS, _SCALING_TOLERANCE = 500, 1e-6
+_SCALING_STEPS, _SCALING_TOLERANCE = 2000, 1e-8
+_MOST_PIVOTS = 10_000_000
+_SMALLEST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +194,91 @@ def _bootstrap(
     )
 
 
-def match_shares(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return the offset of each class's logit that gives mean probabilities equal to the shares.
+def match_shares(
+    logits: np.ndarray, shares: np.ndarray, *, entropy: float = 1.0, slack: float = 0.0
+) -> np.ndarray:
+    """Return the offset of each class's logit with which the target has the given class shares.
 
     Unlike the estimates above this makes no assumption about label shift, but the shares must be
-    known from elsewhere. Iterative scaling (Deming & Stephan 1940).
+    known from elsewhere. Rows are assigned to classes by optimal transport with the negative log
+    probabilities as cost (Cuturi 2013, arXiv:1306.0895); the offsets are its dual variables.
 
     Args:
         logits: calibrated, of the target's rows, `[rows, classes]`.
         shares: required class shares, `[classes]`, summing to 1.
+        entropy: weight of the assignment's entropy. With 1, the mean probabilities equal the
+            shares (iterative scaling, Deming & Stephan 1940); with 0, each row has one class, and
+            the numbers of rows predicted for the classes do.
+        slack: how far the shares may be missed: the inverse weight of the Kullback-Leibler
+            divergence from them (Chizat et al. 2018, arXiv:1607.05816); 0 for not at all. Needs
+            an entropy above 0.
 
     Returns:
         Offsets with mean 0, float64 `[classes]`.
     """
-    offset = np.zeros(logits.shape[1])
-    for _ in range(_SCALING_STEPS):
-        mean = softmax(logits + offset, axis=1).mean(axis=0)
-        if np.abs(mean - shares).max() < _SCALING_TOLERANCE:
-            break
-        offset += np.log(np.maximum(shares, 1e-6)) - np.log(np.maximum(mean, 1e-12))
+    cost = -log_softmax(logits, axis=1)
+    shares = np.maximum(shares, _SMALLEST_SHARE)
+    shares = shares / shares.sum()
+    if entropy == 0.0:
+        offset = _hard_assignment(cost, shares)
+    elif slack == 0.0:
+        offset = _balanced_assignment(cost, shares, entropy)
+    else:
+        offset = _relaxed_assignment(cost, shares, entropy, slack)
     return offset - offset.mean()
+
+
+def _hard_assignment(cost: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    import ot
+
+    _, log = ot.emd(_equal_weights(cost), shares, cost, numItermax=_MOST_PIVOTS, log=True)
+    dual: np.ndarray = log["v"]
+    return dual
+
+
+def _balanced_assignment(cost: np.ndarray, shares: np.ndarray, entropy: float) -> np.ndarray:
+    import ot
+
+    _, log = ot.sinkhorn(
+        _equal_weights(cost),
+        shares,
+        cost,
+        entropy,
+        method="sinkhorn_log",
+        numItermax=_SCALING_STEPS,
+        stopThr=_SCALING_TOLERANCE,
+        warn=False,
+        log=True,
+    )
+    dual: np.ndarray = entropy * log["log_v"]
+    return dual
+
+
+def _relaxed_assignment(
+    cost: np.ndarray, shares: np.ndarray, entropy: float, slack: float
+) -> np.ndarray:
+    import ot
+
+    with warnings.catch_warnings():
+        # That the reference measure, which is not given, has no effect on the entropy.
+        warnings.simplefilter("ignore", UserWarning)
+        _, log = ot.unbalanced.sinkhorn_unbalanced(
+            _equal_weights(cost),
+            shares,
+            cost,
+            entropy,
+            (float("inf"), 1.0 / slack),
+            method="sinkhorn_stabilized",
+            reg_type="entropy",
+            numItermax=_SCALING_STEPS,
+            log=True,
+        )
+    dual: np.ndarray = entropy * log["logv"]
+    return dual
+
+
+def _equal_weights(cost: np.ndarray) -> np.ndarray:
+    return np.full(len(cost), 1.0 / len(cost))
 
 
 def correct_logits(logits: np.ndarray, *, source: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -29,7 +29,7 @@ from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.model_card import write_merged_card
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts
+from pennyweight.inference.texts import Text, checked_pairs, checked_texts, whole_texts
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
@@ -191,7 +191,8 @@ class Classifier:
             pairs = checked_pairs(texts, self.pair_columns)
             cleaned = [(self._clean(one), self._clean(other)) for one, other in pairs]
         predictions = self._predictor.texts(cleaned, features=self._needs_features)
-        return probabilities_of(self._corrected(predictions).logits, task=self.task)
+        logits = self._corrected(predictions, cleaned).logits
+        return probabilities_of(logits, task=self.task)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
@@ -204,9 +205,9 @@ class Classifier:
         Raises:
             DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
-        texts = _batches(rows, are_pairs=self.pair_columns is not None)
-        for chunk in self._predictor.stream(texts, features=features or self._needs_features):
-            corrected = self._corrected(chunk)
+        for texts in _batches(rows, are_pairs=self.pair_columns is not None):
+            chunk = self._predictor.texts(texts, features=features or self._needs_features)
+            corrected = self._corrected(chunk, texts)
             yield corrected if features else Predictions(corrected.logits)
 
     def outputs(self, rows: datasets.Dataset, *, features: bool = False) -> Predictions:
@@ -244,7 +245,7 @@ class Classifier:
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: not empty; name a new directory")
         correction = self._correction
-        if correction is not None and correction.direction is not None:
+        if correction is not None and correction.grouping is not None:
             raise RunError(
                 f"{self._saved.artifact}: corrects the class shares of two groups of texts, which "
                 "a plain model cannot do; train with --set 'transduction.prior.groups=\"one\"' to "
@@ -261,13 +262,14 @@ class Classifier:
 
     @property
     def _needs_features(self) -> bool:
-        return self._correction is not None and self._correction.direction is not None
+        return self._correction is not None and self._correction.needs_features
 
-    def _corrected(self, predictions: Predictions) -> Predictions:
+    def _corrected(
+        self, predictions: Predictions, texts: Sequence[str] | Sequence[tuple[str, str]]
+    ) -> Predictions:
         if self._correction is None:
             return predictions
-        logits = self._correction.apply(predictions.logits, predictions.features)
-        return Predictions(logits, predictions.features)
+        return self._correction.apply(predictions, whole_texts(texts))
 
     def _torch(self) -> Predictor:
         compute = choose_compute(
@@ -282,7 +284,8 @@ class Classifier:
         if self._needs_features:
             raise RunError(
                 "--backend onnx: the run corrects the class shares of two groups of texts, which "
-                "are told apart by features that ONNX Runtime does not return; use --backend torch"
+                "are told apart by hidden states that ONNX Runtime does not return; use --backend "
+                "torch"
             )
         # Named by the weights' hash, so that another adapter never meets an old export.
         artifact = self._saved.artifact

@@ -1,25 +1,19 @@
 """A correction of a finished classifier for the target's class shares, saved beside its weights.
 
-The target may consist of several populations with different class shares. So a linear
-discriminator on the classifier's own features separates texts that resemble the training texts from
-those that do not, and each group has a prior of its own.
+The target may consist of several populations with different class shares. So texts that resemble
+the training texts and those that do not can be told apart, and each group has a prior of its own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from pennyweight.engine.predictor import Predictions
@@ -31,16 +25,17 @@ from pennyweight.evaluation.shift import (
     match_shares,
     temperature_of,
 )
+from pennyweight.inference.groups import Grouping, Groups, group, load_grouping
 from pennyweight.runs.record import CorrectionRecord, GroupRecord, ShareEstimate, write_text
 from pennyweight.settings.values import PriorSettings
 
 __all__ = ["Correction", "ShiftEvidence", "estimate_correction", "load_correction"]
 
 _FILE = "correction.json"
-# Below this area under the ROC curve, training and target texts are treated as one population.
-_SMALLEST_AREA = 0.6
 # With fewer rows, a group's shares cannot be estimated.
 _FEWEST_ROWS = 100
+# Texts of each group that the record shows, and how many characters of each.
+_EXAMPLES, _EXAMPLE_LENGTH = 3, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +47,30 @@ class Correction:
         source: share of each class in the training rows.
         priors: of each group, `[groups, classes]`; where shares were stated, the priors with which
             the mean probabilities equal them.
-        direction: `[hidden + 1]`, the discriminator's weights on the features and its intercept;
-            rows above 0 belong to the second group. None for one group.
+        grouping: tells the rows of two groups apart; None for one group.
     """
 
     temperature: float
     source: np.ndarray
     priors: np.ndarray
-    direction: np.ndarray | None = None
+    grouping: Grouping | None = None
 
-    def apply(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
-        """Return corrected logits, float32 `[rows, classes]`; two groups need features."""
-        calibrated = logits.astype(np.float64) / self.temperature
-        groups = np.zeros(len(logits), dtype=np.int64)
-        if self.direction is not None:
-            assert features is not None  # noqa: S101 - callers with two groups pass features
-            groups = self.groups_of(features)
+    @property
+    def needs_features(self) -> bool:
+        """Whether groups are told apart by the input of the output layer."""
+        return self.grouping is not None and self.grouping.needs_features
+
+    def apply(self, predictions: Predictions, texts: Sequence[str]) -> Predictions:
+        """Return predictions with corrected logits, float32 `[rows, classes]`.
+
+        Args:
+            predictions: of the rows, with features where `needs_features` says so.
+            texts: the cleaned texts of the rows.
+        """
+        calibrated = predictions.logits.astype(np.float64) / self.temperature
+        groups = self.groups_of(texts, predictions.features)
         corrected = correct_logits(calibrated, source=self.source, prior=self.priors[groups])
-        return corrected.astype(np.float32)
+        return Predictions(corrected.astype(np.float32), predictions.features)
 
     def fold_into(self, layer: nn.Linear) -> None:
         """Make an output layer return corrected logits; possible with one group only."""
@@ -78,11 +79,11 @@ class Correction:
             layer.weight.div_(self.temperature)
             layer.bias.div_(self.temperature).add_(torch.from_numpy(shift).to(layer.bias))
 
-    def groups_of(self, features: np.ndarray) -> np.ndarray:
-        """Return 0 for each row that resembles the training texts and 1 for the others."""
-        assert self.direction is not None  # noqa: S101 - called with two groups only
-        is_second: np.ndarray = features @ self.direction[:-1] + self.direction[-1] > 0.0
-        return is_second.astype(np.int64)
+    def groups_of(self, texts: Sequence[str], features: np.ndarray | None) -> np.ndarray:
+        """Return int64 `[rows]`: 0 for rows that resemble training texts, 1 for the others."""
+        if self.grouping is None:
+            return np.zeros(len(texts), dtype=np.int64)
+        return (self.grouping.scores(texts, features) > 0.0).astype(np.int64)
 
     def save(self, artifact: Path) -> None:
         """Write the correction into an artifact's directory."""
@@ -90,7 +91,7 @@ class Correction:
             "temperature": self.temperature,
             "source": self.source.tolist(),
             "priors": self.priors.tolist(),
-            "direction": None if self.direction is None else self.direction.tolist(),
+            "groups": None if self.grouping is None else self.grouping.save(artifact),
         }
         write_text(artifact / _FILE, json.dumps(values) + "\n")
 
@@ -106,12 +107,16 @@ def load_correction(artifact: Path) -> Correction | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        direction = values["direction"]
+        temperature, source = float(values["temperature"]), np.array(values["source"])
+        groups = values.get("groups")
+        # Earlier versions could tell groups apart by hidden states only.
+        if groups is None and values.get("direction") is not None:
+            groups = {"by": "hidden-states", "direction": values["direction"]}
         return Correction(
-            temperature=float(values["temperature"]),
-            source=np.array(values["source"]),
+            temperature=temperature,
+            source=source,
             priors=np.array(values["priors"]),
-            direction=None if direction is None else np.array(direction),
+            grouping=load_grouping(artifact, groups),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
@@ -127,6 +132,7 @@ class ShiftEvidence:
         validation: predictions of validation rows, with features.
         labels: of the validation rows, int64 `[rows]`.
         target: predictions of target rows, with features.
+        texts: of the training rows and of the target.
     """
 
     names: Sequence[str]
@@ -134,14 +140,23 @@ class ShiftEvidence:
     validation: Predictions
     labels: np.ndarray
     target: Predictions
+    texts: tuple[Sequence[str], Sequence[str]] = ((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The rows of a group, and its most typical texts."""
+
+    name: str
+    rows: np.ndarray
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """Some of the target's rows, their shares, and the prior that leads to these shares."""
 
-    name: str
-    rows: np.ndarray
+    members: _Members
     estimate: Estimate
     prior: np.ndarray
 
@@ -157,39 +172,56 @@ def estimate_correction(
         seed: of the bootstrap and of the discriminator's folds.
     """
     temperature = temperature_of(evidence.validation.logits, evidence.labels)
-    direction, area = None, None
-    members = np.zeros(len(evidence.target), dtype=np.int64)
+    found: Groups | None = None
     if settings.groups == "discriminated":
-        direction, members, area = _discriminate(evidence, seed=seed)
-    names = ("target",) if direction is None else ("like training", "unlike training")
+        features = (evidence.validation.features, evidence.target.features)
+        found = group(settings.discriminator, texts=evidence.texts, features=features, seed=seed)
+    grouping = None if found is None else found.grouping
     groups = [
-        _group(name, np.flatnonzero(members == number), evidence, settings, temperature, seed)
-        for number, name in enumerate(names)
+        _group(members, evidence, settings, temperature=temperature, seed=seed)
+        for members in _members_of_groups(grouping, evidence)
     ]
-    correction = Correction(
-        temperature, evidence.source, np.stack([group.prior for group in groups]), direction
-    )
-    return correction, CorrectionRecord(
+    priors = np.stack([one.prior for one in groups])
+    return Correction(temperature, evidence.source, priors, grouping), CorrectionRecord(
         method=settings.method,
         temperature=temperature,
-        area_under_curve=area,
-        groups=tuple(_record(group, evidence.names) for group in groups),
+        area_under_curve=None if found is None else found.area,
+        one_group_because=None if found is None else found.refused,
+        groups=tuple(_record(one, evidence.names) for one in groups),
     )
+
+
+def _members_of_groups(grouping: Grouping | None, evidence: ShiftEvidence) -> Iterator[_Members]:
+    if grouping is None:
+        yield _Members("target", np.arange(len(evidence.target)))
+        return
+    texts = evidence.texts[1]
+    scores = grouping.scores(texts, evidence.target.features)
+    for name, sign in (("like training", -1.0), ("unlike training", 1.0)):
+        rows = np.flatnonzero((scores > 0.0) == (sign > 0.0))
+        surest = rows[np.argsort(-sign * scores[rows], kind="stable")[:_EXAMPLES]]
+        examples = tuple(texts[row][:_EXAMPLE_LENGTH] for row in surest.tolist()) if texts else ()
+        yield _Members(name, rows, examples)
 
 
 def _group(
-    name: str,
-    rows: np.ndarray,
+    members: _Members,
     evidence: ShiftEvidence,
     settings: PriorSettings,
+    *,
     temperature: float,
     seed: int,
 ) -> _Group:
+    rows = members.rows
     source, target = evidence.source, evidence.target.logits[rows] / temperature
     if settings.method == "stated":
         shares = np.array([settings.stated[label] for label in evidence.names])
-        weights = source * np.exp(match_shares(target, shares)) if len(rows) else source
-        return _Group(name, rows, Estimate(shares, shares, shares), weights / weights.sum())
+        offset = np.zeros_like(shares)
+        if len(rows):
+            offset = match_shares(target, shares, entropy=settings.entropy, slack=settings.slack)
+        prior = source * np.exp(offset)
+        estimate = Estimate(shares, shares, shares)
+        return _Group(members, estimate, prior / prior.sum())
     if len(rows) < _FEWEST_ROWS:
         reason = f"it has {len(rows)} rows; at least {_FEWEST_ROWS} are needed"
         estimate = Estimate(source, source, source, reason)
@@ -202,42 +234,19 @@ def _group(
             source=source,
             seed=seed,
         )
-    return _Group(name, rows, estimate, estimate.prior)
+    return _Group(members, estimate, estimate.prior)
 
 
 def _record(group: _Group, names: Sequence[str]) -> GroupRecord:
     estimate = group.estimate
     columns: Any = zip(names, estimate.prior, estimate.low, estimate.high, strict=True)
     return GroupRecord(
-        name=group.name,
-        rows=len(group.rows),
+        name=group.members.name,
+        rows=len(group.members.rows),
         refused=estimate.refused,
+        examples=group.members.examples,
         prior={
             name: ShareEstimate(share=float(share), interval=(float(low), float(high)))
             for name, share, low, high in columns
         },
     )
-
-
-def _discriminate(
-    evidence: ShiftEvidence, *, seed: int
-) -> tuple[np.ndarray | None, np.ndarray, float]:
-    """Return a direction in feature space, the target rows' groups, and the area under the ROC."""
-    source, target = evidence.validation.features, evidence.target.features
-    assert source is not None  # noqa: S101 - the evidence holds features
-    assert target is not None  # noqa: S101 - as above
-    features = np.concatenate([source, target]).astype(np.float64)
-    domain = np.r_[np.zeros(len(source), dtype=int), np.ones(len(target), dtype=int)]
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=1000, C=0.1, class_weight="balanced")
-    )
-    splits = StratifiedKFold(5, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, features, domain, cv=splits, method="decision_function")
-    area = float(roc_auc_score(domain, scores))
-    if area < _SMALLEST_AREA:
-        return None, np.zeros(len(target), dtype=np.int64), area
-    model.fit(features, domain)
-    scaler, linear = model[0], model[1]
-    weights = linear.coef_[0] / scaler.scale_
-    intercept = float(linear.intercept_[0] - weights @ scaler.mean_)
-    return np.r_[weights, intercept], (scores[len(source) :] > 0.0).astype(np.int64), area

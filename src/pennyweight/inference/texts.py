@@ -1,13 +1,22 @@
-"""Check texts, and pairs of texts, that are given in memory."""
+"""Check texts and pairs of texts that are given in memory, and take them out of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import datasets
 
 from pennyweight.errors import DataError
 
-__all__ = ["Text", "checked_pairs", "checked_texts", "refuse_single_texts"]
+__all__ = [
+    "Text",
+    "checked_pairs",
+    "checked_texts",
+    "refuse_single_texts",
+    "texts_of",
+    "whole_texts",
+]
 
 # A row: one text, or the two texts of a pair.
 Text = str | tuple[str, str]
@@ -58,6 +67,19 @@ def checked_pairs(texts: Iterable[Any], columns: tuple[str, str]) -> list[tuple[
                 raise _not_a_text(index, text)
         checked.append((pair[0], pair[1]))
     return checked
+
+
+def texts_of(table: datasets.Dataset) -> list[str]:
+    """Return the texts of a table; the two texts of a pair are joined by a space."""
+    texts: list[str] = table["text"][:]
+    if "text_pair" not in table.column_names:
+        return texts
+    return whole_texts(list(zip(texts, table["text_pair"][:], strict=True)))
+
+
+def whole_texts(texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[str]:
+    """Return texts; the two texts of a pair are joined by a space."""
+    return [text if isinstance(text, str) else " ".join(text) for text in texts]
 
 
 def refuse_single_texts(columns: tuple[str, str] | None, *, name: str) -> None:

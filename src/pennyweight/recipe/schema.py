@@ -193,7 +193,7 @@ class Recipe(Section):
             return self
         prior, self_training = self.transduction.prior, self.transduction.self_training
         tables = {
-            "prior.stated": prior.stated if prior else {},
+            "prior.stated": prior.stated if prior and prior.stated != "uniform" else {},
             "self_training.by_class": self_training.by_class if self_training else {},
         }
         classes = ", ".join(labels)
@@ -202,7 +202,7 @@ class Recipe(Section):
                 raise ValueError(
                     f'transduction.{key}: "{unknown[0]}" is not a class; the classes are {classes}'
                 )
-        if prior and prior.method == "stated":
+        if prior and prior.method == "stated" and prior.stated != "uniform":
             shares = prior.stated
             if len(shares) != len(labels) or abs(sum(shares.values()) - 1.0) > 1e-6:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from pennyweight.section import Fraction, Section
 
@@ -20,15 +20,41 @@ class Prior(Section):
         "et al. 2002), estimated from the validation confusion matrix (arXiv:1802.03916), or "
         "known and given in `stated`",
     )
-    stated: dict[str, Fraction] = Field(
+    stated: dict[str, Fraction] | Literal["uniform"] = Field(
         default_factory=dict,
-        description='the share of each class, with `method = "stated"`; the shares add up to 1',
+        description='the share of each class, with `method = "stated"`; the shares add up to 1, or '
+        'are "uniform"',
+        json_schema_extra={"allowed": 'a table of classes and shares, or "uniform"'},
     )
     groups: Literal["one", "discriminated"] = Field(
         "discriminated",
-        description="estimate one set of shares for the whole target, or separate ones for the "
+        description="one set of shares for the whole target, or separate ones for the "
         "texts that look like training text and for those that do not",
     )
+    discriminator: Literal["characters", "hidden-states"] = Field(
+        "characters",
+        description="what the two groups are told apart by: the character n-grams of the cleaned "
+        "text, or the classifier's last hidden states",
+    )
+    entropy: NonNegativeFloat = Field(
+        1.0,
+        description='with `method = "stated"`: 1 gives mean probabilities equal to the shares, 0 '
+        "as many predictions of each class as stated, and numbers in between something in between",
+    )
+    slack: NonNegativeFloat = Field(
+        0.0,
+        description='with `method = "stated"`: how far the shares may be missed where the '
+        "probabilities contradict them; 0 for not at all",
+    )
+
+    @model_validator(mode="after")
+    def _slack_needs_entropy(self) -> Prior:
+        if self.slack > 0.0 and self.entropy == 0.0:
+            raise ValueError(
+                "transduction.prior.slack: needs an entropy above 0; set "
+                "transduction.prior.entropy, such as 0.1"
+            )
+        return self
 
 
 class SelfTraining(Section):

@@ -17,6 +17,7 @@ from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
 from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
+from pennyweight.report.shares import share_blocks
 
 __all__ = ["lessons", "results"]
 
@@ -56,7 +57,7 @@ def results(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
             Text(f"[tab:hardest] lists the classes with the lowest F1 on {name}."),
             _hardest_table(name, run.main_metrics),
         ]
-    return tuple(blocks)
+    return (*blocks, *share_blocks(run))
 
 
 def _results_sentence(run: RunFacts) -> str:

@@ -202,6 +202,7 @@ class GroupRecord(_Part):
     rows: int
     refused: str | None
     prior: dict[str, ShareEstimate]
+    examples: tuple[str, ...] = ()
 
 
 class BaselineRecord(_Part):
@@ -217,6 +218,7 @@ class CorrectionRecord(_Part):
     method: str
     temperature: float
     area_under_curve: float | None
+    one_group_because: str | None = None
     groups: tuple[GroupRecord, ...]
     accuracy_without: dict[str, float] = {}
     predicted_shares_without: dict[str, float] = {}

@@ -75,7 +75,7 @@ def settings_of(recipe: Recipe) -> Settings:
             calibration_bins=recipe.evaluate.calibration_bins,
             truncation=recipe.data.truncation,
         ),
-        prior=_prior(recipe.transduction),
+        prior=_prior(recipe.transduction, recipe.data.label_names),
     )
 
 
@@ -192,10 +192,13 @@ def _density_ratio(use: Transduction | None) -> DensityRatioSettings | None:
     return DensityRatioSettings(**dict(use.density_ratio))
 
 
-def _prior(use: Transduction | None) -> PriorSettings | None:
+def _prior(use: Transduction | None, labels: tuple[str, ...]) -> PriorSettings | None:
     if use is None or use.prior is None:
         return None
-    return PriorSettings(**dict(use.prior))
+    values = dict(use.prior)
+    if values["stated"] == "uniform":
+        values["stated"] = dict.fromkeys(labels, 1.0 / len(labels))
+    return PriorSettings(**values)
 
 
 def _distillation(recipe: Recipe) -> DistillationSettings | None:

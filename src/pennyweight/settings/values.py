@@ -148,6 +148,9 @@ class PriorSettings:
     method: str
     stated: Mapping[str, float]
     groups: str
+    discriminator: str = "characters"
+    entropy: float = 1.0
+    slack: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

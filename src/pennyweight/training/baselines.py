@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import datasets
 import numpy as np
 
 from pennyweight.base.locate import pooled
@@ -30,6 +29,7 @@ from pennyweight.errors import BaseModelError
 from pennyweight.evaluation.metrics import AnyMetrics, measure
 from pennyweight.evaluation.thresholds import fit_thresholds, sigmoid
 from pennyweight.inference.load import predictor_of
+from pennyweight.inference.texts import texts_of
 from pennyweight.model.build import load_base
 from pennyweight.model.quantize import dequantized
 from pennyweight.runs.record import BaselineRecord, RunRecord
@@ -103,7 +103,7 @@ def fit_baselines(
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
     if "tf-idf" in settings.baselines:
-        texts = _texts(prepared.table.select(labelled))
+        texts = texts_of(prepared.table.select(labelled))
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
         run.log(f"baseline: {BASELINES[name].full}, {baseline.seconds:.1f} s")
@@ -217,7 +217,7 @@ def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:
     started = time.perf_counter()
     classifier: TfidfClassifier = fit_tfidf(texts, labels, _options(run))
     logits = {
-        name: classifier.logits(_texts(table))
+        name: classifier.logits(texts_of(table))
         for name, table in run.splits.labelled.items()
         if len(table)
     }
@@ -249,11 +249,3 @@ def _embeddings(predictor: Predictor, rows: TokenizedRows) -> np.ndarray:
 
 def _has_label(labels: np.ndarray) -> Any:
     return np.asarray(labels.reshape(len(labels), -1) >= 0).all(axis=1)
-
-
-def _texts(table: datasets.Dataset) -> list[str]:
-    """Return the texts of a table; the two texts of a pair are joined."""
-    texts: list[str] = table["text"][:]
-    if "text_pair" not in table.column_names:
-        return texts
-    return [f"{one} {other}" for one, other in zip(texts, table["text_pair"][:], strict=True)]

@@ -27,6 +27,7 @@ from pennyweight.evaluation.thresholds import (
 from pennyweight.files import replacing
 from pennyweight.inference.correction import ShiftEvidence, estimate_correction
 from pennyweight.inference.load import SavedModel
+from pennyweight.inference.texts import texts_of
 from pennyweight.runs.record import CorrectionRecord, Mistake, TargetRecord
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.active_run import ActiveRun, tokenized
@@ -96,9 +97,9 @@ def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | No
     if prior is None or sets.target is None or class_shares is None:
         answers = _predict(predictor, sets, features=False)
     else:
-        answers = _corrected(
-            run, _predict(predictor, sets, features=True), sets, prior, class_shares
-        )
+        needs_features = prior.groups != "one" and prior.discriminator == "hidden-states"
+        answers = _predict(predictor, sets, features=needs_features)
+        answers = _corrected(run, answers, sets, prior, class_shares)
     if job.settings.task == "multi-label":
         answers = _with_thresholds(run, answers, sets)
     _record(run, answers, sets)
@@ -137,14 +138,18 @@ def _corrected(
     class_shares: np.ndarray,
 ) -> _Answers:
     """Estimate the correction, save it, and return the corrected predictions."""
-    names, target = run.job.settings.labels, answers.target
+    names, splits = run.job.settings.labels, run.splits
+    target = answers.target
     assert target is not None  # noqa: S101 - a recipe with a prior names a target
+    assert splits.target is not None  # noqa: S101 - as above
+    target_texts = texts_of(splits.target)
     evidence = ShiftEvidence(
         names=names,
         source=class_shares,
         validation=answers.labelled["validation"],
         labels=sets.labelled["validation"].labels,
         target=target,
+        texts=(texts_of(splits.train), target_texts),
     )
     correction, record = estimate_correction(evidence, settings, seed=run.job.settings.seed)
     for line in _describe(record):
@@ -156,12 +161,13 @@ def _corrected(
         for name, one in answers.labelled.items()
     }
 
-    def apply(predictions: Predictions) -> Predictions:
-        return Predictions(correction.apply(predictions.logits, predictions.features))
-
+    labelled = {
+        name: correction.apply(predictions, texts_of(splits.labelled[name]))
+        for name, predictions in answers.labelled.items()
+    }
     return _Answers(
-        {name: apply(predictions) for name, predictions in answers.labelled.items()},
-        apply(target),
+        labelled,
+        correction.apply(target, target_texts),
         record.model_copy(
             update={
                 "accuracy_without": accuracy_without,
@@ -292,11 +298,15 @@ def _in_words(answer: np.ndarray, names: Sequence[str]) -> str:
 
 def _describe(record: CorrectionRecord) -> list[str]:
     lines = []
-    area = record.area_under_curve
-    if area is not None and len(record.groups) == 1:
+    if record.one_group_because is not None:
         lines.append(
-            "prior: training and target texts cannot be told apart (area under the ROC curve "
-            f"{area:.2f}), so the target is treated as one population"
+            "prior: training and target texts are treated as one population: "
+            f"{record.one_group_because}"
+        )
+    elif record.area_under_curve is not None:
+        lines.append(
+            "prior: training and target texts are told apart with an area under the ROC curve of "
+            f"{record.area_under_curve:.2f}"
         )
     for group in record.groups:
         if group.refused:
