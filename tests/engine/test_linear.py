@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
@@ -55,6 +55,21 @@ def test_the_only_class_is_predicted_for_every_row() -> None:
     features, _ = make(2)
     fitted = fit_logistic(features, np.ones(300, dtype=np.int64), LinearOptions(2, seed=0))
     assert (fitted.logits(features).argmax(axis=1) == 1).all()
+
+
+def test_with_many_rows_newton_s_method_finds_the_same_regression() -> None:
+    features, labels = make(3, rows=900)
+    several = np.eye(3, dtype=np.int64)[labels]
+    fitted = fit_logistic(features, several, LinearOptions(3, seed=0, strength=0.1))
+    standardized = (features - features.mean(axis=0)) / features.std()
+    for number in range(3):
+        model = LogisticRegression(C=0.1, max_iter=1000, tol=1e-6)
+        model.fit(standardized, several[:, number])
+        np.testing.assert_allclose(
+            expit(fitted.logits(features)[:, number]),
+            model.predict_proba(standardized)[:, 1],
+            atol=1e-3,
+        )
 
 
 def test_several_labels_are_independent_regressions() -> None:

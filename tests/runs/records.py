@@ -119,6 +119,7 @@ def example_record(**changes: Any) -> RunRecord:
         "baselines": {
             "tf-idf": BaselineRecord(
                 seconds=0.1,
+                rows=6,
                 metrics={"test": measure(logits, np.array([0, 0, 1]), names=LABELS, bins=3)},
             )
         },

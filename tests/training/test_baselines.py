@@ -14,7 +14,7 @@ from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import resolve_recipe
 from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.training import pace
+from pennyweight.training import baselines, pace
 from pennyweight.training.train import train, train_together
 from pennyweight.training.watcher import Watcher
 from tiny import LABELS, tiny_recipe
@@ -134,6 +134,20 @@ def test_the_head_is_fitted_again_after_training(bert: Path, sets: Path, tmp_pat
     assert "kept instead" not in line
     assert record.metrics["validation"].accuracy >= plain.metrics["validation"].accuracy
     assert record.metrics["validation"].nll < plain.metrics["validation"].nll
+
+
+def test_of_many_rows_a_sample_is_embedded(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "_MOST_EMBEDDED_ROWS", 30)
+    keys = {"max_steps": 2, "head_start": "logistic", "head_end": "logistic"}
+    record, lines = run(bert, sets, tmp_path / "run", **POOLED, train=keys)
+    assert record.baselines["embedding"].rows == 30
+    rows = record.baselines["tf-idf"].rows
+    assert rows is not None
+    assert rows > 30
+    assert any(f"embeddings of 30 of the {rows} training rows, " in line for line in lines)
+    assert any(line.startswith("head fitted again") for line in lines)
 
 
 def test_a_time_limit_shortens_the_run_and_its_schedule(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import issparse
 from scipy.special import log_softmax
 
 __all__ = ["LinearClassifier", "LinearOptions", "TfidfClassifier", "fit_logistic", "fit_tfidf"]
+
+Solver = Literal["lbfgs", "liblinear", "newton-cholesky"]
 
 # Inverse strengths of the regularization that are compared, as scikit-learn defines `C`, for
 # features with a mean square of 1.
@@ -26,6 +28,8 @@ _MANY_ROWS, _SAMPLE = 2_000, 8_000
 # A regression for each of several labels is slow: with more rows, it has one held-out part too.
 _FEW_ROWS = 500
 _ITERATIONS = 1000
+# With more rows than this for each feature, Newton's method is the fastest for two classes.
+_TALL = 20
 # Terms are words and pairs of adjacent words, the most frequent ones where there are many.
 _MOST_TERMS = 200_000
 _WORD = r"(?u)\w+|[^\w\s]"
@@ -187,15 +191,21 @@ def _fit(
 def _fit_binary(features: Any, labels: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
     if len(np.unique(labels)) == 1:
         return np.zeros(features.shape[1]), _IMPROBABLE * (1 if labels[0] == 0 else -1)
-    model = _regression(strength, is_sparse=issparse(features)).fit(features, labels)
+    model = _regression(strength, solver=_binary_solver(features)).fit(features, labels)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _regression(strength: float, *, is_sparse: bool = False) -> Any:
+def _binary_solver(features: Any) -> Solver:
+    """Return the fastest solver for two classes."""
+    if issparse(features):
+        return "liblinear"
+    rows, columns = features.shape
+    return "newton-cholesky" if rows > _TALL * columns else "lbfgs"
+
+
+def _regression(strength: float, *, solver: Solver = "lbfgs") -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    # For two classes and many terms, coordinate descent is far faster.
-    solver = "liblinear" if is_sparse else "lbfgs"
     return LogisticRegression(C=strength, max_iter=_ITERATIONS, solver=solver)
 
 

@@ -33,9 +33,21 @@ def baseline_blocks(run: RunFacts) -> tuple[Block, ...]:
         "[tab:baselines] compares the run with "
         f"{join([BASELINES[each].full for each in names])}, on the same rows."
     )
+    text += _sample_sentence(run)
     if differences := _differences(run, values[run.sets[0]]):
         text += f" On {run.sets[0]}, the run is {differences}."
     return Text(text), Table("baselines", caption, ("system", *run.sets), tuple(rows))
+
+
+def _sample_sentence(run: RunFacts) -> str:
+    """Return a sentence on baselines that were fitted on a sample of the training rows."""
+    baselines = run.record.baselines
+    rows = {name: one.rows for name, one in baselines.items() if one.rows is not None}
+    sampled = {name: count for name, count in rows.items() if count < max(rows.values())}
+    return "".join(
+        f" That on {BASELINES[name].short} was fitted on a random sample of {count:,} of them."
+        for name, count in sampled.items()
+    )
 
 
 def _differences(run: RunFacts, baselines: dict[str, Headline]) -> str:

@@ -206,9 +206,10 @@ class GroupRecord(_Part):
 
 
 class BaselineRecord(_Part):
-    """How a baseline does on each labelled set, and how long it took."""
+    """How a baseline does on each labelled set, how long it took, and on how many rows."""
 
     seconds: float
+    rows: int | None = None
     metrics: dict[str, _AnyMetrics]
 
 

@@ -43,6 +43,7 @@ from pennyweight.training.stages import Built
 __all__ = [
     "Baseline",
     "Baselines",
+    "embedded_rows",
     "evaluate_baselines",
     "fit_baselines",
     "refit_head",
@@ -52,6 +53,8 @@ __all__ = [
 # The inverse strength of the regularization of a head that is fitted again. Cross-validation cannot
 # choose it, because the encoder has been trained on the same rows.
 _REFIT_STRENGTH = 0.1
+# Embeddings of more training rows than this would take longer than they are worth.
+_MOST_EMBEDDED_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,12 @@ class Baseline:
     Attributes:
         logits: float32 `[rows, classes]` of each labelled set, by its name.
         seconds: how long it took to fit the baseline and to predict the sets.
+        rows: number of training rows that it was fitted on.
     """
 
     logits: Mapping[str, np.ndarray]
     seconds: float
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,20 @@ def fit_baselines(
     head, measured = None, Measured()
     if "embedding" in settings.baselines or settings.fit.starts_head:
         try:
-            fitted["embedding"], head, measured = _embedding(run, built, rows.take(labelled))
+            embedded = rows.take(embedded_rows(rows, seed=settings.seed))
+            fitted["embedding"], head, measured = _embedding(run, built, embedded)
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
     if "tf-idf" in settings.baselines:
         texts = texts_of(prepared.table.select(labelled))
         fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
     for name, baseline in fitted.items():
-        run.log(f"baseline: {BASELINES[name].full}, {baseline.seconds:.1f} s")
+        part = (
+            ""
+            if baseline.rows == len(labelled)
+            else (f" of {baseline.rows:,} of the {len(labelled):,} training rows")
+        )
+        run.log(f"baseline: {BASELINES[name].full}{part}, {baseline.seconds:.1f} s")
     return Baselines(fitted, head, measured)
 
 
@@ -130,9 +141,22 @@ def refit_head(run: ActiveRun, built: Built, predictor: Predictor, rows: Tokeniz
         predictor: of that model.
         rows: the rows that it was trained on.
     """
-    labelled = rows.take(np.flatnonzero(_has_label(rows.labels)))
+    labelled = rows.take(embedded_rows(rows, seed=run.job.settings.seed))
     options = replace(_options(run), strength=_REFIT_STRENGTH)
     _set_head(run, built, fit_logistic(_embeddings(predictor, labelled), labelled.labels, options))
+
+
+def embedded_rows(rows: TokenizedRows, *, seed: int) -> np.ndarray:
+    """Return the indices of the labelled rows on whose embeddings heads are fitted.
+
+    They are all of them, or a random sample where there are many.
+    """
+    return _sampled(np.flatnonzero(_has_label(rows.labels)), seed=seed)
+
+
+def _sampled(indices: np.ndarray, *, seed: int) -> np.ndarray:
+    order = np.random.default_rng((seed, 6)).permutation(len(indices))
+    return indices[np.sort(order[:_MOST_EMBEDDED_ROWS])]
 
 
 def _set_head(run: ActiveRun, built: Built, head: LinearClassifier) -> None:
@@ -148,7 +172,9 @@ def evaluate_baselines(run: ActiveRun, built: Built, baselines: Baselines) -> No
         baseline = baselines.by_name.get(name)
         if baseline is not None:
             metrics = _measure(baseline, labels, settings)
-            records[name] = BaselineRecord(seconds=baseline.seconds, metrics=metrics)
+            records[name] = BaselineRecord(
+                seconds=baseline.seconds, rows=baseline.rows, metrics=metrics
+            )
     run.writer.update(baselines=records)
     for name, record in records.items():
         if (line := _describe_defeat(name, record, run.record)) is not None:
@@ -209,8 +235,8 @@ def _embedding(
     tokens_per_second = tokens / (time.perf_counter() - loaded)
     head = fit_logistic(embeddings.pop(""), rows.labels, _options(run))
     logits = {name: head.logits(values) for name, values in embeddings.items()}
-    measured = Measured(tokens_per_second, head.seconds)
-    return Baseline(logits, time.perf_counter() - started), head, measured
+    measured = Measured(tokens_per_second, head.seconds, int(rows.lengths.sum()))
+    return Baseline(logits, time.perf_counter() - started, len(rows)), head, measured
 
 
 def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:
@@ -221,7 +247,7 @@ def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:
         for name, table in run.splits.labelled.items()
         if len(table)
     }
-    return Baseline(logits, time.perf_counter() - started)
+    return Baseline(logits, time.perf_counter() - started, len(texts))
 
 
 def _options(run: ActiveRun) -> LinearOptions:

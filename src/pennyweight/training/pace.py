@@ -63,10 +63,12 @@ class Measured:
     Attributes:
         prediction_speed: tokens per second of the frozen encoder; None if it was not measured.
         head_seconds: how long a logistic regression on the training rows' embeddings took.
+        head_tokens: tokens of the training rows that were embedded for it; None if none were.
     """
 
     prediction_speed: float | None = None
     head_seconds: float = 0.0
+    head_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,8 @@ def work_of(
     if not run.job.settings.fit.refits_head:
         return work
     # The embeddings of the training rows, and the head's own look at the validation rows.
-    tokens = int(rows.lengths.sum()) + validation_tokens
+    tokens = int(rows.lengths.sum()) if measured.head_tokens is None else measured.head_tokens
+    tokens += validation_tokens
     return replace(work, refit_tokens=tokens, refit_seconds=measured.head_seconds)
 
 
