@@ -220,7 +220,7 @@ _PATHS = {
     "data.augmentations": '[{{ method = "synonyms", wordnet = "{}dict" }}]',
     "generate.model": '"{}existing"',
     "generate.prompts": '"{}openings.toml"',
-    "transduction.self_training.teacher": '"{}runs/a"',
+    "transduction.self_training": '{{ method = "confident", teachers = ["{}run", "{}run"] }}',
     "distillation.teachers": '["{}runs/a", "{}runs/b"]',
     "evaluate.test": '"{}rows.csv"',
     "evaluate.also": '{{ x = "{}rows.csv", y = {{ location = "{}rows.csv" }} }}',
@@ -262,6 +262,7 @@ def test_every_key_that_may_hold_a_path_is_tested() -> None:
     inside = {
         "data.filters.model": "data.filters",
         "data.augmentations.wordnet": "data.augmentations",
+        "transduction.self_training.teachers": "transduction.self_training",
     }
     assert {inside.get(key, key) for key in keys([Recipe])} == set(_PATHS)
 

@@ -106,10 +106,21 @@ _TRANSDUCTION: Settings = {
     **_TARGET,
     "transduction": {
         "prior": {"method": "em"},
-        "self_training": {"teacher": "{teacher}", "confidence": 0.3, "most_per_class": 4},
+        "self_training": {
+            "method": "confident",
+            "teachers": ["{teacher}"],
+            "confidence": 0.3,
+            "most_per_class": 4,
+        },
         "consistency": 1.0,
         "consistency_rows": 12,
         "density_ratio": {},
+    },
+}
+_BALANCED: Settings = {
+    **_TARGET,
+    "transduction": {
+        "self_training": {"method": "balanced", "teachers": ["{teacher}"], "share": 0.6}
     },
 }
 _SHARES = {"World": 0.4, "Sports": 0.1, "Business": 0.25, "Sci/Tech": 0.25}
@@ -280,12 +291,16 @@ _LAB_AND_TARGET: dict[str, Change] = {
     "transduction.prior.entropy": Change(0.0, _STATED),
     "transduction.prior.slack": Change(1.0, _STATED),
     "transduction.self_training": Change(None, _TRANSDUCTION),
-    "transduction.self_training.teacher": Change("{student}", _TRANSDUCTION),
+    "transduction.self_training.teachers": Change(["{student}"], _TRANSDUCTION),
     "transduction.self_training.confidence": Change(0.999, _TRANSDUCTION),
     # Every class, because which ones so small a teacher predicts is chance.
     "transduction.self_training.by_class": Change(dict.fromkeys(LABELS, 0.999), _TRANSDUCTION),
     "transduction.self_training.most_per_class": Change(1, _TRANSDUCTION),
     "transduction.self_training.label_smoothing": Change(0.5, _TRANSDUCTION),
+    "transduction.self_training.method": Change("confident", _BALANCED),
+    "transduction.self_training.share": Change(0.2, _BALANCED),
+    "transduction.self_training.second_view": Change("none", _BALANCED),
+    "transduction.self_training.rounds": Change(1, _BALANCED),
     "transduction.consistency": Change(0.2, _TRANSDUCTION),
     "transduction.consistency_rows": Change(3, _TRANSDUCTION),
     "transduction.density_ratio": Change(None, _TRANSDUCTION),

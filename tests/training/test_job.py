@@ -67,14 +67,18 @@ def _unfinished_run(folder: Path) -> Path:
 def _unfinished_self_training_teacher(folder: Path, base: Path) -> Sections:
     return {
         "data": {"target": str(write_news(folder / "target.csv", news(20, seed=31)))},
-        "transduction": {"self_training": {"teacher": str(_unfinished_run(folder))}},
+        "transduction": {
+            "self_training": {"method": "confident", "teachers": [str(_unfinished_run(folder))]}
+        },
     }
 
 
 def _unknown_self_training_teacher(folder: Path, base: Path) -> Sections:
     return {
         "data": {"target": str(write_news(folder / "target.csv", news(20, seed=31)))},
-        "transduction": {"self_training": {"teacher": str(folder / "nothing")}},
+        "transduction": {
+            "self_training": {"method": "confident", "teachers": [str(folder / "nothing")]}
+        },
     }
 
 
@@ -131,7 +135,7 @@ REFUSED: dict[Callable[[Path, Path], Sections], str] = {
     _unknown_teacher: r"distillation\.teachers: .*nothing: no such directory",
     _unfinished_teacher: "status is interrupted; only a complete run can be used",
     _unfinished_self_training_teacher: "status is interrupted; only a complete run can be used",
-    _unknown_self_training_teacher: r"self_training\.teacher: .*nothing: not a run",
+    _unknown_self_training_teacher: r"self_training\.teachers: .*nothing: not a run",
     _bad_row: r"bad\.csv: row 21",
     _missing_tokenizer: r"base\.tokenizer: .*nothing: cannot be loaded",
     _broken_tokenizer: r"base\.tokenizer: .*broken: cannot be loaded",

@@ -73,7 +73,8 @@ def test_self_training_adds_the_rows_that_a_run_labels_with_confidence(
 ) -> None:
     train(tiny_recipe(roberta, sets, train={"epochs": 6}), out=tmp_path / "teacher")
     options: dict[str, Any] = {
-        "teacher": str(tmp_path / "teacher"),
+        "method": "confident",
+        "teachers": [str(tmp_path / "teacher")],
         "confidence": 0.3,
         "most_per_class": 20,
     }
@@ -93,7 +94,9 @@ def test_self_training_adds_the_rows_that_a_run_labels_with_confidence(
     splits = make_splits(data.sources, read=data.read, split=data.split, overlap=data.overlap)
     context = RowContext(settings.labels, settings.seed, tmp_path, lines.append)
     prepared = prepare_rows(splits, settings.rows, context)
-    assert any(f"no row of {LABELS[0]} reaches its confidence" in line for line in lines)
+    assert any(
+        f"no row of {LABELS[0]} is labelled with enough confidence" in line for line in lines
+    )
     assert prepared.smoothing is not None
     assert len(prepared.smoothing) == len(prepared.table)
 
@@ -104,7 +107,12 @@ def test_a_self_training_teacher_of_other_classes_is_refused(
     names = ["A", "B", "C", "D"]
     other = tiny_recipe(bert, sets, data={"labels": names}, train={"max_steps": 1})
     train(other, out=tmp_path / "teacher")
-    recipe = _recipe(bert, sets, target, {"self_training": {"teacher": str(tmp_path / "teacher")}})
+    recipe = _recipe(
+        bert,
+        sets,
+        target,
+        {"self_training": {"method": "confident", "teachers": [str(tmp_path / "teacher")]}},
+    )
     with pytest.raises(RecipeError, match=r"its classes are A, B, C, D, and data\.labels are Worl"):
         train(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -29,7 +29,7 @@ from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.model_card import write_merged_card
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts, whole_texts
+from pennyweight.inference.texts import Text, checked_pairs, checked_texts, texts_of, whole_texts
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
@@ -221,6 +221,16 @@ class Classifier:
         return Predictions(
             logits, np.concatenate([c.features for c in chunks if c.features is not None])
         )
+
+    def groups(self, rows: datasets.Dataset) -> np.ndarray:
+        """Return the group of cleaned rows whose class shares are corrected, int64 `[rows]`.
+
+        They are all 0 where the run has no correction, or one for a single group.
+        """
+        if self._correction is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        features = self.outputs(rows, features=True).features if self._needs_features else None
+        return self._correction.groups_of(texts_of(rows), features)
 
     def read_options(self, *, bad_rows: Path, on_bad_row: OnBadRow) -> ReadOptions:
         """Return how rows for this classifier are read: cleaned as in training."""

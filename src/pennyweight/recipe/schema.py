@@ -194,7 +194,7 @@ class Recipe(Section):
         prior, self_training = self.transduction.prior, self.transduction.self_training
         tables = {
             "prior.stated": prior.stated if prior and prior.stated != "uniform" else {},
-            "self_training.by_class": self_training.by_class if self_training else {},
+            "self_training.by_class": getattr(self_training, "by_class", {}),
         }
         classes = ", ".join(labels)
         for key, table in tables.items():

@@ -8,7 +8,14 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from pennyweight.section import Fraction, Section
 
-__all__ = ["DensityRatio", "Prior", "SelfTraining", "Transduction"]
+__all__ = [
+    "BalancedSelfTraining",
+    "ConfidentSelfTraining",
+    "DensityRatio",
+    "Prior",
+    "SelfTraining",
+    "Transduction",
+]
 
 
 class Prior(Section):
@@ -57,14 +64,20 @@ class Prior(Section):
         return self
 
 
-class SelfTraining(Section):
-    """Pseudo-labels: train on target rows that a finished run labels with confidence (Lee 2013)."""
-
-    teacher: str = Field(
+class _SelfTraining(Section):
+    teachers: tuple[str, ...] = Field(
         min_length=1,
-        description="the finished run that labels the target",
+        strict=False,
+        description="the finished runs that label the target together, such as one per seed",
         json_schema_extra={"path": "path"},
     )
+    label_smoothing: Fraction = Field(0.1, description="label smoothing of the added rows")
+
+
+class ConfidentSelfTraining(_SelfTraining):
+    """Pseudo-labels: train on target rows that finished runs label with confidence (Lee 2013)."""
+
+    method: Literal["confident"] = "confident"
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.95, description="the minimum probability for a row to be added with its label"
     )
@@ -77,7 +90,29 @@ class SelfTraining(Section):
         description="the maximum number of rows added per class, most confident first; if not "
         "set, there is no maximum",
     )
-    label_smoothing: Fraction = Field(0.1, description="label smoothing of the added rows")
+
+
+class BalancedSelfTraining(_SelfTraining):
+    """Pseudo-labels for the surest target rows of each class, in proportion to the class shares.
+
+    With a second view, a lexical classifier of the target's own texts takes part in the labelling
+    (co-training, Blum & Mitchell 1998).
+    """
+
+    method: Literal["balanced"] = "balanced"
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7, description="the fraction of the target rows to add, the surest of each class"
+    )
+    second_view: Literal["none", "tf-idf"] = Field(
+        "tf-idf",
+        description="a classifier of the target's own texts that takes part in the labelling",
+    )
+    rounds: PositiveInt = Field(2, description="how often the second view is fitted")
+
+
+SelfTraining = Annotated[
+    ConfidentSelfTraining | BalancedSelfTraining, Field(discriminator="method")
+]
 
 
 class DensityRatio(Section):

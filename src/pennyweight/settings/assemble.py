@@ -26,12 +26,14 @@ from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.losses import Focal, LogitAdjusted
 from pennyweight.recipe.train import EarlyStopping
-from pennyweight.recipe.transduction import Transduction
+from pennyweight.recipe.transduction import ConfidentSelfTraining, Transduction
 from pennyweight.settings.task import selection_metric, task_of
 from pennyweight.settings.values import (
     Augmentation,
+    BalancedRows,
     BaseSettings,
     ComputeSettings,
+    ConfidentRows,
     DataSettings,
     DensityRatioSettings,
     DistillationSettings,
@@ -183,7 +185,13 @@ def _generation(section: Generate, seed: int) -> GenerationSettings:
 def _self_training(use: Transduction | None) -> SelfTrainingSettings | None:
     if use is None or use.self_training is None:
         return None
-    return SelfTrainingSettings(**dict(use.self_training))
+    given = use.self_training
+    rows: ConfidentRows | BalancedRows
+    if isinstance(given, ConfidentSelfTraining):
+        rows = ConfidentRows(given.confidence, given.by_class, given.most_per_class)
+    else:
+        rows = BalancedRows(given.share, given.second_view == "tf-idf", given.rounds)
+    return SelfTrainingSettings(given.teachers, given.label_smoothing, rows)
 
 
 def _density_ratio(use: Transduction | None) -> DensityRatioSettings | None:

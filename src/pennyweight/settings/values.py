@@ -19,8 +19,10 @@ from pennyweight.lab.language_model import FineTuning
 
 __all__ = [
     "Augmentation",
+    "BalancedRows",
     "BaseSettings",
     "ComputeSettings",
+    "ConfidentRows",
     "DataSettings",
     "DensityRatioSettings",
     "DistillationSettings",
@@ -123,14 +125,30 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTrainingSettings:
-    """Pseudo-labels on the target; see the recipe's `[transduction.self_training]`."""
+class ConfidentRows:
+    """Target rows whose labels have a minimum probability."""
 
-    teacher: str
     confidence: float
     by_class: Mapping[str, float]
     most_per_class: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalancedRows:
+    """The surest target rows of each class, labelled with a second view of the texts or without."""
+
+    share: float
+    has_second_view: bool
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrainingSettings:
+    """Pseudo-labels on the target; see the recipe's `[transduction.self_training]`."""
+
+    teachers: tuple[str, ...]
     label_smoothing: float
+    rows: ConfidentRows | BalancedRows
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -17,7 +17,16 @@ from pennyweight.errors import DataError, RecipeError
 from pennyweight.inference.classifier import Classifier, require_complete
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RowStep, load_record
-from pennyweight.settings.values import DensityRatioSettings, SelfTrainingSettings
+from pennyweight.settings.values import (
+    ConfidentRows,
+    DensityRatioSettings,
+    SelfTrainingSettings,
+)
+from pennyweight.training.pseudo_labels import (
+    TargetAnswers,
+    add_second_view,
+    surest_of_each_class,
+)
 
 __all__ = [
     "check_self_training",
@@ -42,59 +51,87 @@ def labelled_table(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset
 def self_training_rows(
     target: datasets.Dataset, settings: SelfTrainingSettings, labels: Sequence[str], log: Log
 ) -> tuple[datasets.Dataset, RowStep]:
-    """Return the target rows that a finished run labels with enough confidence.
+    """Return the target rows that finished runs label, as far as they are selected.
 
     Raises:
-        RecipeError: the teacher is no run, or has other classes.
-        RunError: the teacher is unfinished.
-        DataError: it is confident about no row.
+        RecipeError: a teacher is no run, or has other classes.
+        RunError: a teacher is unfinished.
+        DataError: no row is selected.
     """
     check_self_training(settings, labels)
-    teacher = Classifier.load(settings.teacher)
-    probabilities = softmax(teacher.outputs(target).logits.astype(np.float64), axis=1)
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    selected_by_class = []
-    for index, name in enumerate(labels):
-        threshold = settings.by_class.get(name, settings.confidence)
-        rows = np.flatnonzero((answers == index) & (confidence >= threshold))
-        order = np.argsort(-confidence[rows], kind="stable")[: settings.most_per_class]
-        selected_by_class.append(rows[order])
-    selected = np.sort(np.concatenate(selected_by_class))
+    answers = _answers(target, settings.teachers)
+    if isinstance(settings.rows, ConfidentRows):
+        selected = _confident_rows(answers, settings.rows, labels)
+    else:
+        if settings.rows.has_second_view:
+            answers = add_second_view(
+                target["text"][:], answers, share=settings.rows.share, rounds=settings.rows.rounds
+            )
+        selected = surest_of_each_class(answers, share=settings.rows.share)
+    predicted = answers.logits.argmax(axis=1)[selected]
+    counts = dict(zip(labels, np.bincount(predicted, minlength=len(labels)).tolist(), strict=True))
     if len(selected) == 0:
         raise DataError(
-            f"transduction.self_training: {settings.teacher} labels no target row with a "
-            f"confidence of {settings.confidence} or more; lower it"
+            f"transduction.self_training: {', '.join(settings.teachers)}: no target row is "
+            "labelled with enough confidence; lower the confidence, or raise the share"
         )
-    counts = dict(zip(labels, map(len, selected_by_class), strict=True))
     by_class = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     log(f"self-training: {len(selected):,} of {len(target):,} target rows added ({by_class})")
     if missing := [name for name, count in counts.items() if not count]:
         log(
-            f"self-training: no row of {', '.join(missing)} reaches its confidence, so the added "
-            "rows shift the class balance; lower transduction.self_training.by_class for them"
+            f"self-training: no row of {', '.join(missing)} is labelled with enough confidence, so "
+            "the added rows shift the class balance; lower the confidence for it"
         )
-    table = labelled_table(target.select(selected)["text"][:], answers[selected])
+    table = labelled_table(target.select(selected)["text"][:], predicted)
     return table, RowStep(step="self-training", added=len(selected), by_class=counts)
+
+
+def _answers(target: datasets.Dataset, teachers: Sequence[str]) -> TargetAnswers:
+    """Return the mean probabilities of the teachers as logits, and the groups of the first one."""
+    logits, groups = [], None
+    for teacher in teachers:
+        classifier = Classifier.load(teacher)
+        logits.append(log_softmax(classifier.outputs(target).logits.astype(np.float64), axis=1))
+        if groups is None:
+            groups = classifier.groups(target)
+    assert groups is not None  # noqa: S101 - a recipe names at least one teacher
+    return TargetAnswers(logsumexp(logits, axis=0) - np.log(len(logits)), groups)
+
+
+def _confident_rows(
+    answers: TargetAnswers, settings: ConfidentRows, labels: Sequence[str]
+) -> np.ndarray:
+    """Return the indices of the rows whose labels are probable enough, ascending."""
+    probabilities = softmax(answers.logits, axis=1)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    selected = []
+    for index, name in enumerate(labels):
+        threshold = settings.by_class.get(name, settings.confidence)
+        rows = np.flatnonzero((predicted == index) & (confidence >= threshold))
+        order = np.argsort(-confidence[rows], kind="stable")[: settings.most_per_class]
+        selected.append(rows[order])
+    return np.sort(np.concatenate(selected))
 
 
 def check_self_training(settings: SelfTrainingSettings, labels: Sequence[str]) -> None:
     """Refuse a teacher that is missing, unfinished, or of other classes, without loading it.
 
     Raises:
-        RecipeError: the teacher is no run, or has other classes.
-        RunError: the teacher is unfinished.
+        RecipeError: a teacher is no run, or has other classes.
+        RunError: a teacher is unfinished.
     """
-    key, run = "transduction.self_training.teacher", settings.teacher
-    if not RunDirectory(Path(run)).record.is_file():
-        raise RecipeError(f"{key}: {run}: not a run; train one first, and name its directory")
-    record = load_record(Path(run))
-    require_complete(Path(run), record)
-    classes = record.recipe.data.label_names
-    if classes != tuple(labels):
-        raise RecipeError(
-            f"{key}: {run}: its classes are {', '.join(classes)}, and data.labels are "
-            f"{', '.join(labels)}; they must be the same, in the same order"
-        )
+    key = "transduction.self_training.teachers"
+    for run in settings.teachers:
+        if not RunDirectory(Path(run)).record.is_file():
+            raise RecipeError(f"{key}: {run}: not a run; train one first, and name its directory")
+        record = load_record(Path(run))
+        require_complete(Path(run), record)
+        classes = record.recipe.data.label_names
+        if classes != tuple(labels):
+            raise RecipeError(
+                f"{key}: {run}: its classes are {', '.join(classes)}, and data.labels are "
+                f"{', '.join(labels)}; they must be the same, in the same order"
+            )
 
 
 def consistency_rows(target: datasets.Dataset, count: int | None, *, seed: int) -> datasets.Dataset:
