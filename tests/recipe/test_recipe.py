@@ -220,6 +220,7 @@ _PATHS = {
     "data.augmentations": '[{{ method = "synonyms", wordnet = "{}dict" }}]',
     "generate.model": '"{}existing"',
     "generate.prompts": '"{}openings.toml"',
+    "train.start_from": '"{}runs/a"',
     "transduction.self_training": '{{ method = "confident", teachers = ["{}run", "{}run"] }}',
     "distillation.teachers": '["{}runs/a", "{}runs/b"]',
     "evaluate.test": '"{}rows.csv"',

@@ -245,6 +245,7 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.contrastive": Change(1.0),
     "train.keep_within": Change(1.0, {"train.keep_best": "ece", "train.epochs": 3}),
     "train.head_end": Change("logistic", {"base.pooling": "mean"}),
+    "train.start_from": Change("{student}"),
     "train.head_start": Change("logistic", {"base.pooling": "mean"}),
     "train.minutes": Change(1e-4),
     "train.log_every": Change(2),

@@ -95,6 +95,12 @@ class Train(Section):
         description="compute the layers below the lowest adapter once, without dropout, and cache "
         "their outputs on disk or in device memory",
     )
+    start_from: str | None = Field(
+        None,
+        description="a finished run with the same base, adapters and head, whose trained weights "
+        "this run starts from; train.head_start has no effect then",
+        json_schema_extra={"path": "path"},
+    )
     head_start: Literal["random", "logistic"] = Field(
         "random",
         description='"logistic" starts the head from a logistic regression on the embeddings of '

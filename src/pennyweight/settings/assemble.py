@@ -6,6 +6,7 @@ inference; the stages never see the recipe itself.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pennyweight.data.ingest import ReadOptions
@@ -223,7 +224,8 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
         optimizer=_optimizer(recipe),
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
-        starts_head=train.head_start == "logistic",
+        start_from=None if train.start_from is None else Path(train.start_from),
+        starts_head=train.head_start == "logistic" and train.start_from is None,
         refits_head=train.head_end == "logistic",
         seconds=None if train.minutes is None else 60.0 * train.minutes,
         prefix_cache=train.prefix_cache,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pennyweight.data.ingest import ReadOptions
@@ -213,6 +214,7 @@ class FitSettings:
         optimizer: with its schedule.
         objective: the loss.
         average: decay of the moving average that is evaluated and saved; None for none.
+        start_from: the run whose trained weights training starts from; None for a new start.
         starts_head: whether the head starts from a logistic regression on embeddings.
         refits_head: whether the head is fitted again in the same way after training.
         seconds: time limit of the whole run; None for none.
@@ -225,6 +227,7 @@ class FitSettings:
     optimizer: OptimizerOptions
     objective: ObjectiveOptions
     average: float | None
+    start_from: Path | None
     starts_head: bool
     refits_head: bool
     seconds: float | None

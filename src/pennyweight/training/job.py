@@ -33,6 +33,7 @@ from pennyweight.runs.resume import Opening, decide_opening
 from pennyweight.settings import find_base, plan
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
+from pennyweight.training.start import check_start
 from pennyweight.training.target import check_self_training
 from pennyweight.training.teacher import check_teachers
 from pennyweight.training.watcher import Watcher
@@ -99,6 +100,7 @@ def make_job(
         trains_all=planned.method.trains_every_weight,
     )
     _check_sources(settings)
+    check_start(settings, planned, base)
     accelerator = _make_accelerator(compute, settings.fit.trackers, opening.directory.logs)
     compute = replace(compute, device=str(accelerator.device))
     compiled, reason = choose_compile(

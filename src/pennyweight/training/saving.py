@@ -58,15 +58,16 @@ class StepSaver:
             )
 
     def save_start(self) -> None:
-        """Save the head that training starts from, so that the run never ends below it."""
-        job = self.run.job
-        has_validation = len(self.fit.validation) > 0
-        if not job.settings.fit.starts_head or not has_validation or self.fit.progress.step > 0:
+        """Save what training starts from, so that the run never ends below it."""
+        settings = self.run.job.settings.fit
+        has_start = settings.starts_head or settings.start_from is not None
+        if not has_start or len(self.fit.validation) == 0 or self.fit.progress.step > 0:
             return
-        evaluation, options = self.fit.evaluate(), job.settings.fit.options
+        evaluation, options = self.fit.evaluate(), settings.options
         judge(self.fit.progress, evaluation, options)
         self._keep()
-        self.run.log(f"head alone{_score(evaluation, options)}")
+        start = "head alone" if settings.starts_head else "start"
+        self.run.log(f"{start}{_score(evaluation, options)}")
 
     def save_refit_head(self) -> None:
         """Save a head that was fitted again, if it is as good on validation as the best so far."""

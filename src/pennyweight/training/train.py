@@ -50,6 +50,7 @@ from pennyweight.training.stages import (
     resume_fit,
     tokenize_training_rows,
 )
+from pennyweight.training.start import continue_from
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["train", "train_together"]
@@ -98,6 +99,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     initialize_adapters(run, built, rows)
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
+    continue_from(built.model, run.job.settings, run.job.plan, log=run.log)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
     work = work_of(run, rows, validation, baselines.measured)
@@ -238,6 +240,7 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     for run, built in zip(runs, builts, strict=True):
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
+        continue_from(built.model, run.job.settings, run.job.plan, log=run.log)
         fits.append(make_fit(run, built, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
     savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]

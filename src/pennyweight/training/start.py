@@ -1,0 +1,83 @@
+"""Start a training from the trained weights of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pennyweight.base.locate import BaseModel
+from pennyweight.budget.plan import Matrix, Plan
+from pennyweight.engine.train.checkpoint import load_weights
+from pennyweight.errors import RecipeError
+from pennyweight.inference.classifier import require_complete
+from pennyweight.runs.directory import RunDirectory, verify_artifact
+from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.settings import find_base
+from pennyweight.settings.values import Settings
+
+__all__ = ["check_start", "continue_from"]
+
+_KEY = "train.start_from"
+
+
+def check_start(settings: Settings, plan: Plan, base: BaseModel) -> None:
+    """Refuse a run whose weights do not fit, without reading them.
+
+    Raises:
+        RecipeError: it is no run, or has another base, other classes or another plan.
+        RunError: it is unfinished.
+    """
+    run = settings.fit.start_from
+    if run is None:
+        return
+    if not RunDirectory(run).record.is_file():
+        raise RecipeError(f"{_KEY}: {run}: not a run; train one first, and name its directory")
+    record = load_record(run)
+    require_complete(run, record)
+    if difference := _difference(record, settings, plan, base):
+        raise RecipeError(f"{_KEY}: {run}: {difference}; both must be the same")
+
+
+def continue_from(
+    model: Any, settings: Settings, plan: Plan, *, log: Callable[[str], None]
+) -> None:
+    """Load the weights that training starts from, where the recipe names a run."""
+    start = settings.fit.start_from
+    if start is None:
+        return
+    artifact = RunDirectory(start).artifact(plan.method.artifact)
+    verify_artifact(start, load_record(start), artifact)
+    load_weights(model, artifact)
+    log(f"weights: start from those of {start}")
+
+
+def _difference(record: RunRecord, settings: Settings, plan: Plan, base: BaseModel) -> str | None:
+    """Return how a run differs from the one that is to start from it; None if it fits."""
+    classes = record.recipe.data.label_names
+    if classes != settings.labels:
+        return (
+            f"its classes are {', '.join(classes)}, and data.labels are "
+            f"{', '.join(settings.labels)}"
+        )
+    if record.base is not None and record.base.reference != base.reference:
+        return f"its base is {record.base.reference}, and that of the recipe is {base.reference}"
+    poolings = [_pooling(find_base(record.recipe, config_only=True)), _pooling(base)]
+    if poolings[0] != poolings[1]:
+        return f"its base.pooling is {poolings[0]}, and that of the recipe is {poolings[1]}"
+    theirs, ours = record.plan.matrices, plan.matrices
+    for one, other in zip(theirs, ours, strict=False):
+        if one != other:
+            return f"its plan has {_shown(one)}, and that of the recipe has {_shown(other)}"
+    if len(theirs) != len(ours):
+        return f"its plan has {len(theirs)} trained parts, and that of the recipe has {len(ours)}"
+    return None
+
+
+def _pooling(base: BaseModel) -> str:
+    return getattr(base.config, "classifier_pooling", "native")
+
+
+def _shown(part: Matrix) -> str:
+    rank = "" if part.rank is None else f", rank {part.rank}"
+    alpha = "" if part.alpha is None else f", alpha {part.alpha:g}"
+    return f"{part.name} ({part.kind}{rank}{alpha})"
