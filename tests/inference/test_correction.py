@@ -66,7 +66,7 @@ def test_the_record_holds_the_shares_with_and_without_the_correction(corrected: 
     assert group.prior["World"].share == 0.97
     assert record.correction.predicted_shares_without["World"] < 0.9
     assert set(record.correction.accuracy_without) == {"validation", "test"}
-    assert record.transductive == ("class shares estimated on the target",)
+    assert record.transductive == ("predictions matched to stated class shares of the target",)
 
 
 def test_the_correction_is_part_of_the_hashed_artifact(corrected: Path) -> None:

@@ -101,7 +101,7 @@ class BalancedSelfTraining(_SelfTraining):
 
     method: Literal["balanced"] = "balanced"
     share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.7, description="the fraction of the target rows to add, the surest of each class"
+        0.5, description="the fraction of the target rows to add, the surest of each class"
     )
     second_view: Literal["none", "tf-idf"] = Field(
         "tf-idf",

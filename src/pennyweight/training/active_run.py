@@ -172,9 +172,14 @@ def record_rows(run: ActiveRun, prepared: PreparedRows) -> None:
     """Record what was done to the training rows."""
     data = run.record.data
     assert data is not None  # noqa: S101 - recorded when the run was opened
-    transductive = prepared.transductive
-    if run.job.settings.prior is not None:
-        transductive = (*transductive, "class shares estimated on the target")
+    transductive, prior = prepared.transductive, run.job.settings.prior
+    if prior is not None:
+        is_stated = prior.method == "stated"
+        stated, estimated = (
+            "predictions matched to stated class shares of",
+            "class shares estimated on",
+        )
+        transductive = (*transductive, f"{stated if is_stated else estimated} the target")
     run.writer.update(
         data=data.model_copy(update={"training": prepared.to_record()}), transductive=transductive
     )

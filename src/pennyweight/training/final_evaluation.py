@@ -28,7 +28,7 @@ from pennyweight.files import replacing
 from pennyweight.inference.correction import ShiftEvidence, estimate_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.texts import texts_of
-from pennyweight.runs.record import CorrectionRecord, Mistake, TargetRecord
+from pennyweight.runs.record import CorrectionRecord, Mistake, ShareEstimate, TargetRecord
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.diagnosis import describe_collapse
@@ -312,9 +312,13 @@ def _describe(record: CorrectionRecord) -> list[str]:
         if group.refused:
             lines.append(f"prior of {group.name}: not corrected: {group.refused}")
             continue
-        shares = ", ".join(
-            f"{name} {prior.share:.1%} ({prior.interval[0]:.1%} to {prior.interval[1]:.1%})"
-            for name, prior in group.prior.items()
-        )
-        lines.append(f"prior of {group.name}, {group.rows:,} rows: {shares}")
+        shares = ", ".join(f"{name} {_in_percent(prior)}" for name, prior in group.prior.items())
+        known = " (as stated)" if record.method == "stated" else ""
+        lines.append(f"prior of {group.name}, {group.rows:,} rows{known}: {shares}")
     return lines
+
+
+def _in_percent(prior: ShareEstimate) -> str:
+    low, high = prior.interval
+    interval = "" if low == high else f" ({low:.1%} to {high:.1%})"
+    return f"{prior.share:.1%}{interval}"
