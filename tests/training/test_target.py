@@ -101,6 +101,38 @@ def test_self_training_adds_the_rows_that_a_run_labels_with_confidence(
     assert len(prepared.smoothing) == len(prepared.table)
 
 
+def test_a_teacher_without_a_correction_is_corrected_as_the_recipe_says(
+    roberta: Path, sets: Path, target: Path, tmp_path: Path
+) -> None:
+    train(tiny_recipe(roberta, sets, train={"epochs": 6}), out=tmp_path / "teacher")
+    use = {
+        "prior": {"method": "stated", "stated": "uniform", "groups": "one"},
+        "self_training": {
+            "method": "balanced",
+            "teachers": [str(tmp_path / "teacher")],
+            "share": 0.6,
+        },
+    }
+    lines: list[str] = []
+    watcher = Watcher(log=lines.append)
+    first = train(_recipe(roberta, sets, target, use), out=tmp_path / "student", watcher=watcher)
+    assert any(line.endswith("is corrected for the class shares of the target") for line in lines)
+    (step,) = _training_rows(first).steps
+    assert step.by_class is not None
+    # Uniform shares of the target give each class nearly as many rows, though none of the target's
+    # texts is about the last one.
+    assert min(step.by_class.values()) > 0
+    assert first.transductive == (
+        "self-training on the target",
+        "predictions matched to stated class shares of the target",
+    )
+    # A teacher with a correction is used as it is.
+    use["self_training"]["teachers"] = [str(tmp_path / "student")]
+    lines.clear()
+    train(_recipe(roberta, sets, target, use), out=tmp_path / "third", watcher=watcher)
+    assert not any("is corrected for the class shares" in line for line in lines)
+
+
 def test_a_self_training_teacher_of_other_classes_is_refused(
     bert: Path, sets: Path, target: Path, tmp_path: Path
 ) -> None:

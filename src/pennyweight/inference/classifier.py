@@ -222,6 +222,11 @@ class Classifier:
             logits, np.concatenate([c.features for c in chunks if c.features is not None])
         )
 
+    @property
+    def has_correction(self) -> bool:
+        """Whether predictions are corrected for the class shares of a target."""
+        return self._correction is not None
+
     def groups(self, rows: datasets.Dataset) -> np.ndarray:
         """Return the group of cleaned rows whose class shares are corrected, int64 `[rows]`.
 

@@ -146,7 +146,7 @@ def _rows(recipe: Recipe) -> RowSettings:
         ),
         extra=data.extra,
         generation=None if recipe.generate is None else _generation(recipe.generate, recipe.seed),
-        self_training=_self_training(use),
+        self_training=_self_training(use, data.label_names),
         consistency_rows=use.consistency_rows if use is not None and use.consistency > 0.0 else 0,
         density_ratio=_density_ratio(use),
         label_smoothing=recipe.train.label_smoothing,
@@ -183,7 +183,9 @@ def _generation(section: Generate, seed: int) -> GenerationSettings:
     )
 
 
-def _self_training(use: Transduction | None) -> SelfTrainingSettings | None:
+def _self_training(
+    use: Transduction | None, labels: tuple[str, ...]
+) -> SelfTrainingSettings | None:
     if use is None or use.self_training is None:
         return None
     given = use.self_training
@@ -192,7 +194,8 @@ def _self_training(use: Transduction | None) -> SelfTrainingSettings | None:
         rows = ConfidentRows(given.confidence, given.by_class, given.most_per_class)
     else:
         rows = BalancedRows(given.share, given.second_view == "tf-idf", given.rounds)
-    return SelfTrainingSettings(given.teachers, given.label_smoothing, rows)
+    prior = _prior(use, labels)
+    return SelfTrainingSettings(given.teachers, given.label_smoothing, rows, prior)
 
 
 def _density_ratio(use: Transduction | None) -> DensityRatioSettings | None:

@@ -126,6 +126,18 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorSettings:
+    """Correction for the target's class shares; see the recipe's `[transduction.prior]`."""
+
+    method: str
+    stated: Mapping[str, float]
+    groups: str
+    discriminator: str = "characters"
+    entropy: float = 1.0
+    slack: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfidentRows:
     """Target rows whose labels have a minimum probability."""
 
@@ -145,11 +157,19 @@ class BalancedRows:
 
 @dataclass(frozen=True, slots=True)
 class SelfTrainingSettings:
-    """Pseudo-labels on the target; see the recipe's `[transduction.self_training]`."""
+    """Pseudo-labels on the target; see the recipe's `[transduction.self_training]`.
+
+    Attributes:
+        teachers: finished runs.
+        label_smoothing: of the added rows.
+        rows: how they are selected.
+        prior: the correction of teachers that have none of their own.
+    """
 
     teachers: tuple[str, ...]
     label_smoothing: float
     rows: ConfidentRows | BalancedRows
+    prior: PriorSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +178,6 @@ class DensityRatioSettings:
 
     largest: float
     power: float
-
-
-@dataclass(frozen=True, slots=True)
-class PriorSettings:
-    """Correction for the target's class shares; see the recipe's `[transduction.prior]`."""
-
-    method: str
-    stated: Mapping[str, float]
-    groups: str
-    discriminator: str = "characters"
-    entropy: float = 1.0
-    slack: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

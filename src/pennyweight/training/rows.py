@@ -105,7 +105,13 @@ def prepare_rows(splits: Splits, settings: RowSettings, context: RowContext) -> 
     added: list[_Part] = []
     if settings.self_training is not None and splits.target is not None:
         added.append(
-            self_training_rows(splits.target, settings.self_training, context.labels, context.log)
+            self_training_rows(
+                splits,
+                settings.self_training,
+                context.labels,
+                seed=context.seed,
+                log=context.log,
+            )
         )
     unlabelled = []
     if settings.consistency_rows != 0 and splits.target is not None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from pennyweight.data.splits import Splits
 from pennyweight.errors import DataError, RecipeError
-from pennyweight.inference.classifier import Classifier, require_complete
+from pennyweight.inference.classifier import require_complete
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RowStep, load_record
 from pennyweight.settings.values import (
@@ -27,6 +28,7 @@ from pennyweight.training.pseudo_labels import (
     add_second_view,
     surest_of_each_class,
 )
+from pennyweight.training.target_answers import answer_target
 
 __all__ = [
     "check_self_training",
@@ -49,9 +51,16 @@ def labelled_table(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset
 
 
 def self_training_rows(
-    target: datasets.Dataset, settings: SelfTrainingSettings, labels: Sequence[str], log: Log
+    splits: Splits, settings: SelfTrainingSettings, labels: Sequence[str], *, seed: int, log: Log
 ) -> tuple[datasets.Dataset, RowStep]:
     """Return the target rows that finished runs label, as far as they are selected.
+
+    Args:
+        splits: with the target.
+        settings: the teachers, and how rows are selected.
+        labels: names of the classes.
+        seed: of the correction of teachers.
+        log: gets a line for each thing that is done.
 
     Raises:
         RecipeError: a teacher is no run, or has other classes.
@@ -59,7 +68,9 @@ def self_training_rows(
         DataError: no row is selected.
     """
     check_self_training(settings, labels)
-    answers = _answers(target, settings.teachers)
+    target = splits.target
+    assert target is not None  # noqa: S101 - self-training needs a target
+    answers = answer_target(splits, settings.teachers, settings.prior, seed=seed, log=log)
     if isinstance(settings.rows, ConfidentRows):
         selected = _confident_rows(answers, settings.rows, labels)
     else:
@@ -84,18 +95,6 @@ def self_training_rows(
         )
     table = labelled_table(target.select(selected)["text"][:], predicted)
     return table, RowStep(step="self-training", added=len(selected), by_class=counts)
-
-
-def _answers(target: datasets.Dataset, teachers: Sequence[str]) -> TargetAnswers:
-    """Return the mean probabilities of the teachers as logits, and the groups of the first one."""
-    logits, groups = [], None
-    for teacher in teachers:
-        classifier = Classifier.load(teacher)
-        logits.append(log_softmax(classifier.outputs(target).logits.astype(np.float64), axis=1))
-        if groups is None:
-            groups = classifier.groups(target)
-    assert groups is not None  # noqa: S101 - a recipe names at least one teacher
-    return TargetAnswers(logsumexp(logits, axis=0) - np.log(len(logits)), groups)
 
 
 def _confident_rows(
