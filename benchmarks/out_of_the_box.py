@@ -3,11 +3,13 @@
     python benchmarks/out_of_the_box.py SUITE --out FILE
     python benchmarks/out_of_the_box.py SUITE --out FILE --sets trec6 sst2 --sizes 8 64 --seeds 0 1
     python benchmarks/out_of_the_box.py SUITE --out FILE --development --set train.epochs=4
+    python benchmarks/out_of_the_box.py SUITE --out FILE --table
 
 SUITE is a directory with NAME_train.csv and NAME_test.csv for each set. A size is a number of rows
 for each class, drawn by the seed, or "full". With --development, a fifth of the training rows
 replaces the test set, so that settings can be compared without a look at it. Results are written
-after each run; runs that the output has already are skipped.
+after each run; runs that the output has already are skipped. --table prints the results as a table
+in Markdown, and runs nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import platform
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ from pennyweight.training.watcher import Watcher
 
 Rows = list[dict[str, str]]
 DEVELOPMENT_SHARE = 0.2
+# Sets for which macro F1 is the custom; the others are compared by accuracy.
+MACRO_F1 = ("goemotions", "tweet_emotion")
 
 
 def read(path: Path) -> Rows:
@@ -128,6 +133,35 @@ def summary_of(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def print_table(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each set, size and setting: means over the seeds, and each seed's result."""
+    cells: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in sorted(runs, key=lambda entry: entry["seed"]):
+        cells[entry["size"], ", ".join(entry["overrides"]), entry["set"]].append(entry)
+    print("| Set | Rows | Seeds | Default | Embeddings | TF-IDF | Gain |")
+    print("|---|---|---|---|---|---|---|")
+    for (size, overrides, name), entries in sorted(cells.items(), key=_place):
+        metric = "macro_f1" if name in MACRO_F1 else "accuracy"
+        own = [100 * entry[metric] for entry in entries]
+        others = [
+            np.mean([100 * entry["baselines"][baseline][metric] for entry in entries])
+            for baseline in ("embedding", "tf-idf")
+        ]
+        seeds = ", ".join(f"{value:.1f}" for value in own) if len(own) > 1 else ""
+        cell = f"{np.mean(own):.1f}" + (f" ({seeds})" if seeds else "")
+        gain = f"{np.mean(own) - max(others):+.1f}"
+        rows = "all" if size == "full" else f"{size} of each class"
+        title = name + (" (macro F1)" if name in MACRO_F1 else "")
+        title += f", {overrides}" if overrides else ""
+        baselines = f"{others[0]:.1f} | {others[1]:.1f}"
+        print(f"| {title} | {rows} | {len(own)} | {cell} | {baselines} | {gain} |")
+
+
+def _place(cell: tuple[tuple[str, str, str], Any]) -> tuple[str, int, str]:
+    (size, overrides, name), _ = cell
+    return overrides, 1_000_000 if size == "full" else int(size), name
+
+
 def main() -> None:
     """Run what is missing in the output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -137,6 +171,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["8", "64", "full"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--development", action="store_true")
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     arguments = parser.parse_args()
     names = arguments.sets or sorted(
@@ -145,6 +180,9 @@ def main() -> None:
     results: dict[str, Any] = {"runs": []}
     if arguments.out.is_file():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
+    if arguments.table:
+        print_table(results["runs"])
+        return
     done = {(r["set"], r["size"], r["seed"], tuple(r["overrides"])) for r in results["runs"]}
     results["machine"] = f"{describe_environment()['processor']}, {platform.machine()}"
     results["development"] = arguments.development
