@@ -119,6 +119,12 @@ def test_the_noise_of_validation_decides_which_checkpoints_are_equally_good() ->
     assert RULES["train.keep_within"](replace(FACTS, own_validation_rows=2_000)).value == 0.008
 
 
+def test_the_head_is_fitted_again_where_that_is_quick() -> None:
+    assert RULES["train.head_end"](replace(FACTS, rows=1_000)).value == "logistic"
+    assert RULES["train.head_end"](replace(FACTS, rows=50_000)).value == "trained"
+    assert RULES["train.head_end"](replace(FACTS, rows=1_000, is_pooled=False)).value == "trained"
+
+
 @pytest.mark.parametrize(
     ("classes", "budget", "head"),
     [(77, 1_000_000, "full"), (1_000, 1_000_000, "full"), (1_000, 300_000, "low-rank")],

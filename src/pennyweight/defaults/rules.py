@@ -27,6 +27,8 @@ _REFERENCE_ROWS, _REFERENCE_EPOCHS, _EXPONENT, _MOST_EPOCHS = 67_000, 2.0, 0.45,
 _BATCH_ROWS = 64
 # With fewer rows of each class, on average, a contrastive loss helps.
 _FEW_FOR_CONTRAST = 1_000
+# With more rows, fitting the head again takes long and has not been better.
+_MOST_FOR_HEAD_END = 20_000
 # The most of the budget that a head may take.
 _HEAD_SHARE = 0.5
 _LONGEST, _LONGEST_OF_FEW = 256, 512
@@ -186,6 +188,16 @@ def _contrastive(facts: Facts) -> Derived:
     return Derived(0.0, f"{_FEW_FOR_CONTRAST:,} rows of each class or more")
 
 
+def _head_end(facts: Facts) -> Derived:
+    if not facts.is_pooled:
+        return Derived("trained", "the base's own head cannot be fitted in closed form")
+    if facts.training_rows > _MOST_FOR_HEAD_END:
+        return Derived(
+            "trained", f"with more than {_MOST_FOR_HEAD_END:,} rows, training fits it well enough"
+        )
+    return Derived("logistic", "it is fitted again on the trained encoder's embeddings")
+
+
 def _batch_order(facts: Facts) -> Derived:
     weight = _contrastive(facts).value if facts.contrastive is None else facts.contrastive
     if weight > 0.0:
@@ -248,6 +260,7 @@ RULES: Mapping[str, Callable[[Facts], Derived]] = MappingProxyType(
         "train.contrastive": _contrastive,
         "train.epochs": _epochs,
         "train.evaluate_every": _evaluate_every,
+        "train.head_end": _head_end,
         "train.keep_best": _keep_best,
         "train.keep_within": _keep_within,
         "train.early_stopping": _early_stopping,

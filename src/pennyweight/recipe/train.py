@@ -106,7 +106,7 @@ class Train(Section):
         description='"logistic" starts the head from a logistic regression on the embeddings of '
         "the frozen encoder (LP-FT, arXiv:2202.10054); needs a base.pooling other than native",
     )
-    head_end: Literal["trained", "logistic"] = Field(
+    head_end: Literal["trained", "logistic", "auto"] = Field(
         "trained",
         description='"logistic" fits the head once more after training, as a logistic regression '
         "on the embeddings of the trained encoder, and keeps it unless validation gets worse; "
