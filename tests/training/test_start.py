@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pennyweight.errors import RecipeError
+from pennyweight.recipe.schema import Evaluate
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import settings_of
 from pennyweight.training.train import train
@@ -40,6 +41,20 @@ def test_training_goes_on_from_the_weights_of_the_run(
     before = load_record(first).metrics["validation"]
     assert record.metrics["validation"].accuracy == before.accuracy
     assert record.metrics["validation"].nll == pytest.approx(before.nll, abs=1e-6)
+
+
+def test_other_validation_rows_than_those_of_the_start_are_warned_of(
+    first: Path, bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    watcher = Watcher(log=lines.append)
+    train(_second(first, bert, sets), out=tmp_path / "same", watcher=watcher)
+    assert not any("had other validation rows" in line for line in lines)
+    other = _second(first, bert, sets, data={"validation": str(sets / "test.csv")})
+    train(
+        other.model_copy(update={"evaluate": Evaluate()}), out=tmp_path / "other", watcher=watcher
+    )
+    assert any(line.startswith(f"warning: {first} had other validation rows") for line in lines)
 
 
 def test_it_never_ends_below_its_start(first: Path, bert: Path, sets: Path, tmp_path: Path) -> None:

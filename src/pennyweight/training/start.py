@@ -7,6 +7,7 @@ from typing import Any
 
 from pennyweight.base.locate import BaseModel
 from pennyweight.budget.plan import Matrix, Plan
+from pennyweight.data.splits import Splits
 from pennyweight.engine.train.checkpoint import load_weights
 from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import require_complete
@@ -39,16 +40,32 @@ def check_start(settings: Settings, plan: Plan, base: BaseModel) -> None:
 
 
 def continue_from(
-    model: Any, settings: Settings, plan: Plan, *, log: Callable[[str], None]
+    model: Any, settings: Settings, plan: Plan, splits: Splits, *, log: Callable[[str], None]
 ) -> None:
-    """Load the weights that training starts from, where the recipe names a run."""
+    """Load the weights that training starts from, where the recipe names a run.
+
+    Logs a warning if that run may have been trained on what are validation rows now.
+    """
     start = settings.fit.start_from
     if start is None:
         return
+    record = load_record(start)
     artifact = RunDirectory(start).artifact(plan.method.artifact)
-    verify_artifact(start, load_record(start), artifact)
+    verify_artifact(start, record, artifact)
     load_weights(model, artifact)
     log(f"weights: start from those of {start}")
+    if len(splits.validation) and _validation(record) != splits.sets["validation"].fingerprint:
+        log(
+            f"warning: {start} had other validation rows, so it may have been trained on those of "
+            "this run, which then look easier than they are; name the same rows for both with "
+            "data.validation"
+        )
+
+
+def _validation(record: RunRecord) -> str | None:
+    """Return the fingerprint of a run's validation rows; None if it had none."""
+    facts = None if record.data is None else record.data.sets.get("validation")
+    return None if facts is None else facts.fingerprint
 
 
 def _difference(record: RunRecord, settings: Settings, plan: Plan, base: BaseModel) -> str | None:

@@ -99,7 +99,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     initialize_adapters(run, built, rows)
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
-    continue_from(built.model, run.job.settings, run.job.plan, log=run.log)
+    continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
     work = work_of(run, rows, validation, baselines.measured)
@@ -240,7 +240,7 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     for run, built in zip(runs, builts, strict=True):
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
-        continue_from(built.model, run.job.settings, run.job.plan, log=run.log)
+        continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
         fits.append(make_fit(run, built, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
     savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]
