@@ -119,7 +119,7 @@ FULL = {
     "generate": {"model": "gpt2"},
     "transduction": {
         "prior": {"method": "em"},
-        "self_training": {"teacher": "teacher"},
+        "self_training": {"method": "confident", "teachers": ["teacher"]},
         "density_ratio": {},
         "consistency": 0.5,
     },

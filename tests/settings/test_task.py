@@ -56,7 +56,12 @@ _TARGET = {"target": "target.csv"}
         ("transduction.prior", {"data": _TARGET, "transduction": {"prior": {}}}),
         (
             "transduction.self_training",
-            {"data": _TARGET, "transduction": {"self_training": {"teacher": "runs/one"}}},
+            {
+                "data": _TARGET,
+                "transduction": {
+                    "self_training": {"method": "confident", "teachers": ["runs/one"]}
+                },
+            },
         ),
         ("data.filters", {"data": {"filters": [{"method": "agreement"}]}}),
     ],

@@ -127,7 +127,13 @@ def test_extra_rows_that_are_also_in_a_held_out_set_are_left_out(
         (
             {
                 "data": {"target": "x"},
-                "transduction": {"self_training": {"teacher": "t", "by_class": {"Spam": 0.5}}},
+                "transduction": {
+                    "self_training": {
+                        "method": "confident",
+                        "teachers": ["t"],
+                        "by_class": {"Spam": 0.5},
+                    }
+                },
             },
             '"Spam" is not a class',
         ),
