@@ -24,6 +24,7 @@ PUBLISHED = (
     "CONTRIBUTING.md",
     "LICENSE",
     "benchmarks/results/out-of-the-box.json",
+    "benchmarks/results/wrong-shares.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
     "src/pennyweight/data/sample/README.md",
