@@ -14,13 +14,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pennyweight.lab.populations import TextDiscriminator, separate
+from pennyweight.lab.populations import TextDiscriminator, refuse_area, separate
 
 __all__ = ["CharacterGroups", "Grouping", "Groups", "HiddenStateGroups", "group", "load_grouping"]
 
 _FILE = "discriminator.safetensors"
-# Below this area under the ROC curve, training and target texts are treated as one population.
-_SMALLEST_AREA = 0.6
 
 
 class Grouping(Protocol):
@@ -158,10 +156,8 @@ def _by_hidden_states(source: np.ndarray | None, target: np.ndarray | None, *, s
     splits = StratifiedKFold(5, shuffle=True, random_state=seed)
     scores = cross_val_predict(model, features, domain, cv=splits, method="decision_function")
     area = float(roc_auc_score(domain, scores))
-    if area < _SMALLEST_AREA:
-        return Groups(
-            area, None, f"they cannot be told apart (area under the ROC curve {area:.2f})"
-        )
+    if refused := refuse_area(area):
+        return Groups(area, None, refused)
     model.fit(features, domain)
     scaler, linear = model[0], model[1]
     weights = linear.coef_[0] / scaler.scale_

@@ -27,7 +27,7 @@ from sklearn.preprocessing import normalize
 
 from pennyweight.errors import RunError
 
-__all__ = ["Separation", "TextDiscriminator", "separate"]
+__all__ = ["Separation", "TextDiscriminator", "refuse_area", "separate"]
 
 _BUCKETS = 1 << 16
 _NGRAMS = (2, 4)
@@ -142,9 +142,16 @@ def separate(training: Sequence[str], target: Sequence[str], *, seed: int) -> Se
     )
 
 
-def _refusal(area: float, share: float) -> str | None:
+def refuse_area(area: float) -> str | None:
+    """Return why texts with this area under the ROC curve are one population; None otherwise."""
     if area < _SMALLEST_AREA:
         return f"they cannot be told apart (area under the ROC curve {area:.2f})"
+    return None
+
+
+def _refusal(area: float, share: float) -> str | None:
+    if refused := refuse_area(area):
+        return refused
     if share < _SMALLEST_SHARE:
         return (
             f"only {share:.1%} of the target rows are unlike the training rows, and "

@@ -43,7 +43,6 @@ from pennyweight.training.stages import Built
 __all__ = [
     "Baseline",
     "Baselines",
-    "embedded_rows",
     "evaluate_baselines",
     "fit_baselines",
     "refit_head",
@@ -104,7 +103,7 @@ def fit_baselines(
     head, measured = None, Measured()
     if "embedding" in settings.baselines or settings.fit.starts_head:
         try:
-            embedded = rows.take(embedded_rows(rows, seed=settings.seed))
+            embedded = rows.take(_embedded_rows(rows, seed=settings.seed))
             fitted["embedding"], head, measured = _embedding(run, built, embedded)
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
@@ -141,22 +140,19 @@ def refit_head(run: ActiveRun, built: Built, predictor: Predictor, rows: Tokeniz
         predictor: of that model.
         rows: the rows that it was trained on.
     """
-    labelled = rows.take(embedded_rows(rows, seed=run.job.settings.seed))
+    labelled = rows.take(_embedded_rows(rows, seed=run.job.settings.seed))
     options = replace(_options(run), strength=_REFIT_STRENGTH)
     _set_head(run, built, fit_logistic(_embeddings(predictor, labelled), labelled.labels, options))
 
 
-def embedded_rows(rows: TokenizedRows, *, seed: int) -> np.ndarray:
+def _embedded_rows(rows: TokenizedRows, *, seed: int) -> np.ndarray:
     """Return the indices of the labelled rows on whose embeddings heads are fitted.
 
     They are all of them, or a random sample where there are many.
     """
-    return _sampled(np.flatnonzero(_has_label(rows.labels)), seed=seed)
-
-
-def _sampled(indices: np.ndarray, *, seed: int) -> np.ndarray:
-    order = np.random.default_rng((seed, 6)).permutation(len(indices))
-    return indices[np.sort(order[:_MOST_EMBEDDED_ROWS])]
+    labelled = np.flatnonzero(_has_label(rows.labels))
+    order = np.random.default_rng((seed, 6)).permutation(len(labelled))
+    return labelled[np.sort(order[:_MOST_EMBEDDED_ROWS])]
 
 
 def _set_head(run: ActiveRun, built: Built, head: LinearClassifier) -> None:

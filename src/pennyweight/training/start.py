@@ -10,11 +10,11 @@ from pennyweight.budget.plan import Matrix, Plan
 from pennyweight.data.splits import Splits
 from pennyweight.engine.train.checkpoint import load_weights
 from pennyweight.errors import RecipeError
-from pennyweight.inference.classifier import require_complete
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.values import Settings
+from pennyweight.training.finished_run import finished_run
 
 __all__ = ["check_start", "continue_from"]
 
@@ -31,11 +31,8 @@ def check_start(settings: Settings, plan: Plan, base: BaseModel) -> None:
     run = settings.fit.start_from
     if run is None:
         return
-    if not RunDirectory(run).record.is_file():
-        raise RecipeError(f"{_KEY}: {run}: not a run; train one first, and name its directory")
-    record = load_record(run)
-    require_complete(run, record)
-    if difference := _difference(record, settings, plan, base):
+    record = finished_run(_KEY, run, settings.labels)
+    if difference := _difference(record, plan, base):
         raise RecipeError(f"{_KEY}: {run}: {difference}; both must be the same")
 
 
@@ -68,14 +65,8 @@ def _validation(record: RunRecord) -> str | None:
     return None if facts is None else facts.fingerprint
 
 
-def _difference(record: RunRecord, settings: Settings, plan: Plan, base: BaseModel) -> str | None:
+def _difference(record: RunRecord, plan: Plan, base: BaseModel) -> str | None:
     """Return how a run differs from the one that is to start from it; None if it fits."""
-    classes = record.recipe.data.label_names
-    if classes != settings.labels:
-        return (
-            f"its classes are {', '.join(classes)}, and data.labels are "
-            f"{', '.join(settings.labels)}"
-        )
     if record.base is not None and record.base.reference != base.reference:
         return f"its base is {record.base.reference}, and that of the recipe is {base.reference}"
     poolings = [_pooling(find_base(record.recipe, config_only=True)), _pooling(base)]

@@ -14,15 +14,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from pennyweight.data.splits import Splits
-from pennyweight.errors import DataError, RecipeError
-from pennyweight.inference.classifier import require_complete
-from pennyweight.runs.directory import RunDirectory
-from pennyweight.runs.record import RowStep, load_record
+from pennyweight.errors import DataError
+from pennyweight.runs.record import RowStep
 from pennyweight.settings.values import (
     ConfidentRows,
     DensityRatioSettings,
     SelfTrainingSettings,
 )
+from pennyweight.training.finished_run import finished_run
 from pennyweight.training.pseudo_labels import (
     TargetAnswers,
     add_second_view,
@@ -119,18 +118,8 @@ def check_self_training(settings: SelfTrainingSettings, labels: Sequence[str]) -
         RecipeError: a teacher is no run, or has other classes.
         RunError: a teacher is unfinished.
     """
-    key = "transduction.self_training.teachers"
     for run in settings.teachers:
-        if not RunDirectory(Path(run)).record.is_file():
-            raise RecipeError(f"{key}: {run}: not a run; train one first, and name its directory")
-        record = load_record(Path(run))
-        require_complete(Path(run), record)
-        classes = record.recipe.data.label_names
-        if classes != tuple(labels):
-            raise RecipeError(
-                f"{key}: {run}: its classes are {', '.join(classes)}, and data.labels are "
-                f"{', '.join(labels)}; they must be the same, in the same order"
-            )
+        finished_run("transduction.self_training.teachers", Path(run), labels)
 
 
 def consistency_rows(target: datasets.Dataset, count: int | None, *, seed: int) -> datasets.Dataset:

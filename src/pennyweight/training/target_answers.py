@@ -9,7 +9,7 @@ from scipy.special import log_softmax, logsumexp
 
 from pennyweight.data.splits import Splits
 from pennyweight.inference.classifier import Classifier
-from pennyweight.inference.correction import Correction, ShiftEvidence, estimate_correction
+from pennyweight.inference.correction import ShiftEvidence, estimate_correction
 from pennyweight.inference.texts import texts_of
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.pseudo_labels import TargetAnswers
@@ -63,10 +63,8 @@ def _corrected_answers(
     needs_features = prior.discriminator == "hidden-states"
     labels = np.asarray(splits.train["label"][:])
     counts = np.bincount(labels, minlength=len(classifier.labels))
-    target, texts = (
-        classifier.outputs(splits.target, features=needs_features),
-        texts_of(splits.target),
-    )
+    target = classifier.outputs(splits.target, features=needs_features)
+    texts = texts_of(splits.target)
     evidence = ShiftEvidence(
         names=classifier.labels,
         source=counts / counts.sum(),
@@ -75,6 +73,5 @@ def _corrected_answers(
         target=target,
         texts=(texts_of(splits.train), texts),
     )
-    correction: Correction
     correction, _ = estimate_correction(evidence, prior, seed=seed)
     return correction.apply(target, texts).logits, correction.groups_of(texts, target.features)

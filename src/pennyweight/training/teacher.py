@@ -7,7 +7,7 @@ teachers, the mean of their probabilities is taught (Hinton et al. 2015, arXiv:1
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -30,6 +30,7 @@ from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
 from pennyweight.settings.task import task_of
 from pennyweight.settings.values import Settings
+from pennyweight.training.finished_run import require_labels
 
 __all__ = ["check_teachers", "teach"]
 
@@ -48,7 +49,7 @@ def check_teachers(settings: Settings) -> None:
         if RunDirectory(Path(teacher)).record.is_file():
             record = load_record(Path(teacher))
             require_complete(Path(teacher), record)
-            _require_labels(teacher, record.recipe.data.label_names, settings.labels)
+            require_labels(f"{_KEY}: {teacher}", record.recipe.data.label_names, settings.labels)
             _require_task(teacher, task_of(record.recipe), settings.task)
 
 
@@ -134,7 +135,7 @@ def _outputs(
 ) -> Predictions:
     if RunDirectory(Path(teacher)).record.is_file():
         classifier = Classifier.load(teacher)
-        _require_labels(teacher, classifier.labels, settings.labels)
+        require_labels(f"{_KEY}: {teacher}", classifier.labels, settings.labels)
         return classifier.outputs(rows, features=with_features)
     return _plain_teacher(teacher, settings).texts(rows["text"][:], features=with_features)
 
@@ -156,14 +157,6 @@ def _plain_teacher(directory: str, settings: Settings) -> Predictor:
         )
     tokenizer = load_tokenizer(base, tokenizer=None)
     return predictor_of(model, compute, settings.inference, tokenizer=tokenizer)
-
-
-def _require_labels(teacher: str, labels: Sequence[str], expected: Sequence[str]) -> None:
-    if tuple(labels) != tuple(expected):
-        raise RecipeError(
-            f"{_KEY}: {teacher}: its classes are {', '.join(labels)}, and data.labels are "
-            f"{', '.join(expected)}; they must be the same, in the same order"
-        )
 
 
 def _require_task(teacher: str, task: str, expected: str) -> None:
