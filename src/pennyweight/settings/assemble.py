@@ -193,7 +193,14 @@ def _self_training(
     if isinstance(given, ConfidentSelfTraining):
         rows = ConfidentRows(given.confidence, given.by_class, given.most_per_class)
     else:
-        rows = BalancedRows(given.share, given.second_view == "tf-idf", given.rounds)
+        rows = BalancedRows(
+            given.share,
+            given.second_view == "tf-idf",
+            given.rounds,
+            soft=given.labels == "soft",
+            weighted=given.weights == "confidence",
+            copies=given.copies,
+        )
     prior = _prior(use, labels)
     return SelfTrainingSettings(given.teachers, given.label_smoothing, rows, prior)
 

@@ -148,11 +148,23 @@ class ConfidentRows:
 
 @dataclass(frozen=True, slots=True)
 class BalancedRows:
-    """The surest target rows of each class, labelled with a second view of the texts or without."""
+    """The surest target rows of each class, labelled with a second view of the texts or without.
+
+    Attributes:
+        share: fraction of the target rows.
+        has_second_view: whether a lexical classifier of the target takes part in the labelling.
+        rounds: how often that classifier is fitted.
+        soft: whether the probabilities of all classes are taught.
+        weighted: whether rows are weighted by the probability of their label.
+        copies: how often each row is seen in an epoch.
+    """
 
     share: float
     has_second_view: bool
     rounds: int
+    soft: bool = False
+    weighted: bool = False
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
