@@ -75,7 +75,7 @@ def test_other_labels_of_test_and_target_give_the_same_classifier(
 def test_only_measurements_read_the_labels_of_evaluation_sets() -> None:
     # Columns are read by name, as in `target["text"]`, and the labels of tokens as an attribute.
     column = re.compile(r'(?:held_out|labelled|target)(?:\[[^\]]*\]|\.values\(\))*\["label"\]')
-    attribute = re.compile(r"X")
+    attribute = re.compile(r"(?:held_out|labelled)(?:\[[^\]]*\]|\.values\(\))+\.labels")
     modules = [
         *(_SOURCES / "training").glob("*.py"),
         *(_SOURCES / "lab").glob("*.py"),
