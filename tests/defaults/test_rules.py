@@ -59,6 +59,14 @@ def test_validation_rows_are_a_part_of_the_file_that_rows_are_drawn_from() -> No
     assert replace(FACTS, rows=4_000, file_rows=4_000).training_rows == 3_600
 
 
+def test_a_target_of_longer_texts_is_not_cut_to_the_length_of_the_training_texts() -> None:
+    longer = replace(FACTS, target_length=150)
+    derived = RULES["data.max_tokens"](longer)
+    assert derived.value == 160
+    assert "of the target" in derived.reason
+    assert RULES["data.max_tokens"](replace(FACTS, target_length=20)).value == 48
+
+
 def test_a_run_that_starts_from_another_has_the_same_validation_rows() -> None:
     started = replace(FACTS, start_validation_fraction=0.07)
     assert RULES["data.validation_fraction"](started).value == 0.07

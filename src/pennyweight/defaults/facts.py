@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         classes=len(inferred.labels),
         rows_by_class=counts,
         length=_length(rows.table, base, tokenizer=recipe.base.tokenizer),
+        target_length=_target_length(recipe, base, pairs=rows.are_pairs),
         longest_input=_longest_input(base.config),
         own_validation_rows=_own_validation_rows(recipe),
         is_multi_label=inferred.task == "multi-label",
@@ -78,6 +80,15 @@ def _own_validation_rows(recipe: Recipe) -> int | None:
         return None
     source = source_of(recipe.data.validation)
     return len(read_rows("validation", source, read_options(recipe)).table)
+
+
+def _target_length(recipe: Recipe, base: BaseModel, *, pairs: bool) -> int:
+    """Return the length of most texts of the target; 0 without one."""
+    if recipe.data.target is None:
+        return 0
+    options = replace(read_options(recipe), pairs=pairs)
+    rows = read_rows("target", source_of(recipe.data.target), options, labelled=False)
+    return _length(rows.table, base, tokenizer=recipe.base.tokenizer)
 
 
 def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> int:

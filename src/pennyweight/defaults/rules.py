@@ -45,7 +45,8 @@ class Facts:
             number.
         classes: number of classes.
         rows_by_class: rows of each class, in the classes' order.
-        length: tokens that 98 of 100 texts do not exceed.
+        length: tokens that 98 of 100 training texts do not exceed.
+        target_length: likewise for the texts of the target; 0 without one.
         longest_input: tokens that the base can read at once.
         file_rows: rows of the training file, of which `data.train_rows` are drawn; None if all are
             used.
@@ -66,6 +67,7 @@ class Facts:
     rows_by_class: tuple[int, ...]
     length: int
     longest_input: int
+    target_length: int = 0
     file_rows: int | None = None
     start_validation_fraction: float | None = None
     own_validation_rows: int | None = None
@@ -168,10 +170,12 @@ def _validation_fraction(facts: Facts) -> Derived:
 def _max_tokens(facts: Facts) -> Derived:
     limit = _LONGEST_OF_FEW if facts.rows < 5_000 else _LONGEST
     limit = min(limit, facts.longest_input)
-    length = min(limit, max(32, math.ceil(facts.length / 16) * 16))
-    if facts.length > limit:
+    longest = max(facts.length, facts.target_length)
+    length = min(limit, max(32, math.ceil(longest / 16) * 16))
+    if longest > limit:
         return Derived(length, f"texts are long; at most {limit} tokens of each are read")
-    return Derived(length, f"98 of 100 texts have at most {facts.length} tokens")
+    of_target = " of the target" if facts.target_length > facts.length else ""
+    return Derived(length, f"98 of 100 texts{of_target} have at most {longest} tokens")
 
 
 def _batch_rows(facts: Facts) -> Derived:
