@@ -66,6 +66,10 @@ EXAMPLES = {
     "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),
     "plan": Example("tiny.toml", " of 1,000,000 allowed"),
     "train": Example("tiny.toml --out runs/two", "verified in runs/two/adapter"),
+    "adapt": Example(
+        "runs/one --target test.csv --out runs/three --shares uniform --set train.epochs=1",
+        "TRANSDUCTIVE: self-training on the target",
+    ),
     "evaluate": Example("runs/one --data test.csv", "test.csv accuracy "),
     "predict": Example(
         "runs/one --data test.csv --out predictions.csv",

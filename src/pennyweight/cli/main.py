@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pennyweight.cli import (
+    adapt,
     data,
     demo,
     doctor,
@@ -41,6 +42,7 @@ for module in (
     demo,
     plan,
     train,
+    adapt,
     evaluate,
     predict,
     submit,
