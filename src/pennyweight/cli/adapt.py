@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
@@ -12,13 +12,13 @@ from pennyweight.cli.options import FormatOptions, OutDirectory, Run, Set
 from pennyweight.cli.train import train_and_report
 from pennyweight.errors import RecipeError
 
-__all__ = ["command", "parse_shares"]
+__all__ = ["TargetOptions", "command", "parse_shares"]
 
 
-@flatten_options
-def command(
-    run: Run,
-    rows: FormatOptions,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions(FormatOptions):
+    """Unlabelled text, and its class shares."""
+
     target: Annotated[
         str,
         typer.Option(
@@ -27,8 +27,7 @@ def command(
             help="Unlabelled text from where the classifier will be used: a file or "
             '"hub:NAME[:SPLIT]".',
         ),
-    ],
-    out: OutDirectory,
+    ]
     shares: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +36,14 @@ def command(
             help='The class shares of the target, if they are known: "uniform", or one for each '
             "class, such as World=0.2,Sports=0.8. Wrong shares do harm.",
         ),
-    ] = None,
+    ] = None
+
+
+@flatten_options
+def command(
+    run: Run,
+    target: TargetOptions,
+    out: OutDirectory,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an unfinished run from its last checkpoint.")
     ] = False,
@@ -52,9 +58,9 @@ def command(
     from pennyweight.recipe import with_overrides
     from pennyweight.training.adapt import adaptation_recipe
 
-    source = rows.source_at(target)
-    stated = None if shares is None else parse_shares(shares)
-    recipe = adaptation_recipe(run, source, name=Path(out).name, shares=stated)
+    shares = None if target.shares is None else parse_shares(target.shares)
+    source = target.source_at(target.target)
+    recipe = adaptation_recipe(run, source, name=out.name, shares=shares)
     train_and_report(with_overrides(recipe, list(overrides or ())), out, resume=resume)
 
 
