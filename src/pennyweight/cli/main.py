@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pennyweight.cli import (
+    compare,
     data,
     demo,
     doctor,
@@ -47,6 +48,7 @@ for module in (
     merge,
     inspect,
     study,
+    compare,
     report,
     ui,
     recipes,

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         MultiLabelMetrics,
     )
     from pennyweight.runs.record import RunRecord
+    from pennyweight.search.compare import RunComparison
     from pennyweight.search.studies import StudyRow
 
 __all__ = [
     "baseline_line",
     "headline",
+    "show_comparison",
     "show_metrics",
     "show_plan",
     "show_study",
@@ -99,6 +101,25 @@ def show_study(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         for seed, reason in row.failures.items():
             _print(f"{row.name}, seed {seed}: failed: {reason}")
+
+
+def show_comparison(comparison: RunComparison) -> None:
+    """Print a table for each set, what can be concluded from it, and remarks on all of them."""
+    from pennyweight.report.comparison import (
+        comparison_table,
+        conclusions,
+        remarks,
+        set_title,
+    )
+
+    for compared in comparison.sets:
+        _print(set_title(compared))
+        show_table(*comparison_table(comparison, compared))
+        for line in conclusions(comparison, compared):
+            _print(line)
+        _print("")
+    for line in remarks(comparison):
+        _print(line)
 
 
 def _show_baselines(rows: Sequence[StudyRow]) -> None:

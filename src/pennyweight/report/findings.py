@@ -15,9 +15,10 @@ from pennyweight.evaluation.metrics import (
 from pennyweight.report.baselines import baseline_blocks
 from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
-from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
+from pennyweight.report.facts import Facts, RunFacts, StudyFacts
 from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
 from pennyweight.report.shares import share_blocks
+from pennyweight.runs.predictions import mcnemar_of_runs
 
 __all__ = ["lessons", "results"]
 
@@ -270,9 +271,9 @@ def _comparisons(facts: Facts, name: str) -> list[Block]:
             continue
         table = _runs_table(facts, group, name=name, number=number)
         text = (
-            f"[{table.label}] compares the runs on {name}. The p-values are those of McNemar's "
-            f"exact test{cite('mcnemar')} against {plain(facts.label(group[0]))}, which compares "
-            "how many rows are answered correctly."
+            f"[{table.label}] compares the runs on {name}. The p-values are mid-p-values of "
+            f"McNemar's test{cite('mcnemar', 'midp')} against {plain(facts.label(group[0]))}, "
+            "which compares how many rows are answered correctly."
         )
         blocks += [Text(text), table]
     return blocks
@@ -354,6 +355,6 @@ def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: in
 
 def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:
     try:
-        return f"{compare_runs(one.path, other.path, name).p:.3f}"
+        return f"{mcnemar_of_runs(one.path, other.path, name).p:.3f}"
     except RunError:
         return ""  # the runs were evaluated on different rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,13 +20,12 @@ from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
 from pennyweight.runs.results import baseline_headlines, ordered_sets
+from pennyweight.search.study_directory import STUDY_FILE, row_directory
 from pennyweight.settings import plan
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["StudyRow", "run_study"]
-
-_FILE = "study.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def run_study(
         records: dict[int, RunRecord] = {}
         failures: dict[str, str] = {}
         for seed, recipe in zip(study.seeds, variation.recipes, strict=True):
-            run = _run_directory(out, number, variation.name) / f"seed-{seed}"
+            run = row_directory(out, number, variation.name) / f"seed-{seed}"
             log(f"{variation.name}, seed {seed}: {run}")
             try:
                 records[seed] = _complete(recipe, run, watcher)
@@ -118,11 +116,6 @@ def run_study(
     return rows
 
 
-def _run_directory(out: Path, number: int, name: str) -> Path:
-    """Return the directory with a row's runs; rows are numbered from 1."""
-    return out / f"{number:02d}-{_slug(name)}"
-
-
 def _check_plans(study: Study, out: Path) -> None:
     """Plan every row that has runs to train.
 
@@ -133,7 +126,7 @@ def _check_plans(study: Study, out: Path) -> None:
     """
     problems: list[PennyweightError] = []
     for number, variation in enumerate(study.variations, start=1):
-        directory = _run_directory(out, number, variation.name)
+        directory = row_directory(out, number, variation.name)
         runs = [directory / f"seed-{seed}" for seed in study.seeds]
         # What seeds change does not change the plan.
         if all(_is_complete(run) for run in runs):
@@ -240,10 +233,6 @@ def _mean_shares(records: Sequence[RunRecord]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
-
-
 def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
     table: dict[str, Any] = {
         "study": study.name,
@@ -251,4 +240,4 @@ def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
         "seeds": study.seeds,
         "rows": [asdict(row) for row in rows],
     }
-    write_text(out / _FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / STUDY_FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
