@@ -36,5 +36,6 @@ def holm_values(p_values: list[Fraction]) -> list[float]:
 
 if __name__ == "__main__":
     for counts in ((1, 9), (6, 2), (4, 4), (121, 59)):
-        print(counts, *mcnemar_values(*counts))
-    print(holm_values([Fraction(4, 100), Fraction(1, 100), Fraction(3, 100), Fraction(5, 1000)]))
+        print(counts, *mcnemar_values(*counts))  # noqa: T201
+    fractions = [Fraction(p, 1000) for p in (40, 10, 30, 5)]
+    print(holm_values(fractions))  # noqa: T201

@@ -34,7 +34,7 @@ def command(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN]", help="Finished runs, or directories of studies.", show_default=False
+            metavar="[RUN]...", help="Finished runs, or directories of studies.", show_default=False
         ),
     ] = None,
     groups: Annotated[

@@ -137,7 +137,7 @@ def _show_baselines(rows: Sequence[StudyRow]) -> None:
 
 
 def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
-    """Return the set, the mean result with its interval, and p against the first row."""
+    """Return the set, the mean result with its interval, and the adjusted p-value."""
     result = f"{100 * row.mean[name_of_set]:.2f}"
     values = row.values[name_of_set]
     if interval := row.interval.get(name_of_set):
@@ -145,7 +145,7 @@ def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     elif len(values) > 1:
         low, high = 100 * min(values), 100 * max(values)
         result += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
-    p = row.p.get(name_of_set)
+    p = row.adjusted_p.get(name_of_set)
     return name_of_set, result, "" if p is None else f"{p:.3f}"
 
 

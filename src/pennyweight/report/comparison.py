@@ -143,7 +143,7 @@ def _conclusion(pair: PairComparison, *, reference: str, metric: str) -> str:
 def _power(pair: PairComparison) -> str:
     smallest = pair.difference.detectable
     if smallest is None:
-        return "All rows are answered alike, so nothing can be said about smaller differences."
+        return "No row tells them apart, so what could be detected cannot be estimated."
     source = "these rows and seeds" if pair.difference.test == "rows-and-seeds" else "these rows"
     return (
         f"With {source}, a true difference of {100 * smallest:.2f} points would be missed in 1 of "

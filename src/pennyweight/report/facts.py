@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +156,7 @@ class StudyRowFacts:
         p: p-value of the paired test against the first row; None where there is no test.
         parameters: trainable parameters.
         metric: of the results, "accuracy" or "macro_f1".
+        adjusted_p: the p-values, adjusted for the number of rows; older studies have none.
     """
 
     name: str
@@ -164,6 +165,11 @@ class StudyRowFacts:
     p: Mapping[str, float | None]
     parameters: int
     metric: str = "accuracy"
+    adjusted_p: Mapping[str, float | None] = field(default_factory=dict)
+
+    def shown_p(self, name: str) -> float | None:
+        """Return the p-value on a set, adjusted if the study's table has adjusted ones."""
+        return self.adjusted_p.get(name, self.p.get(name))
 
 
 @dataclass(frozen=True, slots=True)

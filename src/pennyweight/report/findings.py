@@ -302,8 +302,11 @@ def _study_text(study: StudyFacts, name: str) -> Text:
     first, best = rows[0], max(rows, key=lambda row: row.mean[name])
     if best is first:
         return Text(f"{text} No variation is better than {plain(first.name)}.")
-    gain, p = 100 * (best.mean[name] - first.mean[name]), best.p.get(name)
-    test = f"paired test over seeds, p = {p:.3f}" if p is not None else "too few seeds for a test"
+    gain, p = 100 * (best.mean[name] - first.mean[name]), best.shown_p(name)
+    adjusted = "Holm-adjusted " if name in best.adjusted_p else ""
+    test = "too few seeds for a test"
+    if p is not None:
+        test = f"paired test over seeds, {adjusted}p = {p:.3f}"
     return Text(
         f"{text} The best variation is {plain(best.name)}, {gain:.2f} points above "
         f"{plain(first.name)} ({test})."
@@ -313,7 +316,7 @@ def _study_text(study: StudyFacts, name: str) -> Text:
 def _study_table(study: StudyFacts, name: str) -> Table:
     rows = []
     for row in study.rows_with(name):
-        bounds, p = row.interval[name], row.p.get(name)
+        bounds, p = row.interval[name], row.shown_p(name)
         rows.append(
             (
                 row.name,

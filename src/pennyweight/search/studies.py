@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pennyweight.budget.methods import METHODS
 from pennyweight.defaults import complete, is_completion
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.metrics import headline_in
-from pennyweight.evaluation.statistics import mean_interval, paired_p
+from pennyweight.evaluation.statistics import holm, mean_interval, paired_p
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
@@ -41,7 +41,7 @@ class StudyRow:
         deviation: standard deviation by set; None for one seed.
         interval: 95% interval of the mean by set, over seeds; None for fewer than three seeds.
         p: of the paired t-test against the first row by set, over the seeds that both have; None
-            where the test cannot be computed.
+            where the test cannot be computed. It is not adjusted for the number of rows.
         predicted_shares: mean share of each class in the unlabelled target; empty without a target.
         parameters: number of trained parameters.
         seconds: mean duration of a run.
@@ -50,6 +50,7 @@ class StudyRow:
         transductive: uses that the runs made of the target's text.
         failures: why runs failed, by seed.
         baselines: mean value of each baseline by set, over the seeds that have it.
+        adjusted_p: the p-values by set, adjusted by Holm's method for the number of rows.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StudyRow:
     transductive: list[str]
     failures: dict[str, str]
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    adjusted_p: dict[str, float | None] = field(default_factory=dict)
 
 
 def run_study(
@@ -112,6 +114,7 @@ def run_study(
                 log(f"failed: {error}")
         first = first or records
         rows.append(_summarize(variation.name, records, first, failures))
+        rows = _with_adjusted_p(rows)
         _save(out, study, rows)
     return rows
 
@@ -224,6 +227,16 @@ def _p(
         [_value(table[seed], of, metric) for seed in shared] for table in (records, first)
     )
     return paired_p(own, reference)
+
+
+def _with_adjusted_p(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    """Return the rows with the p-values of each set adjusted for the number of rows so far."""
+    adjusted: list[dict[str, float | None]] = [dict.fromkeys(row.p) for row in rows]
+    for of in dict.fromkeys(of for row in rows for of in row.p):
+        tested = [(index, p) for index, row in enumerate(rows) if (p := row.p.get(of)) is not None]
+        for (index, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+            adjusted[index][of] = p
+    return [replace(row, adjusted_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _mean_shares(records: Sequence[RunRecord]) -> dict[str, float]:

@@ -66,11 +66,12 @@ def find_systems(paths: Sequence[Path], groups: Mapping[str, Sequence[Path]]) ->
     """
     named = [_system(name, runs) for name, runs in groups.items()]
     by_recipe: dict[str, list[SystemRun]] = {}
-    unnamed: list[System] = []
+    # Systems of studies, and the recipe keys of others, in the order in which they are given.
+    order: list[System | str] = []
     for path in paths:
         if is_study(path):
             rows = study_runs(path)
-            unnamed += [_system(name, runs) for name, runs in rows.items() if runs]
+            order += [_system(name, runs) for name, runs in rows.items() if runs]
             if not any(rows.values()):
                 raise RunError(f"{path}: the study has no complete run")
             continue
@@ -78,11 +79,10 @@ def find_systems(paths: Sequence[Path], groups: Mapping[str, Sequence[Path]]) ->
         key = _recipe_key(run.record.recipe)
         if key not in by_recipe:
             by_recipe[key] = []
-            # Holds the place; the runs are put in below.
-            unnamed.append(System(key, ()))
+            order.append(key)
         by_recipe[key].append(run)
     unnamed = [
-        system if system.runs else _of_one_recipe(by_recipe[system.name]) for system in unnamed
+        each if isinstance(each, System) else _of_one_recipe(by_recipe[each]) for each in order
     ]
     systems = (*named, *_with_distinct_names(unnamed, taken=set(groups)))
     _refuse_repeated_runs(systems)
