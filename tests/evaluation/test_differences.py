@@ -221,10 +221,33 @@ def test_the_variance_of_a_single_run_is_taken_from_the_other_system() -> None:
 
 def test_identical_runs_show_no_difference_and_nothing_detectable() -> None:
     labels = np.array([0, 1, 1, 0] * 10)
-    for groups in (([labels], [labels]), ([labels] * 2, [labels] * 2)):
-        result = difference(labels, groups)
+    for metric, size in (("macro_f1", 1), ("accuracy", 2), ("macro_f1", 2)):
+        result = difference(labels, ([labels] * size, [labels] * size), metric=metric)
         assert (result.value, result.p, result.detectable) == (0.0, 1.0, None)
         assert result.interval == (0.0, 0.0)
+
+
+def test_runs_that_hardly_differ_are_not_said_to_detect_less_than_their_rows_can_show() -> None:
+    labels = np.array([0, 1] * 100)
+    almost = labels.copy()
+    almost[0] = 1
+    for other in (labels, almost):
+        smallest = difference(labels, ([labels], [other])).detectable
+        assert smallest is not None
+        # Of a run that is right wherever the other one is, and on more rows.
+        power, power_of_half = (
+            np.mean([_mcnemar_p(200, more) < 0.05 for more in draws])
+            for draws in (
+                np.random.default_rng(0).binomial(200, share, size=300)
+                for share in (smallest, smallest / 2)
+            )
+        )
+        assert power > 0.75
+        assert power_of_half < 0.5
+
+
+def _mcnemar_p(rows: int, only_other: int) -> float:
+    return mcnemar(np.zeros(rows, dtype=bool), np.arange(rows) < only_other).p
 
 
 @st.composite

@@ -138,6 +138,7 @@ def test_latex_uses_booktabs_and_escapes_names(three: RunComparison, tmp_path: P
     assert r"a\_1 \& co & 1 & " in source
     assert r"95\%" in source
     assert source.count("{") == source.count("}")
+    assert "$-$" in source
     if which("pdflatex") is None:
         return
     document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{source}"

@@ -258,6 +258,7 @@ def test_a_studys_table_is_in_its_report_with_adjusted_p_values_if_it_has_any(
     table = next(block for block in lessons if isinstance(block, Table))
     assert table.rows[0] == ("one", "50.00", "40.00\N{EN DASH}60.00", p, "1,700")
     assert any(isinstance(block, Figure) for block in lessons)
+    assert any("Holm's method" in str(block) for block in lessons) == is_adjusted
 
 
 def test_a_wrong_part_or_figure_is_named(finished: Path, tmp_path: Path) -> None:

@@ -103,10 +103,13 @@ class AnsweredRows:
             float64 `[resamples]`: the metric of the second run less that of the first.
         """
         first, second = self.runs
+        is_different = np.asarray(abs(first.given - second.given).sum(axis=1)).ravel() > 0
+        counts = self.counts[is_different]
         differences = []
         for size in self._blocks(resamples):
-            drawn = generator.binomial(self.counts, 0.5, size=(size, len(self.counts)))
-            swapped, kept = drawn.astype(np.float64), (self.counts - drawn).astype(np.float64)
+            swapped = np.zeros((size, len(self.counts)))
+            swapped[:, is_different] = generator.binomial(counts, 0.5, size=(size, len(counts)))
+            kept = self.counts - swapped
             differences.append(
                 self._score([(second, kept), (first, swapped)])
                 - self._score([(first, kept), (second, swapped)])

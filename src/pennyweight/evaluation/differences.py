@@ -51,7 +51,8 @@ class Difference:
         standard_error: of the difference.
         degrees_of_freedom: of the t-test; None for two single runs.
         detectable: smallest true difference that such a comparison finds in 4 of 5 repetitions;
-            None if the observed variance is 0, which says nothing about other rows.
+            None if it cannot be estimated, because no row tells the systems apart.
+        rows: number of rows.
         only_reference: of two single runs, rows that only the reference answers correctly.
         only_system: of two single runs, rows that only the system answers correctly.
     """
@@ -63,6 +64,7 @@ class Difference:
     standard_error: float
     degrees_of_freedom: float | None
     detectable: float | None
+    rows: int
     only_reference: int | None = None
     only_system: int | None = None
 
@@ -74,9 +76,12 @@ class Difference:
         """
         degrees = np.inf if self.degrees_of_freedom is None else self.degrees_of_freedom
         smallest = detectable_difference(
-            self.standard_error, degrees_of_freedom=degrees, comparisons=comparisons
+            self.standard_error,
+            degrees_of_freedom=degrees,
+            comparisons=comparisons,
+            rows=self.rows if self.test == "mcnemar" else None,
         )
-        return replace(self, detectable=smallest if self.standard_error > 0.0 else None)
+        return replace(self, detectable=smallest if smallest > 0.0 else None)
 
 
 def compare_answers(
@@ -142,6 +147,7 @@ def _between_runs(
         standard_error=float(differences.std(ddof=1)),
         degrees_of_freedom=None,
         detectable=None,
+        rows=answers.rows,
         only_reference=counts.only_one,
         only_system=counts.only_other,
     ).among(1)
@@ -207,6 +213,7 @@ def _between_systems(
         standard_error=wider.value,
         degrees_of_freedom=float(wider.degrees_of_freedom),
         detectable=None,
+        rows=rows,
     ).among(1)
 
 

@@ -75,7 +75,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_difference(
-    standard_error: float, *, degrees_of_freedom: float = np.inf, comparisons: int = 1
+    standard_error: float,
+    *,
+    degrees_of_freedom: float = np.inf,
+    comparisons: int = 1,
+    rows: int | None = None,
 ) -> float:
     """Return the smallest true difference that the comparison would find in 4 of 5 repetitions.
 
@@ -89,6 +93,11 @@ def detectable_difference(
         standard_error: of the difference, as observed.
         degrees_of_freedom: of the standard error.
         comparisons: number of comparisons that are corrected together.
+        rows: number of rows, for the accuracies of two runs. These can differ by d only if the
+            runs differ on a share of at least d of the rows, which makes the variance at least
+            (d - d^2) / rows, also where the runs that were observed hardly differ.
     """
     t = stats.t(degrees_of_freedom)
-    return float((t.ppf(1.0 - ALPHA / comparisons / 2.0) + t.ppf(POWER)) * standard_error)
+    errors = float(t.ppf(1.0 - ALPHA / comparisons / 2.0) + t.ppf(POWER))
+    smallest = 0.0 if rows is None else errors**2 / (rows + errors**2)
+    return max(errors * standard_error, smallest)

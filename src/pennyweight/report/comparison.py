@@ -7,6 +7,7 @@ all formats say the same.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ __all__ = [
     "set_title",
 ]
 
+_MINUS = re.compile(r"(?<=[ (])-(?=\d)")
 _VALIDATION = (
     "Validation rows choose checkpoints and settings, so results on them are too good; judge "
     "systems by a test."
@@ -225,7 +227,7 @@ def _latex_table(comparison: RunComparison, compared: SetComparison) -> str:
         *map(_latex_row, rows),
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\caption{{{_latex_text(caption)}}}",
         rf"\label{{tab:comparison-{label}}}",
         r"\end{table}",
     ]
@@ -233,4 +235,9 @@ def _latex_table(comparison: RunComparison, compared: SetComparison) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(escape_latex, cells))} \\\\"
+    return f"{' & '.join(map(_latex_text, cells))} \\\\"
+
+
+def _latex_text(text: str) -> str:
+    """Return escaped text in which a hyphen before a number is a minus sign."""
+    return _MINUS.sub("$-$", escape_latex(text))

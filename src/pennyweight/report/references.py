@@ -222,6 +222,12 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             "Exact Conditional",
             "*BMC Medical Research Methodology*, 13: 91",
         ),
+        "holm": _reference(
+            "Holm, S.",
+            1979,
+            "A Simple Sequentially Rejective Multiple Test Procedure",
+            "*Scandinavian Journal of Statistics*, 6(2): 65\N{EN DASH}70",
+        ),
         "saerens": _reference(
             "Saerens, M.; Latinne, P.; Decaestecker, C.",
             2002,
