@@ -37,6 +37,8 @@ def test_equal_results_have_p_1_and_an_undefined_test_has_none() -> None:
     assert paired_p([1.0, 2.0, 3.5], [1.0, 2.0, 3.5]) == 1.0
     assert paired_p([0.9], [0.8]) is None
     assert paired_p([2.0, 3.0], [1.0, 2.0]) is None
+    # Both differences are 0.2, but not in floating point.
+    assert paired_p([0.3, 0.4], [0.1, 0.2]) is None
 
 
 def test_results_of_different_numbers_of_seeds_are_refused() -> None:

@@ -17,6 +17,7 @@ __all__ = ["ALPHA", "POWER", "detectable_difference", "holm", "mean_interval", "
 ALPHA = 0.05
 # The probability with which a detectable difference is found.
 POWER = 0.8
+_ROUNDING = 1e-12
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -49,8 +50,9 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     differences = np.array([a - b for a, b in zip(first, second, strict=True)])
     if len(differences) < 2:
         return None
-    if np.ptp(differences) == 0.0:
-        return 1.0 if differences[0] == 0.0 else None
+    # Differences that are equal in exact arithmetic may differ by rounding.
+    if np.ptp(differences) < _ROUNDING:
+        return 1.0 if abs(differences[0]) < _ROUNDING else None
     return float(stats.ttest_rel(first, second).pvalue)
 
 
