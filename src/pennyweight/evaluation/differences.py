@@ -6,9 +6,10 @@ Variance in Machine Learning Benchmarks", arXiv:2103.03098). Runs and rows are c
 answers every row. The crossed bootstrap, which resamples both with replacement, takes the spread of
 a few seeds for smaller than it is, and counts the noise of single answers three times (Owen 2007,
 "The Pigeonhole Bootstrap", doi:10.1214/07-AOAS122): it finds too many differences where seeds
-matter, and too few where they do not (`benchmarks/compare_calibration.py`). So the rows are resampled, for all runs at
-once, and the spread over seeds is added as in studies in which several readers judge the same cases
-(Obuchowski and Rockette 1995, doi:10.1080/03610919508813243; Hillis 2007, doi:10.1002/sim.2532):
+matter, and too few where they do not (`benchmarks/compare_calibration.py`). So the rows are
+resampled, for all runs at once, and the spread over seeds is added as in studies in which several
+readers judge the same cases (Obuchowski and Rockette 1995, doi:10.1080/03610919508813243; Hillis
+2007, doi:10.1002/sim.2532):
 
     variance = covariance over rows between runs + variance between runs / number of runs
 
