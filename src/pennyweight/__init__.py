@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
     from pennyweight.recipe.study import Study, load_study, shipped_studies
     from pennyweight.runs.record import RunRecord, load_record
+    from pennyweight.search.compare import RunComparison, compare_runs
     from pennyweight.search.studies import StudyRow, run_study
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
@@ -44,11 +45,13 @@ __all__ = [
     "Plan",
     "PredictedRows",
     "Recipe",
+    "RunComparison",
     "RunRecord",
     "Source",
     "Study",
     "StudyRow",
     "Watcher",
+    "compare_runs",
     "doctor",
     "evaluate",
     "inspect_adapter",
@@ -75,11 +78,13 @@ _HOMES = {
     "Plan": "budget",
     "PredictedRows": "inference.predict",
     "Recipe": "recipe",
+    "RunComparison": "search.compare",
     "RunRecord": "runs.record",
     "Source": "data.source",
     "Study": "recipe.study",
     "StudyRow": "search.studies",
     "Watcher": "training.watcher",
+    "compare_runs": "search.compare",
     "doctor": "machine",
     "evaluate": "inference.evaluate",
     "inspect_adapter": "budget.inspect",

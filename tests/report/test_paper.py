@@ -239,11 +239,15 @@ def test_leaks_and_transductive_use_are_stated_in_the_paper(finished: Path, tmp_
     assert "TRANSDUCTIVE: self-training on the target." in text
 
 
-def test_a_studys_table_is_in_its_report(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_adjusted", "p"), [(False, "0.030"), (True, "0.060")])
+def test_a_studys_table_is_in_its_report_with_adjusted_p_values_if_it_has_any(
+    is_adjusted: bool, p: str, finished: Path, tmp_path: Path
+) -> None:
     study = tmp_path / "study"
     for number, name in enumerate(("one", "other"), start=1):
         shutil.copytree(finished / name, study / f"{number:02d}-{name}" / "seed-1")
     row = {"seeds": [1, 2], "p": {"test": 0.03}, "parameters": 1700, "leaks": []}
+    row |= {"adjusted_p": {"test": 0.06}} if is_adjusted else {}
     rows = [
         {**row, "name": name, "mean": {"test": 0.5}, "interval": {"test": [0.4, 0.6]}}
         for name in ("one", "other")
@@ -252,8 +256,9 @@ def test_a_studys_table_is_in_its_report(finished: Path, tmp_path: Path) -> None
     content = make_content(load_facts([study]), _FRONT, {}, frozenset({"comparison"}))
     lessons = content.sections[-1].blocks
     table = next(block for block in lessons if isinstance(block, Table))
-    assert table.rows[0] == ("one", "50.00", "40.00\N{EN DASH}60.00", "0.030", "1,700")
+    assert table.rows[0] == ("one", "50.00", "40.00\N{EN DASH}60.00", p, "1,700")
     assert any(isinstance(block, Figure) for block in lessons)
+    assert any("Holm's method" in str(block) for block in lessons) == is_adjusted
 
 
 def test_a_wrong_part_or_figure_is_named(finished: Path, tmp_path: Path) -> None:

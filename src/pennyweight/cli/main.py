@@ -9,6 +9,7 @@ import typer
 
 from pennyweight.cli import (
     adapt,
+    compare,
     data,
     demo,
     doctor,
@@ -49,6 +50,7 @@ for module in (
     merge,
     inspect,
     study,
+    compare,
     report,
     ui,
     recipes,

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         MultiLabelMetrics,
     )
     from pennyweight.runs.record import RunRecord
+    from pennyweight.search.compare import RunComparison
     from pennyweight.search.studies import StudyRow
 
 __all__ = [
     "baseline_line",
     "headline",
+    "show_comparison",
     "show_metrics",
     "show_plan",
     "show_study",
@@ -101,6 +103,25 @@ def show_study(rows: Sequence[StudyRow]) -> None:
             _print(f"{row.name}, seed {seed}: failed: {reason}")
 
 
+def show_comparison(comparison: RunComparison) -> None:
+    """Print a table for each set, what can be concluded from it, and remarks on all of them."""
+    from pennyweight.report.comparison import (
+        comparison_table,
+        conclusions,
+        remarks,
+        set_title,
+    )
+
+    for compared in comparison.sets:
+        _print(set_title(compared))
+        show_table(*comparison_table(comparison, compared))
+        for line in conclusions(comparison, compared):
+            _print(line)
+        _print("")
+    for line in remarks(comparison):
+        _print(line)
+
+
 def _show_baselines(rows: Sequence[StudyRow]) -> None:
     """Print the baselines of each set: once if they are the same for all rows."""
     lines = {
@@ -116,7 +137,7 @@ def _show_baselines(rows: Sequence[StudyRow]) -> None:
 
 
 def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
-    """Return the set, the mean result with its interval, and p against the first row."""
+    """Return the set, the mean result with its interval, and the adjusted p-value."""
     result = f"{100 * row.mean[name_of_set]:.2f}"
     values = row.values[name_of_set]
     if interval := row.interval.get(name_of_set):
@@ -124,7 +145,7 @@ def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     elif len(values) > 1:
         low, high = 100 * min(values), 100 * max(values)
         result += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
-    p = row.p.get(name_of_set)
+    p = row.adjusted_p.get(name_of_set)
     return name_of_set, result, "" if p is None else f"{p:.3f}"
 
 

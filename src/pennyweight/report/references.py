@@ -215,6 +215,19 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             "Percentages",
             "*Psychometrika*, 12(2): 153\N{EN DASH}157",
         ),
+        "midp": _reference(
+            "Fagerland, M. W.; Lydersen, S.; Laake, P.",
+            2013,
+            "The McNemar Test for Binary Matched-Pairs Data: Mid-p and Asymptotic Are Better Than "
+            "Exact Conditional",
+            "*BMC Medical Research Methodology*, 13: 91",
+        ),
+        "holm": _reference(
+            "Holm, S.",
+            1979,
+            "A Simple Sequentially Rejective Multiple Test Procedure",
+            "*Scandinavian Journal of Statistics*, 6(2): 65\N{EN DASH}70",
+        ),
         "saerens": _reference(
             "Saerens, M.; Latinne, P.; Decaestecker, C.",
             2002,
