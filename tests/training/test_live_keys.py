@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 from pennyweight.budget.facts import read_artifact_facts
 from pennyweight.engine.batches.batcher import PackedBatcher, PaddedBatcher
 from pennyweight.errors import PennyweightError, RecipeError
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.fine_tuning import FineTuning
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from pennyweight.lab.manifest import write_derived
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
