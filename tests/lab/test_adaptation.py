@@ -19,8 +19,8 @@ from pennyweight.lab.language_model import LanguageModel, ModelSize
 from tiny import news
 
 NEWS = [text for _, text in news(200, seed=5)]
-# Another order of words, which the model has yet to learn.
-TEXTS = [" ".join(sorted(text.split())) for text in NEWS]
+# A habit of the target, which the model has yet to learn.
+TEXTS = [f"goal over goal over goal over {text}" for text in NEWS]
 FULL = FineTuning(epochs=1.0, learning_rate=1e-3, seed=1)
 LORA = FineTuning(epochs=3.0, learning_rate=1e-2, seed=1, batch_tokens=512, lora=Lora(4, 8.0))
 
@@ -30,7 +30,7 @@ def name(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "lm"
     size = ModelSize(vocabulary=400, layers=2, width=32, heads=2, context=96)
     model = LanguageModel.untrained(NEWS, size)
-    model.fit(NEWS, FineTuning(epochs=8, learning_rate=3e-3, batch_tokens=1024))
+    model.fit(NEWS, FineTuning(epochs=16, learning_rate=1e-2, batch_tokens=512))
     model.save(folder)
     return str(folder)
 

@@ -16,6 +16,7 @@ from lab.stub_server import Reply, answer_with, serve
 from pennyweight.errors import DataError
 from pennyweight.lab.endpoint import Endpoint
 from pennyweight.lab.instructions import (
+    ImitatedTexts,
     InstructedGeneration,
     load_instructions,
     write_instructed,
@@ -23,7 +24,7 @@ from pennyweight.lab.instructions import (
 from tiny import LABELS, news
 
 TARGET = [text for _, text in news(30, seed=5)]
-WORDS = np.array([len(text.split()) for text in TARGET])
+IMITATED = ImitatedTexts(TARGET, np.array([len(text.split()) for text in TARGET]))
 GENERATION = InstructedGeneration(
     per_class=10, lengths="empirical", longest=20, examples=3, temperature=0.7, top_p=0.9, seed=3
 )
@@ -46,7 +47,7 @@ def _write(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     lines: list[str] = []
     table = write_instructed(
-        endpoint, INSTRUCTIONS, TARGET, WORDS, generation, parts=parts, log=lines.append
+        endpoint, INSTRUCTIONS, IMITATED, generation, parts=parts, log=lines.append
     )
     return table.to_pylist(), lines
 

@@ -169,10 +169,12 @@ class ChatClient:
         if status in (401, 403):
             # The body is not shown, as some servers repeat the key in it.
             name = self._endpoint.api_key_env
-            hint = f"check the key in {name}" if name else "name the variable with the key"
-            raise DataError(
-                f"{self._where}: {given}: not authorized; {hint} (generate.api_key_env)"
+            hint = (
+                f"check the API key in {name}"
+                if name
+                else "name the environment variable with the API key in generate.api_key_env"
             )
+            raise DataError(f"{self._where}: {given}: not authorized; {hint}")
         reason = _reason(response)
         if status in (408, 429) or status >= 500:
             raise _RetryError(f"{given}{reason}", _retry_after(response))

@@ -17,7 +17,7 @@ from pennyweight.lab.endpoint import ChatClient, Endpoint
 from pennyweight.lab.parts import write_parts
 from pennyweight.lab.sampling import LengthMethod, draw_lengths
 
-__all__ = ["InstructedGeneration", "load_instructions", "write_instructed"]
+__all__ = ["ImitatedTexts", "InstructedGeneration", "load_instructions", "write_instructed"]
 
 _DEFAULT = """\
 Write one new text of the class "{label}", about {words} words long.
@@ -32,6 +32,19 @@ _PART_TEXTS = 32
 _TOKENS_PER_WORD = 4
 _MORE_TOKENS = 64
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u00ab": "\u00bb", "`": "`"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImitatedTexts:
+    """The texts that are imitated.
+
+    Attributes:
+        target: texts that examples are drawn from.
+        training_lengths: lengths of the training texts in words, `[texts]`.
+    """
+
+    target: Sequence[str]
+    training_lengths: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +100,7 @@ def load_instructions(name: str, labels: Sequence[str]) -> dict[str, str]:
 def write_instructed(
     endpoint: Endpoint,
     instructions: Mapping[str, str],
-    target: Sequence[str],
-    training_lengths: np.ndarray,
+    imitated: ImitatedTexts,
     generation: InstructedGeneration,
     *,
     parts: Path,
@@ -101,8 +113,7 @@ def write_instructed(
     Args:
         endpoint: the server.
         instructions: by class.
-        target: texts to draw examples from.
-        training_lengths: lengths of the training texts in words, `[texts]`.
+        imitated: their lengths are those of the new texts, and some are sent as examples.
         generation: what to generate.
         parts: directory of finished parts, one per instructions, target, lengths and generation.
         log: receives progress lines.
@@ -117,16 +128,16 @@ def write_instructed(
     labels = list(instructions)
     classes = np.tile(np.arange(len(labels)), generation.per_class)
     words = draw_lengths(
-        training_lengths,
+        imitated.training_lengths,
         len(classes),
         method=generation.lengths,
         longest=generation.longest,
         generator=np.random.default_rng((generation.seed, 0)),
     )
-    log(_announcement(endpoint, len(classes), min(generation.examples, len(target))))
+    log(_announcement(endpoint, len(classes), min(generation.examples, len(imitated.target))))
     batches = np.split(np.arange(len(classes)), range(_PART_TEXTS, len(classes), _PART_TEXTS))
     with ChatClient(endpoint) as client:
-        writer = _Writer(client, instructions, target, generation)
+        writer = _Writer(client, instructions, imitated.target, generation)
 
         def write(_: int, batch: np.ndarray) -> list[dict[str, Any]]:
             pool = ThreadPoolExecutor(endpoint.concurrency)

@@ -20,7 +20,7 @@ from pennyweight.lab.adaptation import adapted_model
 from pennyweight.lab.endpoint import api_key
 from pennyweight.lab.gates import Judge, counts_by_class, pass_gates
 from pennyweight.lab.generate import load_prompts, write_samples
-from pennyweight.lab.instructions import load_instructions, write_instructed
+from pennyweight.lab.instructions import ImitatedTexts, load_instructions, write_instructed
 from pennyweight.lab.manifest import DerivedRows, derive_once
 from pennyweight.lab.sampling import length_fit
 from pennyweight.settings.values import EndpointSource, GenerationSettings, LanguageModelSource
@@ -124,8 +124,9 @@ def _sample(
     lengths = np.array([len(text.split()) for text in texts])
     if isinstance(source, EndpointSource):
         parts = cache / "generated" / _digest([key])
+        imitated = ImitatedTexts(target, lengths)
         return write_instructed(
-            source.endpoint, given, target, lengths, source.generation, parts=parts, log=log
+            source.endpoint, given, imitated, source.generation, parts=parts, log=log
         )
     compute = choose_compute(precision="auto", attention="auto")
     model, model_key = adapted_model(
