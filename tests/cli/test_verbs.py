@@ -60,7 +60,7 @@ LENGTH_FILTER = "--set 'data.filters=[{method=\"length\", shortest=6}]'"
 SWAP = "--set 'data.augmentations=[{method=\"swap\"}]'"
 GENERATE = (
     "--set generate.model={lm} --set generate.per_class=2 --set generate.longest=12 "
-    "--set generate.epochs=0 --set data.target=test.csv"
+    "--set 'generate.adaptation={method=\"none\"}' --set data.target=test.csv"
 )
 EXAMPLES = {
     "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),

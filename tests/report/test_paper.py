@@ -22,7 +22,7 @@ from pennyweight.report.facts import Facts, load_facts
 from pennyweight.report.paper import make_content
 from pennyweight.report.typeset import font_directory, latex_source, typst_source, write_pdf
 from pennyweight.report.write import PaperOptions, write_report
-from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.runs.record import RowStep, RunRecord, TrainingRows, load_record
 
 pytest.importorskip("typst")
 _FRONT = FrontMatter("Title")
@@ -237,6 +237,32 @@ def test_leaks_and_transductive_use_are_stated_in_the_paper(finished: Path, tmp_
     text = (tmp_path / "out" / "paper.tex").read_text()
     assert "LEAKS: 3 rows are in test." in text
     assert "TRANSDUCTIVE: self-training on the target." in text
+
+
+def test_generated_rows_are_described_with_their_gates_and_classes(finished: Path) -> None:
+    facts = load_facts([finished / "one"])
+    record = facts.main.record
+    assert record.data is not None
+    step = RowStep(
+        step="rows of generated",
+        added=5,
+        removed=1,
+        rejected={"copied": 0, "off-class": 3, "near-duplicate": 1},
+        written_by_class={"a": 5, "b*": 5},
+        by_class={"a": 4, "b*": 1},
+    )
+    data = record.data.model_copy(update={"training": TrainingRows(rows=9, steps=(step,))})
+    main = replace(facts.main, record=record.with_changes(data=data))
+    content = make_content(replace(facts, runs=(main,)), FrontMatter("Title"), {}, frozenset())
+    texts = [
+        block.text for section in content.sections for block in section.blocks
+        if isinstance(block, Text)
+    ]  # fmt: skip
+    assert (
+        "Rows of generated: 5 rows added and 1 row removed. 6 of 10 generated texts (60.00%) "
+        "passed the gates; rejected: 3 as off-class and 1 as near-duplicate. Added by class: "
+        "a 4 of 5 and b\N{ASTERISK OPERATOR} 1 of 5."
+    ) in texts
 
 
 @pytest.mark.parametrize(("is_adjusted", "p"), [(False, "0.030"), (True, "0.060")])

@@ -95,11 +95,26 @@ _GENERATE: Settings = {
         "model": "{lm}",
         "prompts": "{prompts}",
         "per_class": 6,
-        "epochs": 2.0,
-        "learning_rate": 0.001,
+        "adaptation": {"method": "lora", "rank": 4, "epochs": 2.0, "learning_rate": 0.01},
         "longest": 12,
         "batch_rows": 8,
         "gates": {"judge": "tf-idf", "confidence": 0.2, "similarity": 0.9, "copied_words": 30},
+    },
+}
+_ENDPOINT: Settings = {
+    **_TARGET,
+    "generate": {
+        "method": "endpoint",
+        "url": "{endpoint}",
+        "model": "m",
+        "per_class": 6,
+        "gates": {
+            "judge": "classifiers",
+            "judges": ["{teacher}"],
+            "confidence": 0.25,
+            "similarity": 1.0,
+            "copied_words": 30,
+        },
     },
 }
 _TRANSDUCTION: Settings = {
@@ -266,11 +281,15 @@ _LAB_AND_TARGET: dict[str, Change] = {
     **{
         f"generate.{key}": Change(value, _GENERATE)
         for key, value in {
+            "method": "endpoint",
             "model": "{lm}-none",
             "prompts": "{prompts}-none",
             "per_class": 5,
-            "epochs": 1.0,
-            "learning_rate": 0.01,
+            "adaptation.method": "none",
+            "adaptation.epochs": 1.0,
+            "adaptation.learning_rate": 0.1,
+            "adaptation.rank": 2,
+            "adaptation.alpha": 1.0,
             "lengths": "empirical",
             "longest": 4,
             "temperature": 3.0,
@@ -282,6 +301,19 @@ _LAB_AND_TARGET: dict[str, Change] = {
             "gates.confidence": 0.0,
             "gates.similarity": 0.05,
             "gates.copied_words": 3,
+        }.items()
+    },
+    **{
+        f"generate.{key}": Change(value, _ENDPOINT)
+        for key, value in {
+            # Nothing listens there.
+            "url": "http://127.0.0.1:9/v1",
+            "api_key_env": "NOT_SET",
+            "instructions": "{instructions}",
+            "examples": 2,
+            "concurrency": 2,
+            "timeout": 1e-6,
+            "gates.judges": ["{student}"],
         }.items()
     },
     "transduction": Change(_TRANSDUCTION["transduction"], _TARGET),

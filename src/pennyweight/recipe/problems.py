@@ -24,6 +24,7 @@ __all__ = ["describe", "unknown_key"]
 
 # Longer values are shortened in messages.
 _SHOWN_LENGTH = 60
+_OTHER_METHOD = "unknown key for the method that is set; leave it out, or set another method"
 
 
 def describe(
@@ -93,7 +94,9 @@ def _explain(
 ) -> str:
     match problem["type"]:
         case "extra_forbidden":
-            return unknown_key(str(path[-1]), known_keys(model, path[:-1]))
+            known = known_keys(model, path[:-1])
+            # A union knows the keys of all its methods.
+            return _OTHER_METHOD if path[-1] in known else unknown_key(str(path[-1]), known)
         case "missing":
             return "missing; it has no default"
         case "value_error":

@@ -27,7 +27,7 @@ from pydantic import (
 from pennyweight.budget.methods import METHODS
 from pennyweight.recipe.adapters import Adapter, default_adapter
 from pennyweight.recipe.data import Data, Source
-from pennyweight.recipe.lab import Generate
+from pennyweight.recipe.generate import Generate
 from pennyweight.recipe.optimizers import AdamW, Optimizer
 from pennyweight.recipe.train import Train
 from pennyweight.recipe.transduction import Transduction

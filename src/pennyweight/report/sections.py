@@ -12,7 +12,7 @@ from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.findings import lessons, results
-from pennyweight.report.phrases import cite, join, plural, score, spell, title
+from pennyweight.report.phrases import cite, join, percent, plural, score, spell, title
 from pennyweight.report.references import method_keys
 from pennyweight.runs.record import RowStep
 
@@ -32,6 +32,8 @@ _OPTIMIZER_PAPERS: Mapping[str, str] = MappingProxyType(
 )
 # Rows of the table of settings that full fine-tuning does not have.
 _ADAPTER_ROWS = ("matrices", "rank", "alpha", "head")
+# With more classes, their counts of generated rows are left out.
+_CLASSES_SHOWN = 10
 _PRIOR_PAPERS: Mapping[str, str] = MappingProxyType({"em": "saerens", "confusion": "1802.03916"})
 
 
@@ -195,7 +197,24 @@ def _step_sentence(step: RowStep) -> str:
         changes.append(f"{plural(step.removed, 'row')} removed")
     if step.effective_rows is not None:
         changes.append(f"worth {step.effective_rows:,.0f} rows of equal weight")
-    return f"{plain(step.step[:1].upper() + step.step[1:])}: {join(changes or ['no change'])}."
+    sentence = f"{plain(step.step[:1].upper() + step.step[1:])}: {join(changes or ['no change'])}."
+    return f"{sentence} {_gates_sentence(step)}" if step.written_by_class else sentence
+
+
+def _gates_sentence(step: RowStep) -> str:
+    """Return how many generated texts passed the gates, and the class balance before and after."""
+    before, after, rejected = step.written_by_class or {}, step.by_class or {}, step.rejected or {}
+    written = sum(before.values())
+    passed = written - sum(rejected.values())
+    reasons = [f"{count:,} as {gate}" for gate, count in rejected.items() if count]
+    text = (
+        f"{passed:,} of {written:,} generated texts ({percent(passed / written)}) passed the gates"
+        + (f"; rejected: {join(reasons)}." if reasons else ".")
+    )
+    if len(before) > _CLASSES_SHOWN:
+        return text
+    balance = [f"{plain(name)} {after.get(name, 0):,} of {n:,}" for name, n in before.items()]
+    return f"{text} Added by class: {join(balance)}."
 
 
 def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:

@@ -82,6 +82,7 @@ class RowStep(_Part):
         file: where the rows that were added or removed are stored.
         sha256: of that file, where the rows came from one.
         rejected: generated texts that each gate rejected.
+        written_by_class: generated texts before the gates, by class.
         by_class: rows added, by class.
         effective_rows: the number of equally weighted rows that weighted ones are worth.
     """
@@ -92,6 +93,7 @@ class RowStep(_Part):
     file: str | None = None
     sha256: str | None = None
     rejected: dict[str, int] | None = None
+    written_by_class: dict[str, int] | None = None
     by_class: dict[str, int] | None = None
     effective_rows: float | None = None
 

@@ -19,7 +19,6 @@ from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
-from pennyweight.lab.generate import load_prompts
 from pennyweight.recipe import Recipe
 from pennyweight.runs.record import (
     BaseRecord,
@@ -33,6 +32,7 @@ from pennyweight.runs.resume import Opening, decide_opening
 from pennyweight.settings import find_base, plan
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
+from pennyweight.training.generation import check_generation
 from pennyweight.training.start import check_start
 from pennyweight.training.target import check_self_training
 from pennyweight.training.teacher import check_teachers
@@ -122,7 +122,7 @@ def _check_sources(settings: Settings) -> None:
         if not Path(name).is_file():
             raise RecipeError(f"data.extra: {name}: no such file")
     if settings.rows.generation is not None:
-        load_prompts(settings.rows.generation.prompts, settings.labels)
+        check_generation(settings.rows.generation, settings.labels)
     if settings.rows.self_training is not None:
         check_self_training(settings.rows.self_training, settings.labels)
     check_teachers(settings)

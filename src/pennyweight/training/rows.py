@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,6 +22,7 @@ from pennyweight.data.splits import Splits, fingerprint_of
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
 from pennyweight.lab.filters import keep_rows
+from pennyweight.lab.gates import counts_by_class
 from pennyweight.lab.manifest import DerivedRows, derive_once, read_derived
 from pennyweight.lab.words import augment
 from pennyweight.runs.record import RowStep, TrainingRows
@@ -296,7 +298,8 @@ def _extra(
         table = _labelled(derived, name, context.labels)
         table, step = _without_held_out(table, held_out, name=name)
         source = {"file": name, "sha256": derived.manifest["sha256"]}
-        parts.append((table, step.model_copy(update=source)))
+        gates = _gate_facts(derived.manifest, table, context.labels)
+        parts.append((table, step.model_copy(update=source | gates)))
     return parts
 
 
@@ -308,8 +311,21 @@ def _generated(
     derived = generate_rows(settings.generation, rows, splits, context.labels, log=context.log)
     table = _labelled(derived, "generated", context.labels)
     table, step = _without_held_out(table, splits.labelled, name="generated")
-    source = {"rejected": dict(derived.manifest["rejected"]), "file": str(derived.path)}
-    return [(table, step.model_copy(update=source))]
+    gates = _gate_facts(derived.manifest, table, context.labels)
+    return [(table, step.model_copy(update={"file": str(derived.path), **gates}))]
+
+
+def _gate_facts(
+    manifest: Mapping[str, Any], table: datasets.Dataset, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return what is recorded about rows that passed gates; nothing for other rows."""
+    if "written_by_class" not in manifest:
+        return {}
+    return {
+        "rejected": dict(manifest["rejected"]),
+        "written_by_class": dict(manifest["written_by_class"]),
+        "by_class": dict(counts_by_class(np.asarray(table["label"][:], dtype=np.int64), labels)),
+    }
 
 
 def _labelled(derived: DerivedRows, name: str, labels: Sequence[str]) -> datasets.Dataset:
