@@ -1,4 +1,4 @@
-"""Statistics over seeds: the interval of a mean, and the paired comparison of two systems."""
+"""Statistics: the interval of a mean over seeds, and paired comparisons of two systems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-__all__ = ["mean_interval", "paired_p"]
+__all__ = ["mcnemar_p", "mean_interval", "paired_p"]
+
+
+def mcnemar_p(only_one: int, only_other: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test (1947) on the same rows.
+
+    Args:
+        only_one: number of rows that only the first of two systems answers correctly.
+        only_other: number of rows that only the second answers correctly.
+    """
+    differing = only_one + only_other
+    return float(stats.binomtest(only_one, differing).pvalue) if differing else 1.0
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:

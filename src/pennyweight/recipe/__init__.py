@@ -2,6 +2,7 @@
 
 from pennyweight.recipe.load import (
     as_recipe,
+    change_recipe,
     dump_recipe,
     load_recipe,
     resolve_recipe,
@@ -9,4 +10,12 @@ from pennyweight.recipe.load import (
 )
 from pennyweight.recipe.schema import Recipe
 
-__all__ = ["Recipe", "as_recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
+__all__ = [
+    "Recipe",
+    "as_recipe",
+    "change_recipe",
+    "dump_recipe",
+    "load_recipe",
+    "resolve_recipe",
+    "shipped_recipes",
+]

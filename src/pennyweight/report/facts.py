@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from scipy.stats import binomtest
 
 from pennyweight.budget.summary import Matrix
 from pennyweight.data.splits import SetFacts
@@ -18,6 +17,7 @@ from pennyweight.evaluation.metrics import (
     Headline,
     headline_in,
 )
+from pennyweight.evaluation.statistics import mcnemar_p
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.runs.results import ordered_sets
@@ -346,9 +346,7 @@ def compare_runs(one: Path, other: Path, name: str) -> Comparison:
         raise RunError(f"{one} and {other}: their {name} sets hold different rows")
     right, also_right = _is_right(first, labels), _is_right(second, labels)
     only_one, only_other = int((right & ~also_right).sum()), int((also_right & ~right).sum())
-    differing = only_one + only_other
-    p = float(binomtest(only_one, differing).pvalue) if differing else 1.0
-    return Comparison(len(labels), only_one, only_other, p)
+    return Comparison(len(labels), only_one, only_other, mcnemar_p(only_one, only_other))
 
 
 def _is_right(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
