@@ -74,7 +74,8 @@ class Interval(Section):
             raise ValueError(f"low = {self.low} must be above 0 on a log scale")
         if self.log and self.step is not None:
             raise ValueError("step has no meaning on a log scale; leave out log or step")
-        if self.step is not None and not 0 < self.step <= self.high - self.low:
+        # 0.3 - 0.1 is a little less than 0.2.
+        if self.step is not None and not 0 < self.step <= (self.high - self.low) * (1 + 1e-9):
             raise ValueError(
                 f"step = {self.step} must be above 0 and at most high - low = "
                 f"{self.high - self.low:g}"

@@ -16,7 +16,7 @@ from pennyweight.recipe.search import Interval, Search
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["LEARNING_RATE", "Axis", "Space", "Values", "encode", "space_of"]
+__all__ = ["LEARNING_RATE", "Axis", "Space", "Values", "space_of"]
 
 LEARNING_RATE = "optimizer.learning_rate"
 # Without ranges, the learning rate is searched from a tenth to ten times the recipe's own.
@@ -63,18 +63,24 @@ class Axis:
         if self.choices:
             return list(self.choices)
         assert self.step is not None  # noqa: S101 - has a size
-        return [self.decode(self.low + index * self.step) for index in range(self.size or 0)]
+        indices = range(self.size or 0)
+        if self.is_whole:
+            return [int(self.low + index * self.step) for index in indices]
+        return [self.decode(index) for index in indices]
 
     def contains(self, value: Any) -> bool:
         """Return whether a value is one of this axis."""
         if self.choices:
-            return encode(value) in map(encode, self.choices)
+            return self.parameter(value) in map(self.parameter, self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        if not self.low <= value <= self.high:
-            return False
-        steps = (value - self.low) / self.step if self.step else 0.0
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
+        if self.step is None:
+            return self.low <= value <= self.high
+        steps = (value - self.low) / self.step
+        # Fractions are rounded; see `decode`.
+        return math.isclose(steps, round(steps), abs_tol=1e-6) and 0 <= round(steps) < (
+            self.size or 0
+        )
 
     def distribution(self) -> BaseDistribution:
         """Return the values as Optuna knows them."""
@@ -85,20 +91,38 @@ class Axis:
         )
 
         if self.choices:
-            return CategoricalDistribution([encode(value) for value in self.choices])
+            return CategoricalDistribution([self.parameter(value) for value in self.choices])
         if self.is_whole:
             step = 1 if self.log else int(self.step or 1)
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+        if self.size is not None:
+            return IntDistribution(0, self.size - 1)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def parameter(self, value: Any) -> str | int | float | bool:
+        """Return what Optuna knows a value as.
+
+        Lists and tables are JSON. Fractional steps are counted, because sums of binary fractions
+        miss the last one.
+        """
+        if self.choices:
+            return value if isinstance(value, str | int | float) else json.dumps(value)
+        if self.is_whole:
+            return int(value)
+        if self.step is not None:
+            return round((value - self.low) / self.step)
+        return float(value)
 
     def decode(self, parameter: Any) -> Any:
         """Return the recipe's value that Optuna's parameter stands for."""
         if self.choices:
-            return next(value for value in self.choices if encode(value) == parameter)
+            return next(value for value in self.choices if self.parameter(value) == parameter)
         if self.is_whole:
-            return round(parameter)
-        # 0.1 + 2 * 0.1 is not 0.3 without rounding.
-        return float(f"{parameter:.12g}") if self.step else float(parameter)
+            return int(parameter)
+        if self.step is not None:
+            # 0.1 + 2 * 0.1 is not 0.3 without rounding.
+            return float(f"{self.low + parameter * self.step:.12g}")
+        return float(parameter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +160,6 @@ class Space:
             return
         for values in itertools.product(*(axis.values() for axis in self.axes)):
             yield {axis.key: value for axis, value in zip(self.axes, values, strict=True)}
-
-
-def encode(value: Any) -> str | int | float | bool:
-    """Return a listed value as Optuna stores it: lists and tables as JSON."""
-    if isinstance(value, str | int | float | bool):
-        return value
-    return json.dumps(value, sort_keys=True)
 
 
 def space_of(recipe: Recipe, completed: Recipe, search: Search) -> Space:
@@ -183,9 +200,8 @@ def _axis(recipe: Recipe, key: str, values: Interval | tuple[Any, ...]) -> Axis:
         step = 1
     high = values.high
     if step is not None:
-        steps = math.floor((values.high - values.low) / step + 1e-9)
-        high = values.low + steps * step
-    for value in (values.low, high):
+        high = values.low + math.floor((values.high - values.low) / step + 1e-9) * step
+    for value in (values.low, high if step is None else values.low + step, high):
         _check(recipe, key, value)
     return Axis(key, (), values.low, high, values.log, step, is_whole)
 

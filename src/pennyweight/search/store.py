@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pennyweight.errors import RunError
 from pennyweight.search.job import SearchJob
-from pennyweight.search.space import Axis, Values, encode
+from pennyweight.search.space import Axis, Values
 
 __all__ = ["ALL_STEPS", "WAIT", "TrialStore", "counts", "readable_storage"]
 
@@ -155,7 +155,7 @@ class TrialStore:
             return  # a worker ended between the two steps
         space = self._job.space
         fixed = {
-            axis.key: encode(space.default[axis.key])
+            axis.key: axis.parameter(space.default[axis.key])
             for axis in space.axes
             if axis.contains(space.default[axis.key])
         }
@@ -235,7 +235,8 @@ class TrialStore:
         if not untried:
             return False
         values = untried[int(draw.integers(len(untried)))]
-        fixed = {key: encode(value) for key, value in values.items()}
+        axes = self._job.space.axes
+        fixed = {axis.key: axis.parameter(values[axis.key]) for axis in axes}
         self._study.enqueue_trial(fixed, user_attrs=_attributes(values, len(trials)))
         return True
 
@@ -310,7 +311,7 @@ def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
                 axis.key, whole.low, whole.high, log=whole.log, step=whole.step
             )
         case optuna.distributions.FloatDistribution() as real:
-            return trial.suggest_float(axis.key, real.low, real.high, log=real.log, step=real.step)
+            return trial.suggest_float(axis.key, real.low, real.high, log=real.log)
     raise AssertionError(axis)
 
 
