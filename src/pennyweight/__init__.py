@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
     from pennyweight.recipe.study import Study, load_study, shipped_studies
     from pennyweight.runs.record import RunRecord, load_record
+    from pennyweight.search.results import SearchResult
+    from pennyweight.search.search import run_search
     from pennyweight.search.studies import StudyRow, run_study
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
@@ -45,6 +47,7 @@ __all__ = [
     "PredictedRows",
     "Recipe",
     "RunRecord",
+    "SearchResult",
     "Source",
     "Study",
     "StudyRow",
@@ -58,6 +61,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "run_search",
     "run_study",
     "shipped_recipes",
     "shipped_studies",
@@ -76,6 +80,7 @@ _HOMES = {
     "PredictedRows": "inference.predict",
     "Recipe": "recipe",
     "RunRecord": "runs.record",
+    "SearchResult": "search.results",
     "Source": "data.source",
     "Study": "recipe.study",
     "StudyRow": "search.studies",
@@ -89,6 +94,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "run_search": "search.search",
     "run_study": "search.studies",
     "shipped_recipes": "recipe",
     "shipped_studies": "recipe.study",

@@ -80,6 +80,9 @@ EXAMPLES = {
     "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
     "inspect": Example("runs/one/adapter", "trainable parameters in adapter_model.safetensors"),
     "study": Example("study.toml --out studies/tiny", "accuracy (95%)", "studies/tiny/study.json"),
+    "search": Example(
+        "tiny.toml --out searches/tiny --trials 2", "best recipe: ", "searches/tiny/report.html"
+    ),
     "report": Example("runs/one --out report --only figures", "", "report/figures/curves.svg"),
     "ui": Example("runs --port 0", "shows runs"),
     "recipes": Example("", "spar-lora"),

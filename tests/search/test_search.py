@@ -28,14 +28,15 @@ from search.simulated import metric_of, simulated_train
 from search.simulated_job import RANGES
 from training.live_keys import SEARCH_KEYS
 
-
 # With its task, so that no rows are read to infer it.
 _DATA = {"task": "single-label"}
 
 
 def _recipe(**options: Any) -> Recipe:
     values = {"trials": 8, "ranges": dict(RANGES), "pruning": "off", **options}
-    return example_recipe(data={"validation": "validation.csv"}, adapter={"rank": 2}, search=values)
+    return example_recipe(
+        data={**_DATA, "validation": "validation.csv"}, adapter={"rank": 2}, search=values
+    )
 
 
 def _search(out: Path, **options: Any) -> SearchResult:
@@ -277,7 +278,7 @@ _KEYS: dict[str, Any] = {
 def test_every_key_of_the_section_changes_the_search(simulated: Path) -> None:
     assert {f"search.{key}" for key in _KEYS} | {"search"} == SEARCH_KEYS
     rate = {"optimizer.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}}
-    plain: dict[str, Any] = {"trials": 16, "pruning": "median", "ranges": rate}
+    plain: dict[str, Any] = {"trials": 12, "pruning": "median", "ranges": rate}
     outcomes = {}
     for key, value in {"": None, **_KEYS}.items():
         options = plain if not key else {**plain, key.partition(".")[0]: value}

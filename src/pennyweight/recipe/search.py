@@ -57,7 +57,7 @@ class Interval(Section):
     )
     step: _Number | None = Field(
         None,
-        description="the distance between values; if low, high and step are whole, so are all",
+        description="the distance between values; 1 where the key takes whole numbers only",
         json_schema_extra=_NUMBER,
     )
 
