@@ -85,6 +85,9 @@ EXAMPLES = {
     "inspect": Example("runs/one/adapter", "trainable parameters in adapter_model.safetensors"),
     "study": Example("study.toml --out studies/tiny", "accuracy (95%)", "studies/tiny/study.json"),
     "compare": Example("--group one=runs/one --group copy=copies/one", "12 rows, accuracy in %"),
+    "search": Example(
+        "tiny.toml --out searches/tiny --trials 2", "best recipe: ", "searches/tiny/report.html"
+    ),
     "report": Example("runs/one --out report --only figures", "", "report/figures/curves.svg"),
     "ui": Example("runs --port 0", "shows runs"),
     "recipes": Example("", "spar-lora"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from tiny import LABELS
 
-__all__ = ["CHANGES", "Change", "Settings"]
+__all__ = ["CHANGES", "SEARCH_KEYS", "Change", "Settings"]
 
 Settings = dict[str, Any]
 
@@ -350,3 +350,19 @@ CHANGES: dict[str, Change] = {
     **_TRAIN_AND_EVALUATE,
     **_LAB_AND_TARGET,
 }
+# These change a search and not a run; `tests/search/test_search.py` tries them.
+SEARCH_KEYS = frozenset(
+    {
+        "search",
+        "search.trials",
+        "search.metric",
+        "search.seed",
+        "search.sampler",
+        "search.pruning",
+        "search.ranges",
+        "search.ranges.low",
+        "search.ranges.high",
+        "search.ranges.log",
+        "search.ranges.step",
+    }
+)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from pennyweight.runs.record import RunRecord
     from pennyweight.search.compare import RunComparison
+    from pennyweight.search.results import SearchResult
     from pennyweight.search.studies import StudyRow
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "show_comparison",
     "show_metrics",
     "show_plan",
+    "show_search",
     "show_study",
     "show_table",
 ]
@@ -120,6 +122,28 @@ def show_comparison(comparison: RunComparison) -> None:
         _print("")
     for line in remarks(comparison):
         _print(line)
+
+
+def show_search(result: SearchResult) -> None:
+    """Print one line for each trial, the best one marked, and the comparison on held-out sets."""
+    from pennyweight.search.results import describe_held_out, shown
+
+    lines = [
+        (
+            row.run + " (recipe)" * row.is_default + " (best)" * (row.run == result.best),
+            *(shown(row.values.get(key)) for key in result.keys),
+            "" if row.value is None else f"{row.value:.4f}",
+            row.status,
+            "" if row.seconds is None else f"{row.seconds:.0f}",
+        )
+        for row in result.rows
+    ]
+    show_table(("trial", *result.keys, f"validation {result.metric}", "status", "s"), lines)
+    for row in result.rows:
+        if row.status == "failed":
+            _print(f"{row.run}: {row.reason}")
+    for name, each in result.held_out.items():
+        _print(describe_held_out(name, each))
 
 
 def _show_baselines(rows: Sequence[StudyRow]) -> None:

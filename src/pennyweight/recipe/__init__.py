@@ -2,6 +2,7 @@
 
 from pennyweight.recipe.load import (
     as_recipe,
+    change_recipe,
     dump_recipe,
     load_recipe,
     resolve_recipe,
@@ -13,6 +14,7 @@ from pennyweight.recipe.schema import Recipe
 __all__ = [
     "Recipe",
     "as_recipe",
+    "change_recipe",
     "dump_recipe",
     "load_recipe",
     "resolve_recipe",

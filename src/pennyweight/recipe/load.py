@@ -24,6 +24,7 @@ from pennyweight.recipe.schema import Recipe
 
 __all__ = [
     "as_recipe",
+    "change_recipe",
     "dump_recipe",
     "load_recipe",
     "resolve_recipe",
@@ -125,6 +126,26 @@ def resolve_recipe(values: Mapping[str, Any]) -> Recipe:
         RecipeError: as for `load_recipe`.
     """
     return _validate(dict(values), origins={}, default_origin="recipe")
+
+
+def change_recipe(recipe: Recipe, values: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
+    """Return a recipe with other values of some keys, given by their dotted names.
+
+    As with `--set`, a value replaces that of its key as a whole, and where another method is
+    selected for a section, the keys that this method does not have are dropped.
+
+    Args:
+        recipe: the recipe to change.
+        values: the new values.
+        origin: where they come from, for messages.
+
+    Raises:
+        RecipeError: a key does not exist, or the result is not valid.
+    """
+    table = recipe.model_dump(mode="json", exclude_none=True)
+    for key, value in sorted(values.items(), key=lambda item: not item[0].endswith(".method")):
+        table = _with_override(table, _Override(f"{key}={value}", tuple(key.split(".")), value))
+    return _validate(table, origins={}, default_origin=origin)
 
 
 def dump_recipe(recipe: Recipe) -> str:

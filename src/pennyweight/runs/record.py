@@ -238,7 +238,7 @@ class RunRecord(_Part):
     """One run, as `record.json` holds it. Times are UTC, sizes in bytes, durations in seconds."""
 
     schema_version: Literal[2] = 2
-    status: Literal["running", "complete", "failed", "interrupted"]
+    status: Literal["running", "complete", "failed", "interrupted", "pruned"]
     recipe: Recipe
     plan: PlanSummary
     parameters: ParameterCounts | None = None

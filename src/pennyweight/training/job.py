@@ -56,6 +56,7 @@ class Job:
         opening: what becomes of the run's directory.
         watcher: who is told about it.
         began: `time.perf_counter()` when the run began.
+        uses_held_out: whether the finished run is evaluated on the held-out sets.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class Job:
     opening: Opening
     watcher: Watcher
     began: float
+    uses_held_out: bool = True
 
     def log(self, line: str) -> None:
         """Tell the watcher, once for all processes."""
@@ -76,7 +78,12 @@ class Job:
 
 
 def make_job(
-    recipe: Recipe, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    uses_held_out: bool = True,
 ) -> Job:
     """Settle everything that is known before rows are read; nothing is written.
 
@@ -107,7 +114,17 @@ def make_job(
         settings.compute.compile, device=compute.device.partition(":")[0]
     )
     job = Job(
-        settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher, began
+        settings,
+        recipe,
+        base,
+        planned,
+        compute,
+        compiled,
+        accelerator,
+        opening,
+        watcher,
+        began,
+        uses_held_out,
     )
     _describe(job, reason)
     for line in completed.lines():
