@@ -82,7 +82,7 @@ def test_the_markdown_says_what_was_found_and_what_the_test_says() -> None:
     assert "4 trials of 4 (2 complete, 1 pruned, 1 failed)" in text
     assert "| `optimizer.learning_rate` | `0.002` | `0.01` |" in text
     assert "| **trial-0001** | `0.002` | `['key']` | 0.8600 | complete | 6 |" in text
-    assert "a difference of +2.00 points, which may be chance (McNemar's exact test" in text
+    assert "a difference of +2.00 points, which may be chance (McNemar's test" in text
     assert (
         "Only the best trial answers 21 rows correctly, and only the recipe itself 11 rows" in text
     )
@@ -99,8 +99,8 @@ def test_a_search_without_a_complete_trial_has_a_report_as_well() -> None:
 @pytest.mark.parametrize(
     ("changes", "ending"),
     [
-        ({"p": 0.01}, "a difference of +2.00 points (McNemar's exact test, p = 0.010)"),
-        ({"p": 0.5}, "points, which may be chance (McNemar's exact test, p = 0.500)"),
+        ({"p": 0.01}, "a difference of +2.00 points (McNemar's test, p = 0.010)"),
+        ({"p": 0.5}, "points, which may be chance (McNemar's test, p = 0.500)"),
         ({"only_best": 0, "only_default": 0, "difference": 0.0}, "the same of the recipe itself"),
         ({"default": None, "difference": None}, "the recipe itself was not completed"),
     ],
