@@ -27,7 +27,7 @@ def test_a_pruned_run_says_so_and_can_be_resumed(roberta: Path, sets: Path, tmp_
         asked.append(step)
         return _second(step)
 
-    with pytest.raises(PrunedError, match="^weaker than others$"):
+    with pytest.raises(PrunedError, match=r"^weaker than others$"):
         train(recipe, out=tmp_path / "run", watcher=Watcher(prune=prune))
     record = load_record(tmp_path / "run")
     assert (record.status, record.failure) == ("pruned", "weaker than others")
