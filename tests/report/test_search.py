@@ -90,6 +90,11 @@ def test_the_markdown_says_what_was_found_and_what_the_test_says() -> None:
     assert "| `adapter.targets` | 10% |" in text
 
 
+def test_leaks_and_uses_of_the_target_are_said_beside_the_results() -> None:
+    text = search_markdown(_result(marks=["LEAKS: 3 rows of train are also in test"]))
+    assert "- **LEAKS: 3 rows of train are also in test**" in text
+
+
 def test_a_search_without_a_complete_trial_has_a_report_as_well() -> None:
     text = search_markdown(_result(best=None, held_out={}, importances={}))
     assert "best trial" not in text

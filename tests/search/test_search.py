@@ -63,6 +63,9 @@ def test_a_search_finds_better_values_and_writes_their_recipe(simulated: Path) -
     assert load_record(simulated / best.run).recipe.evaluate.baselines == ()
     assert sum(result.importances.values()) == pytest.approx(1.0)
     assert load_result(simulated) == result
+    record = load_record(simulated / best.run)
+    assert result.marks == list(record.marks)
+    assert record.marks
 
 
 def test_results_are_written_after_each_trial(
@@ -243,6 +246,14 @@ def test_workers_and_engines_that_do_not_exist_are_refused(tmp_path: Path) -> No
     with pytest.raises(RunError, match="engine cloud: unknown; choose from local"):
         run_search(_recipe(), out=tmp_path, engine="cloud")
     assert list(ENGINES) == ["local"]
+
+
+def test_a_search_is_not_started_by_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="start the search without torchrun"):
+        run_search(_recipe(), out=tmp_path)
 
 
 def test_a_missing_optuna_is_an_instruction(

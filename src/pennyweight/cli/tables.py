@@ -144,6 +144,8 @@ def show_search(result: SearchResult) -> None:
             _print(f"{row.run}: {row.reason}")
     for name, each in result.held_out.items():
         _print(describe_held_out(name, each))
+    for mark in result.marks:
+        _print(mark)
 
 
 def _show_baselines(rows: Sequence[StudyRow]) -> None:

@@ -89,6 +89,8 @@ def _blocks(result: SearchResult, figures: Sequence[str]) -> Iterator[str]:
     if result.held_out:
         yield "## On held-out sets"
         yield "\n".join(f"- {_sentence(name, one)}" for name, one in result.held_out.items())
+    if result.marks:
+        yield "\n".join(f"- **{_escaped(mark)}**" for mark in result.marks)
     yield from _drawn(figures)
     if result.importances and "importances" not in figures:
         rows = [(f"`{key}`", f"{share:.0%}") for key, share in result.importances.items()]

@@ -104,6 +104,7 @@ class SearchResult:
         best: run of the best complete trial; None before there is one.
         importances: share of each key in the variance of the metric; empty with too few trials.
         held_out: comparison on each held-out set, once the search is over.
+        marks: warnings of the best run that belong beside its results, about leaks and the target.
     """
 
     name: str
@@ -118,6 +119,7 @@ class SearchResult:
     best: str | None = None
     importances: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, HeldOut] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
 
     @property
     def best_row(self) -> TrialRow | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,8 +14,15 @@ from pennyweight.defaults import complete
 from pennyweight.errors import RecipeError, RunError, TrainingError
 from pennyweight.recipe import Recipe, as_recipe, change_recipe
 from pennyweight.recipe.search import Search
+from pennyweight.runs.record import load_record
 from pennyweight.search.job import SearchJob
-from pennyweight.search.results import SearchResult, load_result, save_result, write_best_recipe
+from pennyweight.search.results import (
+    BEST_RECIPE,
+    SearchResult,
+    load_result,
+    save_result,
+    write_best_recipe,
+)
 from pennyweight.search.space import space_of
 from pennyweight.settings import plan
 from pennyweight.settings.task import selection_metric, task_of
@@ -83,10 +91,15 @@ def make_search_job(
         BudgetError: the recipe itself is over budget.
         DataError: the training rows of a recipe that leaves keys open cannot be read.
         BaseModelError: the base model cannot be found.
-        RunError: `workers` is below 1.
+        RunError: `workers` is below 1, or torchrun started this process.
     """
     if workers < 1:
         raise RunError(f"--workers {workers}: give a whole number from 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "search: a trial is trained by one process; start the search without torchrun, and "
+            "use --workers to train several trials at the same time"
+        )
     search = recipe.search or Search()
     recipe = recipe.model_copy(update={"search": None})
     if search.metric != "auto":
@@ -138,15 +151,23 @@ def _finish(job: SearchJob, *, log: Callable[[str], None]) -> SearchResult:
                 f"{reasons[0] if reasons else 'no reason is known'}"
             )
         saved = load_result(job.out)
-        if saved.held_out and replace(saved, held_out={}) == result:
+        has_sets = job.recipe.evaluate.test is not None or bool(job.recipe.evaluate.also)
+        is_finished = bool(saved.held_out) or not has_sets
+        if (
+            is_finished
+            and (job.out / BEST_RECIPE).is_file()
+            and replace(saved, held_out={}, marks=[]) == result
+        ):
             return saved
         write_best_recipe(result, job.recipe, job.out)
-        log(f"{best.run} is the best; held-out sets are evaluated now, for the first time")
-        is_complete = default is not None and default.status == "complete"
-        held_out = compare_on_held_out(
-            job.out / best.run,
-            job.out / default.run if default is not None and is_complete else None,
-        )
-        result = replace(result, held_out=held_out)
+        result = replace(result, marks=list(load_record(job.out / best.run).marks))
+        if has_sets:
+            log(f"{best.run} is the best; held-out sets are evaluated now, for the first time")
+            is_complete = default is not None and default.status == "complete"
+            held_out = compare_on_held_out(
+                job.out / best.run,
+                job.out / default.run if default is not None and is_complete else None,
+            )
+            result = replace(result, held_out=held_out)
         save_result(result, job.out)
     return result
