@@ -63,7 +63,7 @@ def test_lora_learns_the_texts_and_the_cache_holds_the_adapter_alone(
 ) -> None:
     before = LanguageModel.load(name).perplexities(TEXTS[:20]).mean()
     model, key, lines = _adapted(name, replace(LORA, epochs=8.0), tmp_path)
-    assert model.perplexities(TEXTS[:20]).mean() < 0.7 * before
+    assert model.perplexities(TEXTS[:20]).mean() < 0.85 * before
     assert sorted(path.name for path in tmp_path.iterdir()) == [key]
     weights = load_file(tmp_path / key / "adapter_model.safetensors")
     # Four matrices in each of two layers; the output layer and the embeddings are not adapted.
