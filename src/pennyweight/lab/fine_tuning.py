@@ -146,8 +146,10 @@ def train_on_blocks(
     """
     context, vocabulary = sizes_of(model.config)
     length = min(context, _BLOCK_TOKENS)
-    tokens = sum(len(ids) + 1 for ids in encoded)
-    last = max(1, math.ceil(tuning.epochs * tokens / tuning.batch_tokens))
+    blocks_per_epoch = sum(len(ids) + 1 for ids in encoded) // length
+    # Few texts make smaller batches, and not fewer steps.
+    rows = max(1, min(tuning.batch_tokens // length, blocks_per_epoch))
+    last = max(1, math.ceil(tuning.epochs * blocks_per_epoch / rows))
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=tuning.learning_rate, weight_decay=0.01, fused=True
@@ -156,7 +158,6 @@ def train_on_blocks(
     done = 0
     if checkpoint is not None and checkpoint.is_file():
         done = _load(checkpoint, parameters, optimizer, scheduler)
-    rows = max(1, tuning.batch_tokens // length)
     at_once = min(rows, rows_at_once(length, vocabulary))
     batches = _batches(encoded, end=end, length=length, rows=rows, seed=tuning.seed)
     pace, saved, trained = Pace(last, done=done), time.perf_counter(), 0
@@ -203,7 +204,7 @@ def _batches(
     encoded: Sequence[Sequence[int]], *, end: int, length: int, rows: int, seed: int
 ) -> Iterator[np.ndarray]:
     """Yield blocks `[rows, length]` without end; the texts are shuffled for every epoch."""
-    epoch = 0
+    epoch, rest = 0, np.empty((0, length), dtype=np.int64)
     while True:
         order = np.random.default_rng((seed, epoch)).permutation(len(encoded))
         tokens = (token for row in order for token in [*encoded[row], end])
@@ -214,9 +215,12 @@ def _batches(
                 f"language model: the texts have {len(flat)} tokens in total, but training "
                 f"needs at least {length}; add texts"
             )
-        for start in range(0, len(blocks), rows):
+        # A batch may end in the next epoch, so that all are equally large.
+        blocks = np.concatenate([rest, blocks])
+        whole = len(blocks) // rows * rows
+        for start in range(0, whole, rows):
             yield blocks[start : start + rows]
-        epoch += 1
+        rest, epoch = blocks[whole:], epoch + 1
 
 
 def rows_at_once(tokens: int, vocabulary: int) -> int:
