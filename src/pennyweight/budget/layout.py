@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -91,6 +92,9 @@ class Layout:
             for a sequence classifier.
         sizes: number of elements of every parameter, by name.
         is_pooled: whether the head is one linear map of pooled hidden states.
+        norms: the normalization layers outside the head. As matrices, they have a row for each
+            number that they normalize, and as columns their weight and, if there is one, their
+            bias.
     """
 
     encoder: tuple[WeightMatrix, ...]
@@ -100,6 +104,7 @@ class Layout:
     sizes: Mapping[str, int]
     head_down: WeightMatrix | None = None
     is_pooled: bool = False
+    norms: tuple[WeightMatrix, ...] = ()
 
     @property
     def head_modules(self) -> tuple[str, ...]:
@@ -174,6 +179,21 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
         sizes={name: parameter.numel() for name, parameter in model.named_parameters()},
         head_down=down,
         is_pooled=hasattr(getattr(model, "config", None), "classifier_pooling"),
+        norms=_norms(model, excluded=(head_module, dense.name.rpartition(".")[0] if dense else "")),
+    )
+
+
+def _norms(model: nn.Module, *, excluded: tuple[str, ...]) -> tuple[WeightMatrix, ...]:
+    """Return the normalization layers that train something, outside the given modules."""
+    from torch import nn
+
+    inside = tuple(f"{name}." for name in excluded if name)
+    return tuple(
+        WeightMatrix(name, math.prod(module.normalized_shape), len(list(module.parameters())))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm)
+        and list(module.parameters())
+        and not name.startswith(inside)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from pennyweight.cli.options import Json
 from pennyweight.cli.output import print_json, quiet_libraries
 
 __all__ = ["MethodKind", "command", "list_methods"]
+
+_IDENTIFIER = re.compile(r"arXiv:[\d.]+|openreview\.net\S+")
 
 
 class MethodKind(StrEnum):
@@ -41,8 +44,16 @@ def command(
     header = list(rows[0])
     show_table(
         ["parameters per matrix" if key == "parameters" else key for key in header],
-        [[row[key] for key in header] for row in rows],
+        [[_short(row[key]) if key == "paper" else row[key] for key in header] for row in rows],
     )
+    if kind is MethodKind.adapters:
+        typer.echo('size is the key that sets the size of an adapter, and may be "fill"')
+
+
+def _short(paper: str) -> str:
+    """Return the identifier of a paper, where the full entry has one; --json prints the entry."""
+    identifier = _IDENTIFIER.search(paper)
+    return identifier[0] if identifier else paper
 
 
 def list_methods(kind: MethodKind) -> list[dict[str, str]]:
@@ -56,6 +67,7 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
                 {
                     "method": method.name,
                     "what": method.summary,
+                    "size": method.dial.key if method.dial else "",
                     "parameters": method.formula,
                     "paper": method.paper,
                 }
