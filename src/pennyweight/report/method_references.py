@@ -141,7 +141,8 @@ METHOD_REFERENCES: Mapping[str, tuple[str, int, str, str]] = MappingProxyType(
             _ICLR,
         ),
         "2505.12532": (
-            "Bilican, A.; Y\N{LATIN SMALL LETTER DOTLESS I}lmaz, M. A.; Tekalp, A. M.; Cinbiş, R. G.",
+            "Bilican, A.; Y\N{LATIN SMALL LETTER DOTLESS I}lmaz, M. A.; Tekalp, A. M.; "
+            "Cinbiş, R. G.",
             2025,
             "Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets",
             "arXiv:2505.12532",

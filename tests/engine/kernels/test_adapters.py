@@ -51,6 +51,7 @@ def _logits_and_gradients(
     )
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch's, of SHiRA
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_packed_rows_and_half_precision_give_the_same_up_to_rounding(
     roberta: Path, method: str

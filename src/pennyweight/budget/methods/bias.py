@@ -58,7 +58,7 @@ def _config(layout: Layout, choice: Choice) -> BeftConfig:
 
 
 # PEFT trains what is added to the bias, so a frozen matrix may have any form.
-_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",))
+_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False)
 _TENSORS = Tensors(peft_type="BEFT", prefix="beft_")
 
 METHODS: tuple[Method, ...] = (

@@ -48,6 +48,7 @@ METHODS: tuple[Method, ...] = (
         parameters=lambda matrix, rank, options: 2 * matrix.low_rank_parameters(rank),
         config=_config,
         tensors=Tensors(peft_type="LOHA", prefix="hada_"),
-        support=Support(rank_per_matrix=False, low_rank_head=False),
+        # LoHa reads the shape of the weight, which bitsandbytes packs in 4 bits.
+        support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none", "int8")),
     ),
 )

@@ -49,6 +49,6 @@ METHODS: tuple[Method, ...] = (
         config=_config,
         tensors=Tensors(peft_type="MISS", prefix="miss_"),
         dial=Dial(values=_up_to_columns, allowed="the number of columns"),
-        support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",)),
+        support=Support(rank_per_matrix=False, low_rank_head=False),
     ),
 )

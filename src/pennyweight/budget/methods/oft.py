@@ -92,7 +92,7 @@ def _psoft_config(layout: Layout, choice: Choice) -> PsoftConfig:
     )
 
 
-_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",))
+_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False)
 
 METHODS: tuple[Method, ...] = (
     Method(
@@ -130,6 +130,6 @@ METHODS: tuple[Method, ...] = (
         parameters=lambda matrix, rank, options: rank * (rank - 1) // 2 + 2 * rank,
         config=_psoft_config,
         tensors=Tensors(peft_type="PSOFT", prefix="psoft_"),
-        support=_SUPPORT,
+        support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",)),
     ),
 )

@@ -69,7 +69,7 @@ def _wavelet_config(layout: Layout, choice: Choice) -> WaveFTConfig:
 
 
 _DIAL = Dial(key="frequencies", values=_up_to_size, allowed="the size of the matrix")
-_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",))
+_SUPPORT = Support(rank_per_matrix=False, low_rank_head=False)
 
 METHODS: tuple[Method, ...] = (
     Method(

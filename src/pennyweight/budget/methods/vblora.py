@@ -89,7 +89,7 @@ METHODS: tuple[Method, ...] = (
         config=_config,
         tensors=Tensors(peft_type="VBLORA", prefix="vblora_", shared=".vblora_vector_bank"),
         dial=Dial(key="vectors", values=_at_least_top_k, allowed="and at least adapter.top_k"),
-        support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",)),
+        support=Support(rank_per_matrix=False, low_rank_head=False),
         shared=_bank,
     ),
 )
