@@ -7,10 +7,12 @@ from typing import Any, get_args
 import peft
 import pytest
 import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModelForSequenceClassification, RobertaConfig
 
 from pennyweight.budget.layout import WeightMatrix, layout_of
 from pennyweight.budget.methods import DEFAULT, METHODS, AdaptedMatrix, Choice, frozen_tensors
+from pennyweight.budget.methods.unsupported import UNSUPPORTED
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.recipe import resolve_recipe
 from small_adapters import SMALL
@@ -90,6 +92,12 @@ def test_tensors_that_every_method_of_a_peft_type_freezes_are_known_for_foreign_
     assert frozen_tensors("VERA") == (".vera_A", ".vera_B")
     assert frozen_tensors("LORA") == ()
     assert frozen_tensors("POLY") == ()
+
+
+def test_every_method_of_peft_is_in_the_table_or_has_a_reason_not_to_be() -> None:
+    rows = {method.tensors.peft_type for method in METHODS.values() if method.tensors}
+    assert not rows & set(UNSUPPORTED)
+    assert rows | set(UNSUPPORTED) == {each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING}
 
 
 def test_full_fine_tuning_costs_every_element_of_a_matrix() -> None:
