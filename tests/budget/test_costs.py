@@ -6,17 +6,41 @@ from typing import Any
 
 import peft
 import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    MPNetConfig,
+)
 
 from pennyweight.base import locate, skeleton
 from pennyweight.budget import Plan, Spending, make_plan
-from pennyweight.budget.layout import layout_of
-from pennyweight.budget.methods import METHODS
+from pennyweight.budget.layout import Layout, WeightMatrix, layout_of
+from pennyweight.budget.methods import METHODS, AdaptedMatrix, Choice
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.summary import SHARED
 from pennyweight.errors import BudgetError, RecipeError
 from pennyweight.recipe import resolve_recipe
 from tiny import LABELS
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "num_labels": 4,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+OTHER_SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "num_labels": 4,
+    "dim": 32,
+    "n_layers": 2,
+    "n_heads": 2,
+    "hidden_dim": 48,
+}
 ADAPTERS = [name for name, method in METHODS.items() if not method.trains_every_weight]
 SIZED = [name for name in ADAPTERS if METHODS[name].dial]
 # RoBERTa-base with a head for 4 classes: 768 * 768 + 768 + 4 * 768 + 4.
@@ -163,6 +187,51 @@ def test_a_value_that_does_not_fit_is_refused_with_those_that_do(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         _plan(name, budget=10_000_000, **keys)
+
+
+@pytest.mark.parametrize(
+    ("config", "norms", "biases"),
+    [
+        # Embeddings, and two in each of the 2 layers.
+        (BertConfig(**SIZES), 5, 2 * (5 * 32 + 48)),
+        (DistilBertConfig(**OTHER_SIZES), 5, 2 * (5 * 32 + 48)),
+        (MPNetConfig(**SIZES), 5, 2 * (5 * 32 + 48)),
+        # One layer that all share, embeddings of 16 and their projection to 32.
+        (AlbertConfig(**SIZES, embedding_size=16), 3, 5 * 32 + 48 + 32),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_norms_and_biases_of_other_encoders_are_found(config: Any, norms: int, biases: int) -> None:
+    for method, kind in (("ln-tuning", "norms"), ("bitfit", "biases")):
+        with torch.device("meta"):
+            base = AutoModelForSequenceClassification.from_config(config)
+        section = resolve_recipe({"adapter": {"method": method}}).adapter
+        plan = make_plan(base, Spending.of(section.model_dump()), labels=4, budget=100_000)
+        adapted = [matrix for matrix in plan.matrices if matrix.kind == method]
+        if kind == "norms":
+            assert len(adapted) == norms
+        else:
+            assert sum(matrix.parameters for matrix in adapted) == biases
+
+
+@pytest.mark.parametrize("name", ["bitfit", "beft"])
+def test_biases_that_a_base_lacks_are_named(name: str) -> None:
+    matrix = WeightMatrix("layers.0.Wqkv", 96, 32, has_bias=False)
+    choice = Choice((AdaptedMatrix(matrix, 1, None),), 0.0, "none", "full")
+    build = METHODS[name].config
+    assert build is not None
+    with pytest.raises(RecipeError, match=r"layers.0.Wqkv has no bias that could be trained"):
+        build(_layout(), choice)
+
+
+def test_glora_has_nothing_to_add_to_a_bias_that_is_not_there() -> None:
+    with_bias, without = (WeightMatrix("x", 6, 4, has_bias=has) for has in (True, False))
+    cost = METHODS["glora"].parameters
+    assert cost(with_bias, 2, {}) - cost(without, 2, {}) == 2 * (4 + 1) + 2
+
+
+def _layout() -> Layout:
+    return layout_of(skeleton(locate("embedded", labels=LABELS, config_only=True)), labels=4)
 
 
 def test_what_all_matrices_share_is_listed_once() -> None:

@@ -52,6 +52,7 @@ def _adapter(method: str) -> Settings:
     return {"adapter": {"method": method, **SMALL[method]}}
 
 
+_LOKR: Settings = {"adapter": {"method": "lokr", "rank": 1, "alpha": 4, "factor": 8}}
 _LOW_RANK: Settings = {"adapter.head": "low-rank"}
 
 
@@ -219,10 +220,8 @@ _ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
     "adapter.orthonormal": Change(True, _adapter("hra")),
     "adapter.bound": Change(2.0, _adapter("delora")),
     "adapter.scale_inputs": Change([], _adapter("ia3")),
-    "adapter.factor": Change(2, _adapter("lokr")),
-    "adapter.decompose_both": Change(
-        True, {"adapter": {**SMALL["lokr"], "method": "lokr", "rank": 1, "factor": 8}}
-    ),
+    "adapter.factor": Change(2, _LOKR),
+    "adapter.decompose_both": Change(True, _LOKR),
     "adapter.blocks": Change(4, _adapter("gralora")),
     "adapter.depth": Change(1, _adapter("peanut")),
     "adapter.projection": Change("qr", _adapter("deft")),

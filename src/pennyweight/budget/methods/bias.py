@@ -49,7 +49,7 @@ def _config(layout: Layout, choice: Choice) -> BeftConfig:
     from peft import BeftConfig
 
     for adapted in choice.adapted:
-        if f"{adapted.matrix.name}.bias" not in layout.sizes:
+        if not adapted.matrix.has_bias:
             raise RecipeError(
                 f"adapter.targets: {adapted.matrix.name} has no bias that could be trained; choose "
                 "other targets, or another method"

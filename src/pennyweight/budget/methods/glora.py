@@ -20,7 +20,7 @@ __all__ = ["METHODS", "GloraAdapter"]
 class GloraAdapter(TargetedSection):
     """`[adapter]`: W + W * A + B, and the bias b + b * d + e + W c.
 
-    A, B and c have rank r; d and e are numbers.
+    A, B and c have rank r; d and e are numbers. Without b, there are only A and B.
     """
 
     method: Literal["glora"] = "glora"
@@ -29,7 +29,8 @@ class GloraAdapter(TargetedSection):
 
 def _parameters(matrix: WeightMatrix, rank: int, options: Mapping[str, Any]) -> int:
     del options
-    return 2 * matrix.low_rank_parameters(rank) + rank * (matrix.columns + 1) + 2
+    of_bias = rank * (matrix.columns + 1) + 2 if matrix.has_bias else 0
+    return 2 * matrix.low_rank_parameters(rank) + of_bias
 
 
 def _config(layout: Layout, choice: Choice) -> GloraConfig:
