@@ -15,7 +15,7 @@ _METHOD_SECTIONS = {
         "Adapter methods",
         "The values of `adapter.method`. W is a frozen matrix with the given numbers of rows and "
         "columns. *Size* is the key of `[adapter]` that sets how many parameters an adapter has; "
-        'it may be `"fill"`. r is the rank. Methods without such a key have adapters of one size. '
+        'it may be `"fill"`. r is the rank. Adapters of a fixed size have no such key. '
         "Every count is checked against the model and against the saved file.",
     ),
     MethodKind.optimizers: ("Optimizers", "The values of `optimizer.method`."),
