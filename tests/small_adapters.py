@@ -39,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "randlora": {"rank": 10},
     "road": {"variant": 2, "group_size": 16},
     "shira": {"rank": 2},
-    "tinylora": {"vector_length": 9, "rank": 3},
+    "tinylora": {"vector_length": 9, "inner_rank": 3},
     "unilora": {"vector_length": 50},
     "vblora": {"vectors": 12, "vector_length": 16},
 }

@@ -22,7 +22,7 @@ from pennyweight.budget.methods import METHODS, AdaptedMatrix, Choice
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.summary import SHARED
 from pennyweight.errors import BudgetError, RecipeError
-from pennyweight.recipe import resolve_recipe
+from pennyweight.recipe import load_recipe, resolve_recipe
 from tiny import LABELS
 
 SIZES: dict[str, Any] = {
@@ -125,15 +125,27 @@ def test_the_defaults_of_a_method_are_counted_exactly_on_the_embedded_base(name:
     assert 0 < adapters < plan.trainable_parameters
 
 
+@pytest.mark.parametrize("recipe", ["quickstart", "spar-lora"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_method_can_replace_that_of_a_shipped_recipe(name: str, recipe: str) -> None:
+    keys = {"ln-tuning": 'adapter.targets=["*"]', "adalora": "adapter.target_rank=2"}
+    overrides = [f"adapter.method={name}", *([keys[name]] if name in keys else [])]
+    adapter = load_recipe(recipe, overrides=overrides).adapter
+    base = locate("embedded", labels=LABELS, config_only=True)
+    spending = Spending.of(adapter.model_dump())
+    plan = make_plan(skeleton(base), spending, labels=4, budget=1_000_000)
+    assert plan.within_budget
+    assert plan.method.name == name
+
+
 @pytest.mark.parametrize("name", SIZED)
 def test_fill_comes_as_close_to_the_budget_as_the_sizes_allow(name: str) -> None:
     dial = METHODS[name].dial
     assert dial is not None
     budget = 100_000
-    keys = {"alpha": 4} if name in ("lokr", "psoft") else {}
-    plan = _plan(name, base="embedded", budget=budget, **{dial.key: "fill"}, **keys)
+    plan = _plan(name, base="embedded", budget=budget, **{dial.key: "fill"})
     assert plan.trainable_parameters <= budget
-    options = resolve_recipe({"adapter": {"method": name, **keys}}).adapter.model_dump()
+    options = resolve_recipe({"adapter": {"method": name}}).adapter.model_dump()
     base = skeleton(locate("embedded", labels=LABELS, config_only=True))
     targets = [m for m in layout_of(base, labels=4).encoder if m.role.endswith(("query", "value"))]
     values = dial.values(targets, options)
@@ -141,7 +153,7 @@ def test_fill_comes_as_close_to_the_budget_as_the_sizes_allow(name: str) -> None
     if chosen + 1 < len(values):
         larger = {dial.key: values[chosen + 1]}
         with pytest.raises(BudgetError, match="over budget"):
-            _plan(name, base="embedded", budget=budget, **larger, **keys)
+            _plan(name, base="embedded", budget=budget, **larger)
 
 
 @pytest.mark.parametrize("name", sorted({*ADAPTERS} - {*SIZED}))
@@ -154,9 +166,8 @@ def test_a_method_of_one_size_refuses_fill(name: str) -> None:
 def test_fill_without_room_says_what_the_smallest_adapters_cost(name: str) -> None:
     dial = METHODS[name].dial
     assert dial is not None
-    keys = {"alpha": 4} if name in ("lokr", "psoft") else {}
     with pytest.raises(BudgetError, match=f'adapter.{dial.key}: "fill" has no room: the smallest'):
-        _plan(name, base="embedded", budget=1_000, **{dial.key: "fill"}, **keys)
+        _plan(name, base="embedded", budget=1_000, **{dial.key: "fill"})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +186,11 @@ def test_fill_without_room_says_what_the_smallest_adapters_cost(name: str) -> No
         ("gralora", {"rank": 3}, r"given 3; allowed: 2, 4, .* multiples of adapter.blocks"),
         ("vblora", {"vector_length": 100}, r"adapter.vector_length: given 100; allowed: a div"),
         ("vblora", {"vectors": 1}, r"given 1; allowed: 2 to 65536, and at least adapter.top_k"),
-        ("unilora", {"rank": 800}, r"adapter.rank: .*query: given 800; allowed: up to 768"),
+        (
+            "unilora",
+            {"inner_rank": 800},
+            r"adapter.inner_rank: .*query: given 800; .* up to 768",
+        ),
         ("unilora", {"vector_length": 10**6}, r"given 1000000; allowed: up to 147456"),
         ("osf", {"rank": 768}, r"given 768; allowed: up to 767, less than the rank"),
         ("shira", {"rank": 385}, r"given 385; allowed: up to 384"),

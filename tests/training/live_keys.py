@@ -213,6 +213,7 @@ _ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
     "adapter.frequencies": Change(50, _adapter("fourierft")),
     "adapter.scaling": Change(10.0, _adapter("fourierft")),
     "adapter.vector_length": Change(40, _adapter("unilora")),
+    "adapter.inner_rank": Change(2, _adapter("unilora")),
     "adapter.vectors": Change(10, _adapter("vblora")),
     "adapter.top_k": Change(3, _adapter("vblora")),
     "adapter.weight_tying": Change(0.5, _adapter("tinylora")),

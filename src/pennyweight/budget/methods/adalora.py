@@ -9,14 +9,13 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
 from pennyweight.budget.layout import Layout
 from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
-from pennyweight.budget.methods.sections import LowRankSection, Size
+from pennyweight.budget.methods.sections import Alpha, LowRankSection, Size
 from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RecipeError
 from pennyweight.section import Fraction
@@ -34,7 +33,7 @@ class AdaLoraAdapter(LowRankSection):
     method: Literal["adalora"] = "adalora"
     rank: Size = Field(12, description="the rank of every target at the start of training")
     target_rank: PositiveInt = Field(8, description="the mean rank at the end of training")
-    alpha: PositiveFloat = Field(16.0, description="the alpha of every target")
+    alpha: Alpha = Field(16.0, description='the alpha of every target; "auto" is twice the rank')
     start_steps: NonNegativeInt = Field(
         200, description="the number of steps before ranks are reduced"
     )

@@ -47,7 +47,7 @@ class Dial:
 
 
 def refuse_high_rank(rank: int, matrices: Sequence[WeightMatrix]) -> None:
-    """Check a rank that is an ordinary key, beside another dial.
+    """Check `adapter.inner_rank`, the rank of a method that has another dial.
 
     Raises:
         RecipeError: it exceeds the rank of one of the matrices.
@@ -55,6 +55,6 @@ def refuse_high_rank(rank: int, matrices: Sequence[WeightMatrix]) -> None:
     for matrix in matrices:
         if rank > matrix.largest_rank:
             raise RecipeError(
-                f"adapter.rank: {matrix.name}: given {rank}; allowed: up to "
+                f"adapter.inner_rank: {matrix.name}: given {rank}; allowed: up to "
                 f"{matrix.largest_rank}, the rank of the matrix itself"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods.dial import Dial, common_divisors
@@ -17,7 +17,7 @@ from pennyweight.budget.methods.method import (
     low_rank_parameters,
     peft_options,
 )
-from pennyweight.budget.methods.sections import DropoutSection, Size
+from pennyweight.budget.methods.sections import Alpha, DropoutSection, Size
 from pennyweight.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class GraloraAdapter(DropoutSection):
 
     method: Literal["gralora"] = "gralora"
     rank: Size = Field(32, description="the rank of every target, a multiple of adapter.blocks")
-    alpha: PositiveFloat = Field(64.0, description="the alpha of every target")
+    alpha: Alpha = Field(64.0, description='the alpha of every target; "auto" is twice the rank')
     blocks: PositiveInt = Field(
         2, description="the number k of blocks along the rows, and along the columns"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from pennyweight.budget.layout import Layout
 from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
-from pennyweight.budget.methods.sections import DropoutSection, Size
+from pennyweight.budget.methods.sections import Alpha, DropoutSection, Size
 
 if TYPE_CHECKING:
     from peft import LoHaConfig
@@ -24,7 +24,7 @@ class LohaAdapter(DropoutSection):
 
     method: Literal["loha"] = "loha"
     rank: Size = Field(4, description="the rank of each of the two products")
-    alpha: PositiveFloat = Field(4.0, description="the alpha of every target")
+    alpha: Alpha = Field(4.0, description='the alpha of every target; "auto" is twice the rank')
 
 
 def _config(layout: Layout, choice: Choice) -> LoHaConfig:

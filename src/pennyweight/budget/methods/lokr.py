@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods.dial import Dial
 from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
-from pennyweight.budget.methods.sections import DropoutSection, Size
+from pennyweight.budget.methods.sections import Alpha, DropoutSection, Size
 
 if TYPE_CHECKING:
     from peft import LoKrConfig
@@ -27,7 +27,7 @@ class LokrAdapter(DropoutSection):
 
     method: Literal["lokr"] = "lokr"
     rank: Size = Field(8, description="the rank of D")
-    alpha: PositiveFloat = Field(8.0, description="the alpha of every target")
+    alpha: Alpha = Field(8.0, description='the alpha of every target; "auto" is twice the rank')
     factor: PositiveInt | Literal["auto"] = Field(
         "auto",
         description='the most rows and columns of C; "auto" makes C and D of similar sizes',

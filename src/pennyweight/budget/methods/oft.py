@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods.dial import Dial, common_divisors
 from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
-from pennyweight.budget.methods.sections import DropoutSection, Size
+from pennyweight.budget.methods.sections import Alpha, DropoutSection, Size
 
 if TYPE_CHECKING:
     from peft import BOFTConfig, OFTConfig, PsoftConfig
@@ -48,7 +48,7 @@ class PsoftAdapter(DropoutSection):
 
     method: Literal["psoft"] = "psoft"
     rank: Size = Field(32, description="the number of singular directions")
-    alpha: PositiveFloat = Field(32.0, description="the alpha of every target")
+    alpha: Alpha = Field(32.0, description='the alpha of every target; "auto" is twice the rank')
 
 
 def _blocks(matrices: Sequence[WeightMatrix], options: Mapping[str, Any]) -> Sequence[int]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pennyweight.section import Fraction, Section
 
 __all__ = [
     "DEFAULT_HEAD_RANK",
     "AdapterSection",
+    "Alpha",
     "Bias",
     "DropoutSection",
     "FixedSizeSection",
@@ -29,6 +30,11 @@ Head = Literal["full", "low-rank", "output-only", "frozen"]
 Quantization = Literal["none", "nf4", "int8"]
 DEFAULT_HEAD_RANK = 8
 
+# The type of `alpha` of a method with one rank.
+Alpha = Annotated[
+    PositiveFloat | Literal["auto"],
+    Field(json_schema_extra={"allowed": 'a number above 0, or "auto"'}),
+]
 # The type of the key that is a method's dial.
 Size = Annotated[
     PositiveInt | Literal["fill"],

@@ -26,10 +26,10 @@ class TinyLoraAdapter(DropoutSection):
 
     method: Literal["tinylora"] = "tinylora"
     vector_length: Size = Field(64, description="the number of entries of v")
-    rank: PositiveInt = Field(
+    inner_rank: PositiveInt = Field(
         2,
-        description="the number of singular directions; more than rank^2 entries of v add nothing",
-        json_schema_extra={"allowed": 'a whole number from 1; "fill" is for adapter.vector_length'},
+        description="the number of singular directions; more entries of v than its square add "
+        "nothing",
     )
     weight_tying: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.0, description="the degree to which targets share their v, from none (0) to all (1)"
@@ -38,7 +38,7 @@ class TinyLoraAdapter(DropoutSection):
 
 def _up_to_free(matrices: Sequence[WeightMatrix], options: Mapping[str, Any]) -> Sequence[int]:
     del matrices
-    return range(1, options["rank"] ** 2 + 1)
+    return range(1, options["inner_rank"] ** 2 + 1)
 
 
 def _vectors(choice: Choice) -> int:
@@ -50,10 +50,10 @@ def _vectors(choice: Choice) -> int:
 def _config(layout: Layout, choice: Choice) -> TinyLoraConfig:
     from peft import TinyLoraConfig
 
-    refuse_high_rank(choice.options["rank"], [adapted.matrix for adapted in choice.adapted])
+    refuse_high_rank(choice.options["inner_rank"], [adapted.matrix for adapted in choice.adapted])
     return TinyLoraConfig(
         **peft_options(layout, choice),
-        r=choice.options["rank"],
+        r=choice.options["inner_rank"],
         u=choice.adapted[0].rank,
         weight_tying=choice.options["weight_tying"],
         tinylora_dropout=choice.dropout,

@@ -26,15 +26,11 @@ class UniLoraAdapter(DropoutSection):
     vector_length: Size = Field(
         256, description="the number of entries of the vector that all targets share"
     )
-    rank: PositiveInt = Field(
-        4,
-        description="the rank of B A",
-        json_schema_extra={"allowed": 'a whole number from 1; "fill" is for adapter.vector_length'},
-    )
+    inner_rank: PositiveInt = Field(4, description="the rank of B A")
 
 
 def _up_to_entries(matrices: Sequence[WeightMatrix], options: Mapping[str, Any]) -> Sequence[int]:
-    return range(1, sum(m.low_rank_parameters(options["rank"]) for m in matrices) + 1)
+    return range(1, sum(m.low_rank_parameters(options["inner_rank"]) for m in matrices) + 1)
 
 
 def _shared(choice: Choice) -> int:
@@ -45,7 +41,7 @@ def _config(layout: Layout, choice: Choice) -> UniLoraConfig:
     from peft import UniLoraConfig
 
     matrices = [adapted.matrix for adapted in choice.adapted]
-    refuse_high_rank(choice.options["rank"], matrices)
+    refuse_high_rank(choice.options["inner_rank"], matrices)
     length = choice.adapted[0].rank
     entries = _up_to_entries(matrices, choice.options)
     if length not in entries:
@@ -55,7 +51,7 @@ def _config(layout: Layout, choice: Choice) -> UniLoraConfig:
         )
     return UniLoraConfig(
         **peft_options(layout, choice),
-        r=choice.options["rank"],
+        r=choice.options["inner_rank"],
         theta_d_length=length,
         unilora_dropout=choice.dropout,
     )

@@ -32,7 +32,8 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
         "PROMPT_TUNING": _VIRTUAL_TOKENS,
         "P_TUNING": f"{_VIRTUAL_TOKENS}; the saved file holds less than was trained",
         "SHADOW": "trains a second model beside the layers of a decoder",
-        "SUPERTUNING": "states its size as one share of the entries of every matrix",
+        "SUPERTUNING": "is not in the table yet; SHiRA, which trains as few entries of W at random "
+        "places instead of the largest, is",
         "TRAINABLE_TOKENS": "trains the embeddings of tokens that are listed one by one, and no "
         "weight matrices",
         "XLORA": "trains a router over LoRA adapters that were trained before",

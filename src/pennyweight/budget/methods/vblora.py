@@ -34,16 +34,12 @@ class VbLoraAdapter(DropoutSection):
         128, description="the length of the vectors, which must divide all rows and columns"
     )
     top_k: PositiveInt = Field(2, description="the number of vectors in a mixture")
-    rank: PositiveInt = Field(
-        4,
-        description="the rank of B A",
-        json_schema_extra={"allowed": 'a whole number from 1; "fill" is for adapter.vectors'},
-    )
+    inner_rank: PositiveInt = Field(4, description="the rank of B A")
 
 
 def _logits(matrix: WeightMatrix, vectors: int, options: Mapping[str, Any]) -> int:
     parts = (matrix.rows + matrix.columns) // options["vector_length"]
-    return options["rank"] * parts * vectors
+    return options["inner_rank"] * parts * vectors
 
 
 def _bank(choice: Choice) -> int:
@@ -60,7 +56,7 @@ def _config(layout: Layout, choice: Choice) -> VBLoRAConfig:
 
     options = choice.options
     matrices = [adapted.matrix for adapted in choice.adapted]
-    refuse_high_rank(options["rank"], matrices)
+    refuse_high_rank(options["inner_rank"], matrices)
     divisors = common_divisors(*(size for m in matrices for size in (m.rows, m.columns)))
     if options["vector_length"] not in divisors:
         raise RecipeError(
@@ -69,7 +65,7 @@ def _config(layout: Layout, choice: Choice) -> VBLoRAConfig:
         )
     return VBLoRAConfig(
         **peft_options(layout, choice),
-        r=options["rank"],
+        r=options["inner_rank"],
         num_vectors=choice.adapted[0].rank,
         vector_length=options["vector_length"],
         topk=options["top_k"],
@@ -81,8 +77,8 @@ METHODS: tuple[Method, ...] = (
     Method(
         name="vblora",
         summary="W + B A, composed of mixtures of the vectors of one trained bank",
-        formula="r vectors (rows + columns) / vector_length, and vectors * vector_length for "
-        "all together",
+        formula="inner_rank * vectors (rows + columns) / vector_length, and "
+        "vectors * vector_length for all together",
         paper="Li et al. 2024, VB-LoRA, arXiv:2405.15179",
         section=VbLoraAdapter,
         parameters=_logits,
