@@ -109,7 +109,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         name="boft",
-        summary="diag(s) W R with trained orthogonal blocks on the diagonal of R",
+        summary="W R with trained row scales and orthogonal blocks on the diagonal of R",
         formula="columns * block_size + rows",
         paper="Liu et al. 2023, BOFT, arXiv:2311.06243",
         section=BoftAdapter,

@@ -58,7 +58,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         name="randlora",
         summary="W + a full-rank sum of n random products, scaled by trained diagonals",
-        formula="n (r + d), where d is the smaller of rows and columns, and n is d / r",
+        formula="n (r + d), where d is the smaller of rows and columns, and n is d / r, rounded up",
         paper="Albert et al. 2025, RandLoRA, arXiv:2502.00987",
         section=RandLoraAdapter,
         parameters=_parameters,
