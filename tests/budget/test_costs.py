@@ -249,6 +249,11 @@ def _layout() -> Layout:
     return layout_of(skeleton(locate("embedded", labels=LABELS, config_only=True)), labels=4)
 
 
+def test_adalora_is_refused_where_fill_gives_less_than_its_final_rank() -> None:
+    with pytest.raises(RecipeError, match=r'"fill" gives 6, less than adapter.target_rank, 8'):
+        _plan("adalora", base="embedded", budget=60_000, rank="fill")
+
+
 def test_what_all_matrices_share_is_listed_once() -> None:
     plan = _plan("vblora", vectors=90, vector_length=256)
     (shared,) = [matrix for matrix in plan.matrices if matrix.name == SHARED]

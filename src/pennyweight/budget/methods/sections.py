@@ -80,10 +80,14 @@ class FixedSizeSection(TargetedSection):
     @classmethod
     def _no_rank(cls, values: Any) -> Any:
         if isinstance(values, dict) and "rank" in values:
+            # Late, because the table is made of the modules that import this one.
+            from pennyweight.budget.methods import METHODS
+
+            method = METHODS[values["method"]]
             raise ValueError(
-                f'adapter.rank: given "{values["rank"]}", but the adapters of {values["method"]} '
-                "have one size only, which `pennyweight plan` shows; leave adapter.rank out, and "
-                "spend more or less by adapter.targets"
+                f'adapter.rank: given "{values["rank"]}", but the adapters of {method.name} have '
+                f"one size only (for each target: {method.formula}); leave adapter.rank out, and "
+                "choose fewer or more adapter.targets; `pennyweight plan` shows the sum"
             )
         return values
 
