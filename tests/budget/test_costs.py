@@ -183,6 +183,8 @@ def test_fill_without_room_says_what_the_smallest_adapters_cost(name: str) -> No
         ("oft", {"block_size": 1}, r"given 1; allowed: 2, 3, 4, .* from 2"),
         ("boft", {"block_size": 3}, r"given 3; allowed: 2, 4, .* the even divisors"),
         ("gralora", {"blocks": 5, "rank": 5}, r"adapter.blocks: given 5; allowed: a divisor"),
+        ("gralora", {"blocks": 1536}, r"no value fits .*query; allowed: the multiples of adap"),
+        ("gralora", {"blocks": 1536, "rank": "fill"}, r"no value fits .*query; allowed: the mul"),
         ("gralora", {"rank": 3}, r"given 3; allowed: 2, 4, .* multiples of adapter.blocks"),
         ("vblora", {"vector_length": 100}, r"adapter.vector_length: given 100; allowed: a div"),
         ("vblora", {"vectors": 1}, r"given 1; allowed: 2 to 65536, and at least adapter.top_k"),

@@ -107,7 +107,7 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     if spending.rank == "fill":
         rank = _largest(
             dial,
-            dial.values(targets, spending.options),
+            _values(dial, targets, spending.options),
             lambda r: count_by_formula(layout, at_rank(r), method=spending.row),
             budget=budget,
         )
@@ -130,7 +130,7 @@ def smallest_size(layout: Layout, spending: Spending) -> int | None:
     if dial is None:
         return None
     targets = _select_targets(spending.row.targets(layout), spending.targets)
-    return dial.values(targets, spending.options)[0]
+    return _values(dial, targets, spending.options)[0]
 
 
 def count_by_formula(layout: Layout, choice: Choice, *, method: Method) -> int:
@@ -270,13 +270,29 @@ def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix], method: Method) 
     if dial is None or not dial.is_limit:
         return
     for adapted in choice.adapted:
-        values = dial.values((adapted.matrix,), choice.options)
+        values = _values(dial, (adapted.matrix,), choice.options)
         if adapted.rank not in values:
             key = "adapter.head_rank" if adapted in head else f"adapter.{dial.key}"
             raise RecipeError(
                 f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: "
                 f"{_shown(values)}, {dial.allowed}"
             )
+
+
+def _values(
+    dial: Dial, matrices: Sequence[WeightMatrix], options: Mapping[str, Any]
+) -> Sequence[int]:
+    """Return the dial's values for some matrices.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if values := dial.values(matrices, options):
+        return values
+    raise RecipeError(
+        f"adapter.{dial.key}: no value fits {matrices[0].name}; allowed: {dial.allowed}; change "
+        "adapter.targets or the method's other keys"
+    )
 
 
 def _shown(values: Sequence[int]) -> str:
