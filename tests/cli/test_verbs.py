@@ -91,7 +91,7 @@ EXAMPLES = {
     "report": Example("runs/one --out report --only figures", "", "report/figures/curves.svg"),
     "ui": Example("runs --port 0", "shows runs"),
     "recipes": Example("", "spar-lora"),
-    "methods": Example("", "arXiv:2106.09685"),
+    "methods": Example("", "block_size"),
     "doctor": Example("", "embedded base"),
     "data preview": Example("tiny.toml --set 'data.clean=[\"stop-words\"]'", "before"),
     "data clean": Example("tiny.toml --out clean.parquet", "48 rows", "clean.parquet"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from small_adapters import SMALL
 from tiny import LABELS
 
 __all__ = ["CHANGES", "SEARCH_KEYS", "Change", "Settings"]
@@ -45,6 +46,13 @@ _ADALORA: Settings = {
     "train.epochs": 3,
 }
 _VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
+
+
+def _adapter(method: str) -> Settings:
+    return {"adapter": {"method": method, **SMALL[method]}}
+
+
+_LOKR: Settings = {"adapter": {"method": "lokr", "rank": 1, "alpha": 4, "factor": 8}}
 _LOW_RANK: Settings = {"adapter.head": "low-rank"}
 
 
@@ -215,6 +223,24 @@ _ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
     "adapter.betas": Change([0.1, 0.1], _ADALORA),
     "adapter.orthogonality": Change(0.0, _ADALORA),
     "adapter.d_initial": Change(1.0, _VERA),
+    "adapter.variant": Change(4, _adapter("road")),
+    "adapter.group_size": Change(8, _adapter("road")),
+    "adapter.frequencies": Change(50, _adapter("fourierft")),
+    "adapter.scaling": Change(10.0, _adapter("fourierft")),
+    "adapter.vector_length": Change(40, _adapter("unilora")),
+    "adapter.inner_rank": Change(2, _adapter("unilora")),
+    "adapter.vectors": Change(10, _adapter("vblora")),
+    "adapter.top_k": Change(3, _adapter("vblora")),
+    "adapter.weight_tying": Change(0.5, _adapter("tinylora")),
+    "adapter.block_size": Change(4, _adapter("oft")),
+    "adapter.orthonormal": Change(True, _adapter("hra")),
+    "adapter.bound": Change(2.0, _adapter("delora")),
+    "adapter.scale_inputs": Change([], _adapter("ia3")),
+    "adapter.factor": Change(2, _LOKR),
+    "adapter.decompose_both": Change(True, _LOKR),
+    "adapter.blocks": Change(4, _adapter("gralora")),
+    "adapter.depth": Change(1, _adapter("peanut")),
+    "adapter.projection": Change("qr", _adapter("deft")),
     "optimizer.method": Change("adam"),
     "optimizer.learning_rate": Change(0.001),
     "optimizer.weight_decay": Change(0.5),

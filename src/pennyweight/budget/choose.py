@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pennyweight.budget import patterns
 from pennyweight.budget.layout import Layout, WeightMatrix
-from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Head, Method
+from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Dial, Head, Method
 from pennyweight.budget.methods.method import trained_head_modules
+from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
 from pennyweight.errors import BudgetError, RecipeError
 
-__all__ = ["Spending", "choose", "count_by_formula", "trained_biases"]
+__all__ = ["Spending", "choose", "count_by_formula", "smallest_size", "trained_biases"]
 
 Rank = int | Literal["fill"] | Mapping[str, int]
 Alpha = float | Literal["auto"] | Mapping[str, float]
 
 # Alpha over rank with "auto": the same scaling of the adapter whatever rank the budget allows.
 _AUTO_SCALING = 2.0
+# Allowed values that a message lists at most.
+_MOST_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Spending:
     Attributes:
         method: the adapter method's name.
         targets: patterns of the matrices that get an adapter.
-        rank: one for all targets, one per pattern, or "fill" for the largest that fits.
+        rank: one for all targets, one per pattern, or "fill" for the largest that fits. Of a method
+            with another dial, the value of that key; None without a dial.
         alpha: one for all targets, one per pattern, or "auto" for twice the rank; None if the
             method has none.
         dropout: dropout probability on the adapters' input.
@@ -41,13 +46,32 @@ class Spending:
 
     method: str
     targets: tuple[str, ...]
-    rank: Rank
+    rank: Rank | None
     alpha: Alpha | None
     dropout: float
     bias: Bias
     head: Head
     head_rank: int
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Spending:
+        """Return the values of a recipe's `[adapter]` section."""
+        options = dict(section)
+        dial = METHODS[options["method"]].dial
+        head: Any = options.pop("head", None) or "full"
+        return cls(
+            method=options.pop("method"),
+            targets=options.pop("targets", ()),
+            rank=options.pop(dial.key) if dial else None,
+            alpha=options.pop("alpha", None),
+            dropout=options.pop("dropout", 0.0),
+            bias=options.pop("bias", "none"),
+            # "auto": the rows are not known yet.
+            head="full" if head == "auto" else head,
+            head_rank=_known(options.pop("head_rank", DEFAULT_HEAD_RANK)),
+            options=options,
+        )
 
     @property
     def row(self) -> Method:
@@ -62,7 +86,7 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
         RecipeError: a pattern matches nothing, or a rank does not fit its matrix or method.
         BudgetError: "fill" leaves no room for a rank of 1.
     """
-    targets = _select_targets(layout, spending.targets)
+    targets = _select_targets(spending.row.targets(layout), spending.targets)
     _check_head(layout, spending.head)
     head = _head_adapter(layout, spending)
     _check_patterns(spending, targets, head)
@@ -77,26 +101,45 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
             options=spending.options,
         )
 
+    dial = spending.row.dial
+    if dial is None:
+        return at_rank(1)
     if spending.rank == "fill":
-        rank = _largest_rank(
-            lambda r: count_by_formula(layout, at_rank(r), method=spending.row), budget=budget
+        rank = _largest(
+            dial,
+            _values(dial, targets, spending.options),
+            lambda r: count_by_formula(layout, at_rank(r), method=spending.row),
+            budget=budget,
         )
-        choice = at_rank(min(rank, *(matrix.largest_rank for matrix in targets)))
+        choice = at_rank(rank)
     else:
-        choice = at_rank(spending.rank)
+        choice = at_rank(1 if spending.rank is None else spending.rank)
     if not choice.adapted:
         raise RecipeError("adapter.rank: every target has rank 0, so there is nothing to adapt")
-    if not spending.row.support.rank_above_matrix:
-        _check_ranks(choice, head)
+    _check_ranks(choice, head, spending.row)
     return choice
+
+
+def smallest_size(layout: Layout, spending: Spending) -> int | None:
+    """Return the least costly value of the method's dial for these targets; None without a dial.
+
+    Raises:
+        RecipeError: a pattern of the targets matches nothing.
+    """
+    dial = spending.row.dial
+    if dial is None:
+        return None
+    targets = _select_targets(spending.row.targets(layout), spending.targets)
+    return _values(dial, targets, spending.options)[0]
 
 
 def count_by_formula(layout: Layout, choice: Choice, *, method: Method) -> int:
     """Return the number of parameters that a choice trains, by arithmetic alone."""
     modules = trained_head_modules(layout, choice.head)
     head = [size for module in modules for size in layout.elements_in(module).values()]
-    adapters = [method.parameters(a.matrix, a.rank) for a in choice.adapted]
-    return sum(head) + sum(adapters) + sum(trained_biases(layout, choice).values())
+    adapters = [method.parameters(a.matrix, a.rank, choice.options) for a in choice.adapted]
+    biases = trained_biases(layout, choice)
+    return sum(head) + sum(adapters) + method.shared(choice) + sum(biases.values())
 
 
 def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
@@ -113,17 +156,21 @@ def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
     return {name: size for name, size in biases.items() if name in targeted}
 
 
-def _select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix]:
+def _known(head_rank: int | Literal["auto"]) -> int:
+    return DEFAULT_HEAD_RANK if head_rank == "auto" else head_rank
+
+
+def _select_targets(matrices: Sequence[WeightMatrix], targets: Sequence[str]) -> list[WeightMatrix]:
     for pattern in targets:
-        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in layout.encoder):
-            roles = sorted({matrix.role for matrix in layout.encoder})
+        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in matrices):
+            roles = sorted({matrix.role for matrix in matrices})
             raise RecipeError(
-                f'adapter.targets: "{pattern}" matches no weight matrix of the encoder; '
-                f"its matrices are {', '.join(roles)}"
+                f'adapter.targets: "{pattern}" matches no layer that this method can adapt; '
+                f'they are {", ".join(roles)}; "*" matches all of them'
             )
     return [
         matrix
-        for matrix in layout.encoder
+        for matrix in matrices
         if any(patterns.matches_end(pattern, *matrix.names) for pattern in targets)
     ]
 
@@ -217,25 +264,57 @@ def _uncovered(key: str, matrix: WeightMatrix) -> RecipeError:
     )
 
 
-def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix]) -> None:
+def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix], method: Method) -> None:
+    """Refuse ranks that do not fit their matrix, or one rank that does not fit all matrices."""
+    dial = method.dial
+    if dial is None or not dial.is_limit:
+        return
     for adapted in choice.adapted:
-        largest = adapted.matrix.largest_rank
-        if adapted.rank > largest:
-            key = "adapter.head_rank" if adapted in head else "adapter.rank"
+        values = _values(dial, (adapted.matrix,), choice.options)
+        if adapted.rank not in values:
+            key = "adapter.head_rank" if adapted in head else f"adapter.{dial.key}"
             raise RecipeError(
-                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
-                f"{largest}, the rank of the matrix itself"
+                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: "
+                f"{_shown(values)}, {dial.allowed}"
             )
 
 
-def _largest_rank(count: Callable[[int], int], *, budget: int) -> int:
-    """Return the largest rank for all targets that fits: the count is linear in the rank."""
-    per_rank = count(2) - count(1)
-    fixed = count(1) - per_rank
-    rank = (budget - fixed) // per_rank
-    if rank < 1:
+def _values(
+    dial: Dial, matrices: Sequence[WeightMatrix], options: Mapping[str, Any]
+) -> Sequence[int]:
+    """Return the dial's values for some matrices.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if values := dial.values(matrices, options):
+        return values
+    raise RecipeError(
+        f"adapter.{dial.key}: no value fits {matrices[0].name}; allowed: {dial.allowed}; change "
+        "adapter.targets or the method's other keys"
+    )
+
+
+def _shown(values: Sequence[int]) -> str:
+    """Return the allowed values in a few words."""
+    if isinstance(values, range) and values.step == 1:
+        first = "up" if values[0] == 1 else f"{values[0]}"
+        return f"{first} to {values[-1]}"
+    ordered = sorted(values)
+    if ordered == list(range(1, len(ordered) + 1)):
+        return f"up to {ordered[-1]}"
+    if len(ordered) <= _MOST_SHOWN:
+        return ", ".join(map(str, ordered))
+    return f"{', '.join(map(str, ordered[: _MOST_SHOWN - 1]))}, ... {ordered[-1]}"
+
+
+def _largest(dial: Dial, values: Sequence[int], count: Callable[[int], int], *, budget: int) -> int:
+    """Return the most costly of the dial's values whose plan fits."""
+    fitting = bisect_right(values, budget, key=count)
+    if fitting == 0:
         raise BudgetError(
-            f'adapter.rank: "fill" has no room: {fixed:,} parameters are trained without adapters '
-            f"and each rank costs {per_rank:,}, but the budget is {budget:,}"
+            f'adapter.{dial.key}: "fill" has no room: the smallest adapters, with {dial.key} = '
+            f"{values[0]}, make {count(values[0]):,} trainable parameters in all, but the budget "
+            f"is {budget:,}"
         )
-    return rank
+    return values[fitting - 1]

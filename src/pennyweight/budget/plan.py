@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pennyweight.budget.choose import Spending, choose, count_by_formula, trained_biases
+from pennyweight.budget.choose import (
+    Spending,
+    choose,
+    count_by_formula,
+    smallest_size,
+    trained_biases,
+)
 from pennyweight.budget.count import total_parameters, trainable_sizes
 from pennyweight.budget.facts import ArtifactFacts
 from pennyweight.budget.layout import Layout, layout_of
@@ -152,12 +158,15 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
 def _trained_parts(
     layout: Layout, choice: Choice, sizes: Mapping[str, int], *, method: Method
 ) -> tuple[Matrix, ...]:
-    """Return every trained part with its count in the model: adapters, biases, head."""
+    """Return every trained part with its count in the model: adapters, biases, head.
+
+    What the adapters of all matrices share comes after the adapters.
+    """
     adapters = [
         Matrix(
             name=matrix.name,
             kind=method.name,
-            rank=adapted.rank,
+            rank=adapted.rank if method.dial else None,
             alpha=adapted.alpha,
             parameters=sum(n for name, n in sizes.items() if method.owns(name, matrix=matrix.name)),
             layer=matrix.layer,
@@ -166,6 +175,8 @@ def _trained_parts(
         for adapted in choice.adapted
         for matrix in (adapted.matrix,)
     ]
+    if shared := sum(size for name, size in sizes.items() if method.is_shared(name)):
+        adapters.append(Matrix.shared(kind=method.name, parameters=shared))
     biases = [
         Matrix.trained_in_full(name, kind="bias", parameters=size)
         for name, size in trained_biases(layout, choice).items()
@@ -205,10 +216,12 @@ def _advice(layout: Layout, spending: Spending, *, budget: int) -> str:
 
 
 def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
-    """Yield plans of rank 1 on one of the targets, with their counts."""
+    """Yield plans with the smallest adapters on one of the targets, with their counts."""
     heads: tuple[Head, ...] = ("full", "low-rank", "output-only")
+    dial = spending.row.dial
     for head, target in itertools.product(heads, spending.targets):
-        changed = replace(spending, head=head, targets=(target,), rank=1, bias="none", head_rank=1)
+        changed = replace(spending, head=head, targets=(target,), bias="none", head_rank=1)
+        changed = replace(changed, rank=smallest_size(layout, changed))
         if isinstance(spending.alpha, Mapping):
             changed = replace(changed, alpha=1.0)
         changed_layout = _layout_for(layout, changed)
@@ -219,7 +232,7 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
         options = [
             f"adapter.head={head}",
             *(["adapter.head_rank=1"] if head == "low-rank" else []),
-            "adapter.rank=1",
+            *([f"adapter.{dial.key}={changed.rank}"] if dial else []),
             *([f'adapter.targets=["{target}"]'] if len(spending.targets) > 1 else []),
             *(["adapter.bias=none"] if spending.bias != "none" else []),
         ]
@@ -234,12 +247,12 @@ def _layout_for(layout: Layout, spending: Spending) -> Layout:
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
     """Yield the single changes that bring the plan within the budget, with their counts."""
-    changes = [(f"--set adapter.rank={_FILLED}", replace(spending, rank="fill"))]
     heads: tuple[Head, ...] = ("low-rank", "output-only")
-    for head in heads:
-        changed, option = replace(spending, head=head), f"--set adapter.head={head}"
-        changes.append((option, changed))
-        changes.append((f"{option} --set adapter.rank={_FILLED}", replace(changed, rank="fill")))
+    changes = [(f"--set adapter.head={head}", replace(spending, head=head)) for head in heads]
+    if dial := spending.row.dial:
+        fill = f"--set adapter.{dial.key}={_FILLED}"
+        filled = [(f"{change} {fill}", replace(c, rank="fill")) for change, c in changes]
+        changes += [(fill, replace(spending, rank="fill")), *filled]
     if spending.bias != "none":
         changes.append(("--set adapter.bias=none", replace(spending, bias="none")))
     if len(spending.targets) > 1:

@@ -54,12 +54,16 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def show_plan(plan: PlanSummary) -> None:
     """Print the planned parameters, grouped by the role of their matrices, and the total."""
+    from pennyweight.budget.methods import METHODS
+
+    kinds = {matrix.kind for matrix in plan.matrices}
+    dials = [row.dial.key for kind, row in METHODS.items() if kind in kinds and row.dial]
     groups: dict[tuple[str, str, int | None, float | None], list[int]] = {}
     for matrix in plan.matrices:
         key = (matrix.role, matrix.kind, matrix.rank, matrix.alpha)
         groups.setdefault(key, []).append(matrix.parameters)
     show_table(
-        ("matrices", "kind", "rank", "alpha", "number", "parameters"),
+        ("matrices", "kind", *(dials or ["rank"]), "alpha", "number", "parameters"),
         [
             (
                 role,

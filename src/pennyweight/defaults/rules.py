@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
+from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
 from pennyweight.evaluation.metrics import EVEN_RATIO
 
 __all__ = ["RULES", "Derived", "Facts"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from pennyweight.budget.methods import METHODS
 from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import (
@@ -121,8 +122,9 @@ class RunFacts:
 
     @property
     def adapted(self) -> tuple[Matrix, ...]:
-        """The matrices that have an adapter."""
-        return tuple(matrix for matrix in self.record.plan.matrices if matrix.rank is not None)
+        """The matrices that have an adapter, and what the adapters share."""
+        adapters = [name for name, row in METHODS.items() if not row.trains_every_weight]
+        return tuple(matrix for matrix in self.record.plan.matrices if matrix.kind in adapters)
 
     @property
     def parameters_by_kind(self) -> dict[str, int]:
@@ -137,7 +139,7 @@ class RunFacts:
         by_place = {
             (matrix.role, matrix.layer): matrix.rank
             for matrix in self.adapted
-            if matrix.layer is not None
+            if matrix.layer is not None and matrix.rank is not None
         }
         roles = tuple(dict.fromkeys(role for role, _ in by_place))
         layers = tuple(range(max((layer for _, layer in by_place), default=-1) + 1))

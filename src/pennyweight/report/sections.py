@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from pennyweight.budget.methods import METHODS
+from pennyweight.budget.methods import METHODS, Method
 from pennyweight.evaluation.confusions import MATRIX_CLASSES
 from pennyweight.recipe.train import Train
 from pennyweight.report.captions import caption_of
@@ -31,7 +31,7 @@ _OPTIMIZER_PAPERS: Mapping[str, str] = MappingProxyType(
     }
 )
 # Rows of the table of settings that full fine-tuning does not have.
-_ADAPTER_ROWS = ("matrices", "rank", "alpha", "head")
+_ADAPTER_ROWS = ("matrices", "alpha", "head")
 # With more classes, their counts of generated rows are left out.
 _CLASSES_SHOWN = 10
 _PRIOR_PAPERS: Mapping[str, str] = MappingProxyType({"em": "saerens", "confusion": "1802.03916"})
@@ -42,7 +42,7 @@ def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     labels = run.record.recipe.data.label_names
     papers = [key for part, key in _BASE_PAPERS.items() if part in run.base_name.lower()]
     trained = (
-        "whose weights stay frozen: only low-rank adapters and the classification head are trained"
+        "whose weights stay frozen: only adapters and the classification head are trained"
         if run.adapted
         else "all of whose weights are trained"
     )
@@ -224,7 +224,7 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
     rows = [
         ("method", f"{title(recipe.adapter.method)}: {method.summary}" if method else "full"),
         ("matrices", "all linear layers" if targets == ("*",) else ", ".join(targets)),
-        ("rank", _range([matrix.rank for matrix in run.adapted])),
+        (_size_key(method), _range([matrix.rank for matrix in run.adapted])),
         ("alpha", _range([matrix.alpha for matrix in run.adapted])),
         ("head", f"{getattr(recipe.adapter, 'head', 'full')}"),
         ("optimizer", f"{title(recipe.optimizer.method)}, "
@@ -235,7 +235,13 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
         ("cleaning", ", ".join(recipe.data.clean) or "none"),
         ("seed", str(recipe.seed)),
     ]  # fmt: skip
-    return tuple(row for row in rows if run.adapted or row[0] not in _ADAPTER_ROWS)
+    hidden = () if run.adapted else (*_ADAPTER_ROWS, "rank")
+    return tuple(row for row in rows if row[0] not in hidden)
+
+
+def _size_key(method: Method | None) -> str:
+    """Return the name of what sets the size of a method's adapters."""
+    return method.dial.key.replace("_", " ") if method and method.dial else "rank"
 
 
 def _training(train: Train) -> str:

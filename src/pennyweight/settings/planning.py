@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
-from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
 from pennyweight.budget.plan import Spending
 from pennyweight.recipe import Recipe
 from pennyweight.settings.task import task_of
@@ -51,15 +48,9 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
         BaseModelError: the base's config cannot be found.
     """
     base = base or find_base(recipe, config_only=True)
-    shared = set(Spending.__dataclass_fields__) - {"options"}
-    values: dict[str, Any] = recipe.adapter.model_dump()
-    if values.get("head") == "auto":
-        # The rows are not known yet.
-        values |= {"head": "full", "head_rank": DEFAULT_HEAD_RANK}
-    spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
     return make_plan(
         skeleton(base),
-        spending,
+        Spending.of(recipe.adapter.model_dump()),
         labels=len(recipe.data.label_names),
         budget=recipe.budget.trainable_parameters,
     )
