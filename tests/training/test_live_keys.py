@@ -72,8 +72,8 @@ def test_nearly_every_training_shows_that_a_key_is_live() -> None:
     references = {_as_text(_values(change.besides)) for change in CHANGES.values()}
     assert len(changed) == len(CHANGES)
     # The recipe itself, AdaLoRA, VeRA, four optimizers, large batches, logit adjustment, balanced
-    # self-training, an endpoint, a metric that gets worse again, and 13 adapter methods with keys of
-    # their own.
+    # self-training, an endpoint, a metric that gets worse again, and 13 adapter methods with keys
+    # of their own.
     assert len(references - changed) == 25
 
 
