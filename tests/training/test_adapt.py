@@ -56,6 +56,11 @@ def test_without_shares_the_answers_of_the_run_are_not_corrected(
     recipe = adaptation_recipe(tmp_path / "first", target, name="adapted")
     assert recipe.transduction is not None
     assert recipe.transduction.prior is None
+    both = (str(tmp_path / "first"), str(tmp_path / "other"))
+    recipe = adaptation_recipe(tmp_path / "first", target, name="adapted", teachers=both)
+    assert recipe.transduction is not None
+    assert recipe.transduction.self_training is not None
+    assert recipe.transduction.self_training.teachers == both
 
 
 def test_shares_of_other_classes_and_unfinished_runs_are_refused(

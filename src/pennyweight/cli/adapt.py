@@ -17,7 +17,7 @@ __all__ = ["TargetOptions", "command", "parse_shares"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetOptions(FormatOptions):
-    """Unlabelled text, and its class shares."""
+    """Unlabelled text, and what labels it."""
 
     target: Annotated[
         str,
@@ -35,6 +35,15 @@ class TargetOptions(FormatOptions):
             metavar="SHARES",
             help='The class shares of the target, if they are known: "uniform", or one for each '
             "class, such as World=0.2,Sports=0.8. Wrong shares do harm.",
+        ),
+    ] = None
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            metavar="RUN",
+            help="A further finished run that labels the target, such as one with another seed. "
+            "Can be repeated.",
         ),
     ] = None
 
@@ -60,7 +69,8 @@ def command(
 
     shares = None if target.shares is None else parse_shares(target.shares)
     source = target.source_at(target.target)
-    recipe = adaptation_recipe(run, source, name=out.name, shares=shares)
+    teachers = (str(run), *(target.teachers or ()))
+    recipe = adaptation_recipe(run, source, name=out.name, shares=shares, teachers=teachers)
     train_and_report(with_overrides(recipe, list(overrides or ())), out, resume=resume)
 
 

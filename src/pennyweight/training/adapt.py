@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,12 @@ Shares = Mapping[str, float] | Literal["uniform"]
 
 
 def adaptation_recipe(
-    run: str | Path, target: Source, *, name: str, shares: Shares | None = None
+    run: str | Path,
+    target: Source,
+    *,
+    name: str,
+    shares: Shares | None = None,
+    teachers: Sequence[str] = (),
 ) -> Recipe:
     """Return the recipe that trains a finished run's adapter further on the texts of a target.
 
@@ -39,6 +44,7 @@ def adaptation_recipe(
         name: of the new recipe.
         shares: of each class in the target, by name; "uniform" for equal ones; None if they are
             unknown, so that the run's answers are not corrected.
+        teachers: the finished runs that label the target together; if empty, the run alone.
 
     Raises:
         RecipeError: the shares are not those of the run's classes.
@@ -75,7 +81,7 @@ def adaptation_recipe(
         "prior": None if shares is None else {"method": "stated", "stated": shares},
         "self_training": {
             "method": "balanced",
-            "teachers": (str(run),),
+            "teachers": tuple(teachers) or (str(run),),
             "share": 1.0,
             "labels": "soft",
             "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
