@@ -19,7 +19,7 @@ from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.phrases import title
 
-__all__ = ["FEW_ROWS", "FIGURES", "FONT", "draw", "write_figures"]
+__all__ = ["FEW_ROWS", "FIGURES", "FONT", "STYLE", "draw", "write_figures"]
 
 # A Times-like typeface that comes with matplotlib; the paper is set in it as well.
 FONT = "STIXGeneral"
@@ -38,7 +38,7 @@ _CONFUSIONS = 10
 _NAME_LENGTH = 27
 # Width of a character beside an axis, in inches.
 _CHARACTER = 0.06
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     # Characters that the first font lacks come from the second.
     "font.family": [FONT, "DejaVu Serif"],
@@ -322,7 +322,7 @@ FIGURES: Mapping[str, Callable[[Facts], Figure | None]] = MappingProxyType(
 
 def draw(name: str, facts: Facts) -> Figure | None:
     """Return a figure, or None if the facts contain nothing to draw."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = FIGURES[name](facts)
     if figure is not None:
         # pyplot would keep every figure in memory, and notebooks would show it twice.
@@ -343,7 +343,7 @@ def write_figures(facts: Facts, folder: Path) -> tuple[str, ...]:
         figure = draw(name, facts)
         if figure is None:
             continue
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             # Without dates, equal figures are equal files.
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})

@@ -7,11 +7,12 @@ from typing import Any
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
 from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
-from pennyweight.budget.plan import Spending
+from pennyweight.budget.spending import Spending
+from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
 from pennyweight.settings.task import task_of
 
-__all__ = ["find_base", "plan"]
+__all__ = ["find_base", "plan", "spending_from", "spending_of"]
 
 
 def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
@@ -51,15 +52,36 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
         BaseModelError: the base's config cannot be found.
     """
     base = base or find_base(recipe, config_only=True)
-    shared = set(Spending.__dataclass_fields__) - {"options"}
+    return make_plan(
+        skeleton(base),
+        spending_of(recipe),
+        labels=len(recipe.data.label_names),
+        budget=recipe.budget.trainable_parameters,
+    )
+
+
+def spending_of(recipe: Recipe) -> Spending:
+    """Return the values of a recipe's `[adapter]` section.
+
+    Raises:
+        RecipeError: the section leaves ranks to a plan file or an allocation.
+    """
     values: dict[str, Any] = recipe.adapter.model_dump()
+    if values.get("rank") == "allocate" or values.get("plan") is not None:
+        raise RecipeError(
+            "adapter.rank: the ranks have not been settled; call pennyweight.defaults.allocate"
+        )
+    return spending_from(values)
+
+
+def spending_from(values: dict[str, Any]) -> Spending:
+    """Return the plain values of an `[adapter]` section as what the planner reads."""
     if values.get("head") == "auto":
         # The rows are not known yet.
         values |= {"head": "full", "head_rank": DEFAULT_HEAD_RANK}
-    spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
-    return make_plan(
-        skeleton(base),
-        spending,
-        labels=len(recipe.data.label_names),
-        budget=recipe.budget.trainable_parameters,
+    shared = set(Spending.__dataclass_fields__) - {"options"}
+    ours = {"allocate", "plan"}
+    return Spending(
+        **{name: values.get(name) for name in shared},
+        options={name: v for name, v in values.items() if name not in shared | ours},
     )
