@@ -16,6 +16,11 @@ _METHOD_SECTIONS = {
         "columns, and r is the rank. Every count is checked against the model and against the "
         "saved file.",
     ),
+    MethodKind.allocation: (
+        "Allocation strategies",
+        'The values of `adapter.allocate.method`, which choose ranks with `adapter.rank = "allocate"`. '
+        "No strategy exceeds the budget. See [Allocation](../concepts/allocation.md).",
+    ),
     MethodKind.optimizers: ("Optimizers", "The values of `optimizer.method`."),
     MethodKind.cleaning: (
         "Cleaning steps",
@@ -55,7 +60,7 @@ def methods_page() -> str:
 def _cell(key: str, text: str) -> str:
     if key in ("what", "removes"):
         return text[:1].upper() + text[1:]
-    return text if key in ("parameters", "paper", "endings") else f"`{text}`"
+    return text if key in ("parameters", "needs", "paper", "endings") else f"`{text}`"
 
 
 def _heading(key: str) -> str:

@@ -45,6 +45,21 @@ _ADALORA: Settings = {
     "train.epochs": 3,
 }
 _VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
+# So few parameters that not every matrix gets a rank.
+_ALLOCATED: Settings = {
+    "adapter.rank": "allocate",
+    "adapter.alpha": "auto",
+    "adapter.targets": ["*"],
+    "adapter.head": "output-only",
+    "budget.trainable_parameters": 1000,
+}
+
+
+def _allocated(**keys: Any) -> Settings:
+    return {**_ALLOCATED, "adapter.allocate": keys}
+
+
+_PILOT: Settings = _allocated(method="adalora", rows=40, steps=4, batch_rows=8)
 _LOW_RANK: Settings = {"adapter.head": "low-rank"}
 
 
@@ -192,6 +207,16 @@ _ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
     "adapter.bias": Change("all"),
     "adapter.head": Change("low-rank"),
     "adapter.head_rank": Change(2, _LOW_RANK),
+    "adapter.plan": Change("{plan}"),
+    "adapter.allocate": Change({"method": "fill"}, _ALLOCATED),
+    "adapter.allocate.method": Change("activation", _ALLOCATED),
+    "adapter.allocate.rows": Change(2, _ALLOCATED),
+    "adapter.allocate.seed": Change(1, _ALLOCATED),
+    "adapter.allocate.ratios": Change({"*": 1.0, "query": 9.0}, _allocated(method="by-type")),
+    "adapter.allocate.measures": Change(["activation"], _allocated(method="knapsack")),
+    "adapter.allocate.steps": Change(1, _PILOT),
+    "adapter.allocate.batch_rows": Change(2, _PILOT),
+    "adapter.allocate.learning_rate": Change(0.5, _PILOT),
     "adapter.initialization": Change("gaussian"),
     "adapter.target_rank": Change(2, _ADALORA),
     "adapter.start_steps": Change(2, _ADALORA),

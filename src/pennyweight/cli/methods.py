@@ -17,6 +17,7 @@ class MethodKind(StrEnum):
     """The tables of methods that a recipe can name."""
 
     adapters = "adapters"
+    allocation = "allocation"
     optimizers = "optimizers"
     cleaning = "cleaning"
     filters = "filters"
@@ -60,6 +61,18 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
                     "paper": method.paper,
                 }
                 for method in METHODS.values()
+            ]
+        case MethodKind.allocation:
+            from pennyweight.budget.allocate.strategies import STRATEGIES
+
+            return [
+                {
+                    "strategy": row.name,
+                    "what": row.summary,
+                    "needs": row.needs,
+                    "paper": row.paper,
+                }
+                for row in STRATEGIES.values()
             ]
         case MethodKind.optimizers:
             from pennyweight.engine.train.optimizer import OPTIMIZERS

@@ -100,9 +100,7 @@ def command(
         if path is not None:
             typer.echo(f"written to {path}")
     if not recipe.recipe and recipe.data is None:
-        typer.echo(
-            "(planned for the 4 classes of the bundled sample; name your rows with --data)"
-        )
+        typer.echo("(planned for the 4 classes of the bundled sample; name your rows with --data)")
 
 
 def _plan(recipe: Recipe) -> _Planned:

@@ -223,13 +223,9 @@ def _mean(measurements: list[dict[str, np.ndarray]]) -> Gains:
 
 
 def _write(path: Path, gains: Gains, rows: int, seconds: float) -> None:
+    arrays: dict[str, Any] = {f"gains/{name}": values for name, values in gains.items()}
     with replacing(path) as part, part.open("wb") as file:
-        np.savez(
-            file,
-            **{f"gains/{name}": values for name, values in gains.items()},
-            rows=np.array(rows),
-            seconds=np.array(seconds),
-        )
+        np.savez(file, rows=np.array(rows), seconds=np.array(seconds), **arrays)
 
 
 def _read(path: Path) -> tuple[Gains, str]:

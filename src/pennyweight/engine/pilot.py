@@ -86,7 +86,8 @@ def _config(probe: Probe, options: PilotOptions) -> peft.AdaLoraConfig:
 def _backward(model: Any, probe: Probe, piece: np.ndarray, *, rows: int) -> None:
     inputs, order = probe.batcher.inputs(probe.rows, piece)
     labels = _labels(probe.rows, order).to(inputs["input_ids"].device)
-    (loss_of(model(**inputs).logits.float(), labels) / rows).backward()
+    loss: Any = loss_of(model(**inputs).logits.float(), labels) / rows
+    loss.backward()
 
 
 def _labels(rows: TokenizedRows, order: np.ndarray) -> torch.Tensor:

@@ -250,7 +250,8 @@ def measure(probe: Probe, name: str) -> dict[str, np.ndarray]:
             with torch.set_grad_enabled(row.needs_gradients):
                 logits = probe.model(**inputs).logits
                 if row.needs_gradients:
-                    loss_of(logits.float(), labels).backward()
+                    loss: Any = loss_of(logits.float(), labels)
+                    loss.backward()
     return {matrix: each.gains() for matrix, each in sums.items()}
 
 
@@ -264,9 +265,7 @@ def _observing(
     """
     masks: list[torch.Tensor] = []
 
-    def observe(
-        matrix: str, _: Any, arguments: tuple[torch.Tensor, ...], outputs: torch.Tensor
-    ) -> None:
+    def observe(matrix: str, _: Any, arguments: tuple[torch.Tensor, ...], outputs: Any) -> None:
         inputs = _with_tokens(arguments[0].detach())
         if with_gradients:
             outputs.register_hook(lambda gradient: add(matrix, inputs, _with_tokens(gradient)))

@@ -80,8 +80,8 @@ def spending_from(values: dict[str, Any]) -> Spending:
         # The rows are not known yet.
         values |= {"head": "full", "head_rank": DEFAULT_HEAD_RANK}
     shared = set(Spending.__dataclass_fields__) - {"options"}
-    ours = {"allocate", "plan"}
-    return Spending(
-        **{name: values.get(name) for name in shared},
-        options={name: v for name, v in values.items() if name not in shared | ours},
-    )
+    # Read before ranks are settled, and by nothing else.
+    settled = {"allocate", "plan"}
+    options = {name: v for name, v in values.items() if name not in shared | settled}
+    given: dict[str, Any] = {name: values.get(name) for name in shared}
+    return Spending(**given, options=options)

@@ -72,7 +72,9 @@ class LoraAdapter(TargetedSection):
             "allowed": 'a number above 0, "auto", or a table of patterns and numbers above 0'
         },
     )
-    head: Literal["full", "low-rank", "output-only", "frozen", "auto", "planned"] = Field(
+    head: Literal[  # type: ignore[assignment] - one value more than other methods have
+        "full", "low-rank", "output-only", "frozen", "auto", "planned"
+    ] = Field(
         "full",
         description='how much of the classification head is trained; "planned" lets it compete '
         'with the matrices and needs rank = "allocate"',
