@@ -18,7 +18,8 @@ _METHOD_SECTIONS = {
     ),
     MethodKind.allocation: (
         "Allocation strategies",
-        'The values of `adapter.allocate.method`, which choose ranks with `adapter.rank = "allocate"`. '
+        "The values of `adapter.allocate.method`, which choose ranks where `adapter.rank` is "
+        '"allocate". '
         "No strategy exceeds the budget. See [Allocation](../concepts/allocation.md).",
     ),
     MethodKind.optimizers: ("Optimizers", "The values of `optimizer.method`."),

@@ -64,7 +64,10 @@ def test_a_section_without_a_plan_file_stays_as_it_is() -> None:
         ("[head", "not valid TOML"),
         ("[matrices]\na = { rank = 1 }", "head: missing"),
         ('[head]\nkind = "ful"\n[matrices]\na = { rank = 1 }', 'head.kind: given "ful"'),
-        ('[head]\nkind = "full"\n[matrices]\na = { rnak = 1 }', 'did you mean "rank"'),
+        (
+            '[head]\nkind = "full"\n[matrices]\na = { rank = 1, aplha = 2.0 }',
+            'did you mean "alpha"',
+        ),
         ('[head]\nkind = "full"\n[matrices]\na = { rank = -1 }', "matrices.a.rank: given -1"),
         ('[head]\nkind = "full"\n[matrices]\na = { rank = 0 }', "every matrix has rank 0"),
         ('[head]\nkind = "low-rank"\n[matrices]\na = { rank = 1 }', "head.rank: missing"),

@@ -163,7 +163,7 @@ class _Fisher:
 
     def add(self, inputs: torch.Tensor, gradients: torch.Tensor | None) -> None:
         assert gradients is not None  # noqa: S101 - see `Measure.needs_gradients`
-        small, large = sorted((inputs, gradients), key=lambda each: each.shape[-1])
+        small, large = sorted((gradients, inputs), key=lambda each: each.shape[-1])
         # With G = D' X for D and X of one row, G G' = D' (X X') D: tokens by tokens in the middle.
         middle = torch.bmm(torch.bmm(large, large.transpose(1, 2)), small)
         product = _flat(small).T @ _flat(middle)

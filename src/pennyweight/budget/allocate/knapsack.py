@@ -55,9 +55,8 @@ def knapsack(problem: Problem, options: Mapping[str, Any]) -> Allocation:
     """
     del options
     problem.refuse_head(min(problem.heads, key=lambda head: head.cost))
-    cheapest = min(target.cost(1) for target in problem.targets)
     # A head that leaves no room for an adapter is no choice: such a plan cannot be built.
-    heads = [head for head in problem.heads if head.cost + cheapest <= problem.budget]
+    heads = [head for head in problem.heads if head.cost + problem.cheapest <= problem.budget]
     # One problem for each kind of head: between kinds the gain makes a jump, which would leave
     # much more to be solved.
     best = max(

@@ -93,12 +93,19 @@ class Problem:
         """Return the number of parameters of some ranks and a head."""
         return head.cost + sum(target.cost(ranks.get(target.name, 0)) for target in self.targets)
 
+    @property
+    def cheapest(self) -> int:
+        """Number of parameters of the smallest adapter."""
+        return min(target.cost(1) for target in self.targets)
+
     def settled_head(self) -> HeadOption:
         """Return the head of a strategy that has no measure to choose it by.
 
-        It is the most complete head that takes at most half of the budget, or else the smallest.
+        It is the most complete head that takes at most half of the budget and leaves room for an
+        adapter, or else the smallest.
         """
-        within = [head for head in self.heads if 2 * head.cost <= self.budget]
+        most = min(self.budget // 2, self.budget - self.cheapest)
+        within = [head for head in self.heads if head.cost <= most]
         if within:
             return max(within, key=lambda head: head.cost)
         return min(self.heads, key=lambda head: head.cost)
@@ -109,11 +116,10 @@ class Problem:
         Raises:
             BudgetError: it leaves less than the cheapest rank costs.
         """
-        cheapest = min(target.cost(1) for target in self.targets)
-        if head.cost + cheapest > self.budget:
+        if head.cost + self.cheapest > self.budget:
             raise BudgetError(
                 f"has no room: {head.cost:,} parameters are trained without adapters and the "
-                f"smallest adapter costs {cheapest:,}, but the budget is {self.budget:,}"
+                f"smallest adapter costs {self.cheapest:,}, but the budget is {self.budget:,}"
             )
 
 

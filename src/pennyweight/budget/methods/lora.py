@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Initialization", "LoraAdapter"]
 
 Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
+# One kind more than other methods have, because their ranks cannot be allocated.
+_Head = Literal["full", "low-rank", "output-only", "frozen", "auto", "planned"]
 # PEFT's names of the initializations.
 _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
     {
@@ -72,9 +74,7 @@ class LoraAdapter(TargetedSection):
             "allowed": 'a number above 0, "auto", or a table of patterns and numbers above 0'
         },
     )
-    head: Literal[  # type: ignore[assignment] - one value more than other methods have
-        "full", "low-rank", "output-only", "frozen", "auto", "planned"
-    ] = Field(
+    head: _Head = Field(  # type: ignore[assignment]
         "full",
         description='how much of the classification head is trained; "planned" lets it compete '
         'with the matrices and needs rank = "allocate"',
