@@ -109,11 +109,19 @@ def test_plans_are_compared_with_recipes_and_plan_files(
     path = tmp_path / "mine.toml"
     pennyweight("plan", "tiny.toml", "--budget", "2000", *BY_TYPE, "--out", str(path))
     output = pennyweight("plan", "tiny.toml", "--compare", str(path), "--compare", "runs/one")
-    header = output.splitlines()[0]
-    assert "tiny" in header
-    assert "runs/one" in header
+    assert output.splitlines()[0].split()[-3:] == ["tiny", "mine", "runs/one"]
     both = json.loads(pennyweight("plan", "tiny.toml", "--compare", str(path), "--json"))
     assert set(both["compared"]) == {str(path)}
+
+
+@pytest.mark.parametrize("method", ["full", "vera"])
+def test_methods_without_a_rank_for_each_matrix_have_no_plan_file(
+    method: str, in_workspace: Path
+) -> None:
+    arguments = ["plan", "tiny.toml", "--set", f"adapter.method={method}", "--out", "none.toml"]
+    result = CliRunner().invoke(app, arguments)
+    assert f"{method} has no rank of its own for each matrix" in str(result.exception)
+    assert not Path("none.toml").exists()
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])

@@ -85,6 +85,30 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_budget_for_some_matrices_trains_with_fill(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        roberta,
+        sets,
+        adapter={"targets": ["*"], "rank": "fill", "alpha": "auto", "head": "output-only"},
+        # The output layer, and value and query of the upper layer with the value of the lower.
+        budget={"trainable_parameters": 132 + 3 * 64},
+        train={"max_steps": 2},
+    )
+    record = train(recipe, out=tmp_path / "run")
+    assert record.parameters is not None
+    assert record.parameters.file == 132 + 3 * 64
+    names = [".".join(m.name.split(".")[-4:]) for m in record.plan.matrices if m.rank]
+    assert sorted(names) == sorted(
+        [
+            "0.attention.self.value",
+            "1.attention.self.query",
+            "1.attention.self.value",
+        ]
+    )
+
+
 def test_a_plan_file_trains(roberta: Path, sets: Path, tmp_path: Path) -> None:
     name = "roberta.encoder.layer.1.attention.self.value"
     path = tmp_path / "plan.toml"

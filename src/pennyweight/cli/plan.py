@@ -11,8 +11,11 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, RecipeOptions
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
+from pennyweight.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pennyweight.budget.plan import Plan
     from pennyweight.defaults import Completed
     from pennyweight.recipe import Recipe
@@ -87,9 +90,7 @@ def command(
             typer.echo(line)
     if outputs.out is not None:
         _write(planned, outputs.out)
-    plans = {_name(loaded.name, others): planned.plan.summary} | {
-        name: plan.summary for name, plan in others.items()
-    }
+    plans = {name: plan.summary for name, plan in _titles(loaded.name, planned.plan, others)}
     if outputs.figure is not None:
         _draw(plans, outputs.figure)
     if as_json:
@@ -137,8 +138,17 @@ def _is_plan_file(path: Path) -> bool:
         return False
 
 
-def _name(name: str, others: dict[str, Any]) -> str:
-    return name if name not in others else f"{name} (as given)"
+def _titles(own: str, plan: Plan, others: dict[str, Plan]) -> Iterator[tuple[str, Plan]]:
+    """Yield each plan with a short name: of a file its stem, of a run its last two parts."""
+    short = [_short(name) for name in others]
+    are_distinct = len({own, *short}) == len(short) + 1
+    yield own if own not in others else f"{own} (as given)", plan
+    yield from zip(short if are_distinct else others, others.values(), strict=True)
+
+
+def _short(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix == ".toml" else "/".join(path.parts[-2:])
 
 
 def _write(planned: _Planned, path: Path) -> None:
@@ -148,6 +158,11 @@ def _write(planned: _Planned, path: Path) -> None:
     from pennyweight.recipe.plan_file import dump_plan_file, write_plan_file
 
     given: Any = planned.completed.recipe.adapter
+    if not hasattr(given, "plan"):
+        raise RecipeError(
+            f"--out {path}: {given.method} has no rank of its own for each matrix, so there is no "
+            "plan file; use lora, rslora, dora, rsdora or lora-fa"
+        )
     layout = layout_of(skeleton(planned.base), labels=len(planned.recipe.data.label_names))
     adapted = {matrix.name for matrix in planned.plan.matrices}
     targets = select_targets(layout, given.targets)
