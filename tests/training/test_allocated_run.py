@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pennyweight.defaults import is_completion, measurement
+from pennyweight.errors import RunError
 from pennyweight.recipe import Recipe, load_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.training.train import train
@@ -65,6 +66,14 @@ def test_a_run_repeats_from_itself_without_measuring(
     assert record.plan == first.plan
     assert record.allocation is None
     assert [step.loss for step in record.history] == [step.loss for step in first.history]
+
+
+def test_a_directory_that_is_in_use_is_refused_before_anything_is_measured(
+    run: Path, roberta: Path, sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "make_splits", None)
+    with pytest.raises(RunError, match="holds a complete run"):
+        train(_recipe(roberta, sets), out=run)
 
 
 def test_an_interrupted_run_resumes_with_its_own_ranks(

@@ -90,10 +90,12 @@ def make_job(
             over budget, or the directory holds something else.
     """
     began, watcher = time.perf_counter(), watcher or Watcher()
+    # A new run is refused its directory before anything is read or measured.
+    opening = None if resume else decide_opening(out, recipe, resume=False)
     settled = _settle(recipe, out, resume=resume, log=_once(watcher.log))
     recipe = settled.recipe
     settings = settings_of(recipe)
-    opening = decide_opening(out, recipe, resume=resume)
+    opening = opening or decide_opening(out, recipe, resume=True)
     base = find_base(recipe, config_only=False)
     planned = plan(recipe, base=base)
     if resume and planned.method.resume_refusal and opening.directory.checkpoint.is_dir():
