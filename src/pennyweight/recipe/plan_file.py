@@ -18,7 +18,15 @@ from pennyweight.files import replacing
 from pennyweight.recipe.problems import describe
 from pennyweight.section import Section
 
-__all__ = ["PlanFile", "dump_plan_file", "read_plan_file", "with_plan_file", "write_plan_file"]
+__all__ = [
+    "PlanFile",
+    "PlannedHead",
+    "PlannedMatrix",
+    "dump_plan_file",
+    "read_plan_file",
+    "with_plan_file",
+    "write_plan_file",
+]
 
 
 class PlannedMatrix(Section):

@@ -51,7 +51,7 @@ class ByTypeAllocation(Section):
 
 class _Rows(Section):
     rows: PositiveInt = Field(
-        256, description="the number of training rows that are measured on, at most"
+        128, description="the number of training rows that are measured on, at most"
     )
     seed: NonNegativeInt = Field(0, description="the seed that draws these rows")
 
