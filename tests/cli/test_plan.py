@@ -46,6 +46,11 @@ def test_the_heat_map_has_a_row_for_each_role_and_a_dot_without_an_adapter(
     assert ["value", ".", "1"] in lines
 
 
+def test_roles_keep_the_models_order_if_the_first_layer_lacks_some() -> None:
+    summary = _summary({("value", 0): 2, ("query", 1): 1, ("key", 1): 1, ("value", 1): 3})
+    assert summary.ranks().roles == ("query", "key", "value")
+
+
 def test_equal_ranks_need_no_heat_map(capsys: pytest.CaptureFixture[str]) -> None:
     show_plan(_summary({("query", 0): 2, ("query", 1): 2}))
     assert "rank by layer" not in capsys.readouterr().out

@@ -85,7 +85,12 @@ class PlanSummary:
             for matrix in self.matrices
             if matrix.rank is not None and matrix.layer is not None
         }
-        roles = tuple(dict.fromkeys(role for role, _ in by_place))
-        layers = tuple(range(max((layer for _, layer in by_place), default=-1) + 1))
+        by_layer: dict[int, list[str]] = {}
+        for role, layer in by_place:
+            by_layer.setdefault(layer, []).append(role)
+        # The layer with the most adapters has the model's own order of the roles.
+        ordered = sorted(by_layer.values(), key=len, reverse=True)
+        roles = tuple(dict.fromkeys(role for each in ordered for role in each))
+        layers = tuple(range(max(by_layer, default=-1) + 1))
         table = [[by_place.get((role, layer), 0) for layer in layers] for role in roles]
         return RankTable(roles, layers, np.array(table, dtype=int).reshape(len(roles), len(layers)))

@@ -28,7 +28,8 @@ _DARK = 4
 def show_plan(plan: PlanSummary) -> None:
     """Print the trained parameters by role, the ranks as a heat map, and the total."""
     groups: dict[tuple[str, str], list[Matrix]] = {}
-    for matrix in plan.matrices:
+    order = {role: number for number, role in enumerate(plan.ranks().roles)}
+    for matrix in sorted(plan.matrices, key=lambda each: order.get(each.role, len(order))):
         groups.setdefault((matrix.role, matrix.kind), []).append(matrix)
     show_table(
         ("matrices", "kind", "rank", "alpha", "number", "parameters"),
