@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui exam clean
 
 setup: $(READY)
 
@@ -73,6 +73,13 @@ bench-ui: setup
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py
+
+# The competition: trains Pennyweight's system with three seeds, without and with its target, and
+# writes the submissions. DATA is a directory with ag_news/train.parquet, ag_news/test.csv and
+# competition/test_unlabelled.pkl; EXAM passes options, such as EXAM="--seeds 1".
+exam: setup
+	@test -n "$(DATA)" || { echo "make exam DATA=DIR: name the directory of the data"; exit 2; }
+	$(BIN)/python benchmarks/exam.py $(DATA) --out runs/exam $(EXAM)
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,8 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from pennyweight.budget.methods import METHODS
+from pennyweight.budget.methods.lora import LoraAdapter
 from pennyweight.recipe import Recipe, resolve_recipe
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -172,7 +174,10 @@ def write_wordnet(folder: Path) -> Path:
 
 
 def tiny_recipe(directory: Path, folder: Path, /, **sections: Mapping[str, Any]) -> Recipe:
-    """Return a recipe for a base and the sets in `folder`; `sections` change single keys."""
+    """Return a recipe for a base and the sets in `folder`; `sections` change single keys.
+
+    An adapter of another family than LoRA's has its own defaults.
+    """
     values: dict[str, Any] = {
         "name": "tiny",
         "base": {"name": str(directory), "attention": "eager"},
@@ -190,7 +195,8 @@ def tiny_recipe(directory: Path, folder: Path, /, **sections: Mapping[str, Any])
     }
     values["data"]["validation"] = str(folder / "validation.csv")
     for name, keys in sections.items():
-        values[name] = {**values.get(name, {}), **keys}
+        is_other = name == "adapter" and METHODS[keys.get("method", "lora")].section != LoraAdapter
+        values[name] = {**({} if is_other else values.get(name, {})), **keys}
     return resolve_recipe(values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from pennyweight.budget.methods.unsupported import UNSUPPORTED
 from pennyweight.cli.methods import MethodKind, list_methods
 from reference_pages.markdown import GENERATED, table
 
@@ -13,8 +14,9 @@ _METHOD_SECTIONS = {
     MethodKind.adapters: (
         "Adapter methods",
         "The values of `adapter.method`. W is a frozen matrix with the given numbers of rows and "
-        "columns, and r is the rank. Every count is checked against the model and against the "
-        "saved file.",
+        "columns. *Size* is the key of `[adapter]` that sets how many parameters an adapter has; "
+        'it may be `"fill"`. r is the rank. Adapters of a fixed size have no such key. '
+        "Every count is checked against the model and against the saved file.",
     ),
     MethodKind.allocation: (
         "Allocation strategies",
@@ -55,13 +57,26 @@ def methods_page() -> str:
         rows = list_methods(kind)
         cells = [[_cell(key, text) for key, text in row.items()] for row in rows]
         blocks += [f"## {title}", text, table([_heading(key) for key in rows[0]], cells)]
+        if kind is MethodKind.adapters:
+            blocks += _unsupported()
     return "\n\n".join(blocks) + "\n"
+
+
+def _unsupported() -> list[str]:
+    return [
+        "### Methods of PEFT that are not supported",
+        "All other methods of PEFT 0.21 are in the table above.",
+        table(
+            ["Method", "Reason"], [[f"`{name}`", f"It {why}."] for name, why in UNSUPPORTED.items()]
+        ),
+    ]
 
 
 def _cell(key: str, text: str) -> str:
     if key in ("what", "removes"):
         return text[:1].upper() + text[1:]
-    return text if key in ("parameters", "needs", "paper", "endings") else f"`{text}`"
+    plain = ("parameters", "needs", "paper", "endings")
+    return text if not text or key in plain else f"`{text}`"
 
 
 def _heading(key: str) -> str:

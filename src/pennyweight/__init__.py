@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
     from pennyweight.recipe.study import Study, load_study, shipped_studies
     from pennyweight.runs.record import RunRecord, load_record
+    from pennyweight.search.compare import RunComparison, compare_runs
+    from pennyweight.search.results import SearchResult
+    from pennyweight.search.search import run_search
     from pennyweight.search.studies import StudyRow, run_study
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
@@ -44,11 +47,14 @@ __all__ = [
     "Plan",
     "PredictedRows",
     "Recipe",
+    "RunComparison",
     "RunRecord",
+    "SearchResult",
     "Source",
     "Study",
     "StudyRow",
     "Watcher",
+    "compare_runs",
     "doctor",
     "evaluate",
     "inspect_adapter",
@@ -58,6 +64,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "run_search",
     "run_study",
     "shipped_recipes",
     "shipped_studies",
@@ -75,11 +82,14 @@ _HOMES = {
     "Plan": "budget",
     "PredictedRows": "inference.predict",
     "Recipe": "recipe",
+    "RunComparison": "search.compare",
     "RunRecord": "runs.record",
+    "SearchResult": "search.results",
     "Source": "data.source",
     "Study": "recipe.study",
     "StudyRow": "search.studies",
     "Watcher": "training.watcher",
+    "compare_runs": "search.compare",
     "doctor": "machine",
     "evaluate": "inference.evaluate",
     "inspect_adapter": "budget.inspect",
@@ -89,6 +99,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "run_search": "search.search",
     "run_study": "search.studies",
     "shipped_recipes": "recipe",
     "shipped_studies": "recipe.study",

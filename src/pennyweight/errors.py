@@ -7,7 +7,8 @@ PennyweightError                the message is for the user: one line, no traceb
 ├── BaseModelError              a base model that cannot be found, reached or used
 ├── BudgetError                 a plan over its budget, or a count that does not add up
 ├── TrainingError               training that cannot start or go on
-│   └── NonFiniteLossError      a loss that is NaN or infinite
+│   ├── NonFiniteLossError      a loss that is NaN or infinite
+│   └── PrunedError             training that whoever watches it has ended early
 ├── NonFiniteLogitsError        a model whose logits are NaN or infinite
 ├── RunError                    a run directory or adapter that cannot be read or written
 └── ReportError                 a report that cannot be made
@@ -22,6 +23,7 @@ __all__ = [
     "NonFiniteLogitsError",
     "NonFiniteLossError",
     "PennyweightError",
+    "PrunedError",
     "RecipeError",
     "ReportError",
     "RunError",
@@ -60,6 +62,10 @@ class TrainingError(PennyweightError):
 
 class NonFiniteLossError(TrainingError):
     """A loss that is NaN or infinite."""
+
+
+class PrunedError(TrainingError):
+    """Training that whoever watches it has ended early; the run's record says "pruned"."""
 
 
 class NonFiniteLogitsError(PennyweightError):

@@ -21,6 +21,7 @@ _EXTRAS = {
     "quantization": ("base.quantization", "bitsandbytes"),
     "lab": ("synonyms, stemming, label noise", "cleanlab"),
     "report": ("paper, notebook, figures", "typst"),
+    "search": ("search", "optuna"),
     "mlflow": ("report --mlflow", "mlflow"),
     "wandb": ("curves on Weights & Biases", "wandb"),
 }

@@ -7,11 +7,15 @@ from typing import Any, get_args
 import peft
 import pytest
 import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModelForSequenceClassification, RobertaConfig
 
 from pennyweight.budget.layout import WeightMatrix, layout_of
 from pennyweight.budget.methods import DEFAULT, METHODS, AdaptedMatrix, Choice, frozen_tensors
+from pennyweight.budget.methods.unsupported import UNSUPPORTED
+from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.recipe import resolve_recipe
+from small_adapters import SMALL
 
 ADAPTERS = [name for name, method in METHODS.items() if not method.trains_every_weight]
 
@@ -54,31 +58,47 @@ def test_a_row_counts_and_names_the_tensors_that_peft_trains(name: str) -> None:
     method = METHODS[name]
     base = _base()
     layout = layout_of(base, labels=4)
-    section = resolve_recipe({"adapter": {"method": name, "rank": 8}}).adapter
-    matrices = [m for m in layout.encoder if m.role.endswith(("query", "intermediate.dense"))]
-    adapted = tuple(AdaptedMatrix(matrix, 8, 4.0) for matrix in matrices)
-    choice = Choice(adapted, 0.0, "none", "frozen", section.model_dump())
+    section = resolve_recipe({"adapter": {"method": name, **SMALL[name]}}).adapter
+    options = section.model_dump()
+    size = options[method.dial.key] if method.dial else 1
+    matrices = [
+        m
+        for m in method.targets(layout)
+        if m.role.endswith(("query", "intermediate.dense", "LayerNorm"))
+    ]
+    adapted = tuple(AdaptedMatrix(matrix, size, 4.0) for matrix in matrices)
+    choice = Choice(adapted, 0.0, "none", "frozen", options)
     assert method.config is not None
     assert method.tensors is not None
     config = method.config(layout, choice)
     assert config.peft_type == method.tensors.peft_type
-    model = peft.get_peft_model(base, method.shapes_only(config))
+    with ignore_expected_warnings():
+        model = peft.get_peft_model(base, method.shapes_only(config))
     trained = {
         parameter_name: parameter.numel()
         for parameter_name, parameter in model.named_parameters()
         if parameter.requires_grad and not any(part in parameter_name for part in method.frozen)
     }
-    for matrix in matrices:
-        own = [size for key, size in trained.items() if method.owns(key, matrix=matrix.name)]
-        assert sum(own) == method.parameters(matrix, 8)
-    assert sum(trained.values()) == sum(method.parameters(matrix, 8) for matrix in matrices)
+    counts = [method.parameters(matrix, size, options) for matrix in matrices]
+    for matrix, count in zip(matrices, counts, strict=True):
+        own = [number for key, number in trained.items() if method.owns(key, matrix=matrix.name)]
+        assert sum(own) == count
+    shared = [number for key, number in trained.items() if method.is_shared(key)]
+    assert sum(shared) == method.shared(choice)
+    assert sum(trained.values()) == sum(counts) + sum(shared) > 0
 
 
 def test_tensors_that_every_method_of_a_peft_type_freezes_are_known_for_foreign_adapters() -> None:
     assert frozen_tensors("VERA") == (".vera_A", ".vera_B")
     assert frozen_tensors("LORA") == ()
-    assert frozen_tensors("IA3") == ()
+    assert frozen_tensors("POLY") == ()
+
+
+def test_every_method_of_peft_is_in_the_table_or_has_a_reason_not_to_be() -> None:
+    rows = {method.tensors.peft_type for method in METHODS.values() if method.tensors}
+    assert not rows & set(UNSUPPORTED)
+    assert rows | set(UNSUPPORTED) == {each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING}
 
 
 def test_full_fine_tuning_costs_every_element_of_a_matrix() -> None:
-    assert METHODS["full"].parameters(WeightMatrix("x", 3, 5), 1) == 15
+    assert METHODS["full"].parameters(WeightMatrix("x", 3, 5), 1, {}) == 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def workspace(bert: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds tiny.toml, study.toml, train.csv, test.csv and the finished run runs/one."""
+    """Holds tiny.toml, study.toml, train.csv, test.csv, the finished run runs/one and a copy."""
     folder = tmp_path_factory.mktemp("workspace")
     recipe = tiny_recipe(bert, sets, train={"max_steps": 2})
     (folder / "tiny.toml").write_text(dump_recipe(recipe), encoding="utf-8")
@@ -53,6 +54,7 @@ def workspace(bert: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) 
     for name in ("train.csv", "test.csv"):
         (folder / name).write_bytes((sets / name).read_bytes())
     run_command("train", str(folder / "tiny.toml"), "--out", str(folder / "runs" / "one"))
+    shutil.copytree(folder / "runs" / "one", folder / "copies" / "one")
     return folder
 
 

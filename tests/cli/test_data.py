@@ -137,7 +137,7 @@ def test_a_language_model_writes_rows_that_pass_the_gates(
     run: Run, language_model: Path, tmp_path: Path
 ) -> None:
     settings = [f"generate.model={language_model}", "generate.per_class=6", "generate.longest=30",
-                "generate.epochs=0.3", "generate.gates.confidence=0.1",
+                'generate.adaptation={method="lora", epochs=0.3}', "generate.gates.confidence=0.1",
                 "data.target=sample:shifted"]  # fmt: skip
     flags = [part for setting in settings for part in ("--set", setting)]
     out = tmp_path / "texts.parquet"

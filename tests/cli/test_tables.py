@@ -98,6 +98,14 @@ def test_two_seeds_have_a_range_and_three_an_interval(capsys: pytest.CaptureFixt
     assert "60.00 " in capsys.readouterr().out
 
 
+def test_a_study_shows_the_adjusted_p_value(capsys: pytest.CaptureFixture[str]) -> None:
+    row = replace(_study_row([0.6, 0.7]), p={"test": 0.02}, adjusted_p={"test": 0.06})
+    show_study([row])
+    output = capsys.readouterr().out
+    assert "0.060" in output
+    assert "0.020" not in output
+
+
 def test_the_headline_is_the_accuracy_where_classes_are_even() -> None:
     metrics = measure(np.array([[1.0, 0.0]] * 4), np.array([0, 0, 1, 1]), names=NAMES)
     line = headline("test", metrics)

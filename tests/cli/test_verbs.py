@@ -60,12 +60,16 @@ LENGTH_FILTER = "--set 'data.filters=[{method=\"length\", shortest=6}]'"
 SWAP = "--set 'data.augmentations=[{method=\"swap\"}]'"
 GENERATE = (
     "--set generate.model={lm} --set generate.per_class=2 --set generate.longest=12 "
-    "--set generate.epochs=0 --set data.target=test.csv"
+    "--set 'generate.adaptation={method=\"none\"}' --set data.target=test.csv"
 )
 EXAMPLES = {
     "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),
     "plan": Example("tiny.toml --out plan.toml", " of 1,000,000 allowed", "plan.toml"),
     "train": Example("tiny.toml --out runs/two", "verified in runs/two/adapter"),
+    "adapt": Example(
+        "runs/one --target test.csv --out runs/three --shares uniform --set train.epochs=1",
+        "TRANSDUCTIVE: self-training on the target",
+    ),
     "evaluate": Example("runs/one --data test.csv", "test.csv accuracy "),
     "predict": Example(
         "runs/one --data test.csv --out predictions.csv",
@@ -80,10 +84,14 @@ EXAMPLES = {
     "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
     "inspect": Example("runs/one/adapter", "trainable parameters in adapter_model.safetensors"),
     "study": Example("study.toml --out studies/tiny", "accuracy (95%)", "studies/tiny/study.json"),
+    "compare": Example("--group one=runs/one --group copy=copies/one", "12 rows, accuracy in %"),
+    "search": Example(
+        "tiny.toml --out searches/tiny --trials 2", "best recipe: ", "searches/tiny/report.html"
+    ),
     "report": Example("runs/one --out report --only figures", "", "report/figures/curves.svg"),
     "ui": Example("runs --port 0", "shows runs"),
     "recipes": Example("", "spar-lora"),
-    "methods": Example("", "arXiv:2106.09685"),
+    "methods": Example("", "block_size"),
     "doctor": Example("", "embedded base"),
     "data preview": Example("tiny.toml --set 'data.clean=[\"stop-words\"]'", "before"),
     "data clean": Example("tiny.toml --out clean.parquet", "48 rows", "clean.parquet"),

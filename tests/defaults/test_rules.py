@@ -52,6 +52,27 @@ def test_every_rule_gives_a_usable_value_and_a_reason(
     assert 0.0 < values["optimizer.learning_rate"] < 1e-2
 
 
+def test_validation_rows_are_a_part_of_the_file_that_rows_are_drawn_from() -> None:
+    drawn = replace(FACTS, rows=4_000, file_rows=100_000)
+    assert RULES["data.validation_fraction"](drawn).value == pytest.approx(400 / 100_000)
+    assert drawn.training_rows == 4_000
+    assert replace(FACTS, rows=4_000, file_rows=4_000).training_rows == 3_600
+
+
+def test_a_target_of_longer_texts_is_not_cut_to_the_length_of_the_training_texts() -> None:
+    longer = replace(FACTS, target_length=150)
+    derived = RULES["data.max_tokens"](longer)
+    assert derived.value == 160
+    assert "of the target" in derived.reason
+    assert RULES["data.max_tokens"](replace(FACTS, target_length=20)).value == 48
+
+
+def test_a_run_that_starts_from_another_has_the_same_validation_rows() -> None:
+    started = replace(FACTS, start_validation_fraction=0.07)
+    assert RULES["data.validation_fraction"](started).value == 0.07
+    assert "training starts from" in RULES["data.validation_fraction"](started).reason
+
+
 def test_few_rows_are_all_trained_on() -> None:
     facts = replace(FACTS, rows=FEW_ROWS - 1)
     assert RULES["data.validation_fraction"](facts).value == 0.0

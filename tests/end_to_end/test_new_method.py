@@ -1,7 +1,7 @@
 """A new adapter method is one new file: everything else reads its row.
 
-The test copies the package, adds a file with a method of PEFT that Pennyweight does not have (HRA,
-Yuan et al. 2024, arXiv:2405.17484), and uses it from the recipe to the merged model.
+The test copies the package without the file of one method (HRA, Yuan et al. 2024,
+arXiv:2405.17484), adds another file for it, and uses it from the recipe to the merged model.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from pennyweight.budget.methods.method import (
-    Method, Support, TargetedSection, Tensors, peft_options,
-)
+from pennyweight.budget.methods.method import Method, Support, Tensors, peft_options
+from pennyweight.budget.methods.sections import LowRankSection
 
 
-class HraAdapter(TargetedSection):
+class HraAdapter(LowRankSection):
     method: Literal["hra"] = "hra"
     rank: PositiveInt = Field(4, description="number of Householder reflections")
-    orthonormal: bool = Field(False, description="apply the Gram-Schmidt process")
+    gram_schmidt: bool = Field(False, description="apply the Gram-Schmidt process")
 
 
 def _config(layout, choice):
@@ -39,7 +38,7 @@ def _config(layout, choice):
     return HRAConfig(
         **peft_options(layout, choice),
         r=choice.adapted[0].rank,
-        apply_GS=choice.options["orthonormal"],
+        apply_GS=choice.options["gram_schmidt"],
         bias=choice.bias,
     )
 
@@ -51,7 +50,7 @@ METHODS = (
         formula="r columns",
         paper="Yuan et al. 2024, arXiv:2405.17484",
         section=HraAdapter,
-        parameters=lambda matrix, rank: rank * matrix.columns,
+        parameters=lambda matrix, rank, options: rank * matrix.columns,
         config=_config,
         tensors=Tensors(peft_type="HRA", prefix="hra_"),
         support=Support(rank_per_matrix=False, low_rank_head=False),
@@ -78,7 +77,7 @@ assert Path(pennyweight.__file__).is_relative_to(folder)
 base, rows = save_base(folder / "base", "roberta"), news(76, seed=1)
 for name, part in (("train", rows[:48]), ("validation", rows[48:64]), ("test", rows[64:])):
     write_news(folder / f"{name}.csv", part)
-adapter = {"method": "hra", "targets": ["query", "value"], "rank": 2, "orthonormal": True}
+adapter = {"method": "hra", "targets": ["query", "value"], "rank": 2, "gram_schmidt": True}
 recipe = tiny_recipe(base, folder, adapter=adapter, train={"epochs": 6})
 
 plan = pennyweight.plan(recipe)
@@ -120,22 +119,28 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _methods(folder: Path) -> set[str]:
+    listed = _run(folder, "-m", "pennyweight", "methods", "--json")
+    assert listed.returncode == 0, listed.stderr
+    return {row["method"] for row in json.loads(listed.stdout)}
+
+
 def test_a_method_in_a_file_of_its_own_is_planned_trained_saved_counted_and_reloaded(
     tmp_path: Path,
 ) -> None:
     source = Path(pennyweight.__file__).parent
     package = tmp_path / "src" / "pennyweight"
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "budget" / "methods" / "hra.py").write_text(_METHOD)
+    file = package / "budget" / "methods" / "hra.py"
+    file.unlink()
+    assert "hra" not in _methods(tmp_path)
+    file.write_text(_METHOD)
+    assert "hra" in _methods(tmp_path)
 
-    listed = _run(tmp_path, "-m", "pennyweight", "methods", "--json")
-    assert listed.returncode == 0, listed.stderr
-    assert "hra" in {row["method"] for row in json.loads(listed.stdout)}
-
-    wrong = ("plan", "quickstart", "--set", "adapter.method=hra", "--set", "adapter.orthonormall=1")
+    wrong = ("plan", "quickstart", "--set", "adapter.method=hra", "--set", "adapter.gram_schmit=1")
     refused = _run(tmp_path, "-m", "pennyweight", *wrong)
     assert refused.returncode == 2
-    assert 'did you mean "orthonormal"?' in refused.stderr
+    assert 'did you mean "gram_schmidt"?' in refused.stderr
 
     used = _run(tmp_path, "-c", _USE, str(tmp_path))
     assert used.returncode == 0, used.stderr

@@ -91,11 +91,11 @@ def adapted(
     return peft.get_peft_model(base, config)
 
 
-def rows_of(count: int, *, seed: int = 0, longest: int = 40) -> TokenizedRows:
+def rows_of(count: int, *, seed: int = 0, longest: int = 40, vocabulary: int = 60) -> TokenizedRows:
     """Return rows of 3 to `longest` random tokens."""
     generator = np.random.default_rng(seed)
     ids = [
-        [2, *generator.integers(5, 60, size=generator.integers(1, longest - 1)).tolist(), 3]
+        [2, *generator.integers(5, vocabulary, size=generator.integers(1, longest - 1)).tolist(), 3]
         for _ in range(count)
     ]
     return TokenizedRows(

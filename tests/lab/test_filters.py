@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pennyweight.data.overlap import folded, near_index, sketch_of
 from pennyweight.errors import DataError
 from pennyweight.lab.filters import FILTERS, keep_rows, near_duplicates
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.fine_tuning import FineTuning
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from tiny import news
 
 ROWS = news(120, seed=5)

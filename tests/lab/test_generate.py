@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from pennyweight.errors import DataError
 from pennyweight.lab import generate
-from pennyweight.lab.generate import Generation, adapted_model, load_prompts, write_samples
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.fine_tuning import FineTuning
+from pennyweight.lab.generate import Generation, load_prompts, write_samples
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from pennyweight.lab.sampling import Sampling, continue_texts
 from tiny import LABELS, news
 
@@ -66,7 +68,7 @@ def test_an_interrupted_generation_ends_with_the_same_rows(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write_samples(model, PROMPTS, WORDS, GENERATION, parts=tmp_path / "whole", log=_ignore)
-    calls = []
+    calls, lines = [], list[str]()
 
     def interrupted(*args: object, **kwargs: object) -> list[str]:
         calls.append(1)
@@ -77,8 +79,12 @@ def test_an_interrupted_generation_ends_with_the_same_rows(
     monkeypatch.setattr(generate, "continue_texts", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_samples(model, PROMPTS, WORDS, GENERATION, parts=tmp_path / "cut", log=_ignore)
-    resumed = write_samples(model, PROMPTS, WORDS, GENERATION, parts=tmp_path / "cut", log=_ignore)
+    parts = tmp_path / "cut"
+    resumed = write_samples(model, PROMPTS, WORDS, GENERATION, parts=parts, log=lines.append)
     assert len(calls) == 4
+    assert lines[0] == "generation: continuing after 16 of 48 texts"
+    assert re.fullmatch(r"generated 32 of 48 texts, [\d.]+ texts/s, .+ left", lines[1])
+    assert re.fullmatch(r"generated 48 of 48 texts, [\d.]+ texts/s", lines[2])
     assert resumed.equals(whole)
 
 
@@ -89,53 +95,6 @@ def test_a_prompt_with_a_unicode_line_separator_is_one_prompt(
     prompts = {"a": ["the\u2028goal"]}
     table = write_samples(model, prompts, WORDS, generation, parts=tmp_path, log=_ignore)
     assert table.column("prompt").to_pylist() == prompts["a"] * 2
-
-
-def test_a_model_is_adapted_once_for_the_same_texts(model: LanguageModel, tmp_path: Path) -> None:
-    name, cache = str(tmp_path / "lm"), tmp_path / "cache"
-    model.save(tmp_path / "lm")
-    tuning = FineTuning(epochs=1.0, learning_rate=1e-3, seed=1)
-    lines: list[str] = []
-    first, key = adapted_model(name, TEXTS, tuning, cache=cache, log=lines.append)
-    cached, same_key = adapted_model(name, TEXTS, tuning, cache=cache, log=lines.append)
-    assert sum("fine-tuning" in line for line in lines) == 1
-    assert same_key == key
-    np.testing.assert_allclose(cached.perplexities(TEXTS[:5]), first.perplexities(TEXTS[:5]))
-    _, other_key = adapted_model(name, TEXTS[1:], tuning, cache=cache, log=lines.append)
-    assert other_key != key
-
-
-def test_an_interrupted_adaptation_is_not_taken_for_a_finished_one(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, cache = str(tmp_path / "lm"), tmp_path / "cache"
-    model.save(tmp_path / "lm")
-    tuning = FineTuning(epochs=0.1, learning_rate=1e-3)
-
-    def interrupted(self: LanguageModel, directory: Path) -> None:
-        (directory / "config.json").write_text("{}")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LanguageModel, "save", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            adapted_model(name, TEXTS, tuning, cache=cache, log=_ignore)
-    lines: list[str] = []
-    adapted_model(name, TEXTS, tuning, cache=cache, log=lines.append)
-    assert any("fine-tuning" in line for line in lines)
-
-
-def test_without_epochs_the_texts_are_not_read_and_the_model_is_not_copied(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model.save(tmp_path / "lm")
-    monkeypatch.setattr(generate, "_fingerprint", lambda texts: pytest.fail("texts were hashed"))
-    tuning = FineTuning(epochs=0.0, learning_rate=1e-3)
-    same, _ = adapted_model(
-        str(tmp_path / "lm"), TEXTS, tuning, cache=tmp_path / "cache", log=_ignore
-    )
-    np.testing.assert_allclose(same.perplexities(TEXTS[:5]), model.perplexities(TEXTS[:5]))
-    assert not (tmp_path / "cache").exists()
 
 
 def test_the_shipped_prompts_cover_the_news_classes_without_repetition() -> None:

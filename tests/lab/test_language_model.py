@@ -11,7 +11,8 @@ import torch
 from transformers import AutoTokenizer
 
 from pennyweight.errors import DataError
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.fine_tuning import FineTuning
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from tiny import news
 
 TEXTS = [text for _, text in news(200, seed=5)]

@@ -15,6 +15,7 @@ from pennyweight.budget import Spending, make_plan
 from pennyweight.budget.methods import METHODS
 from pennyweight.model import BaseOptions, build_model, merge_adapter
 from pennyweight.recipe import resolve_recipe
+from small_adapters import SMALL
 from tiny import LABELS
 
 ADAPTERS = [name for name, method in METHODS.items() if not method.trains_every_weight]
@@ -23,12 +24,8 @@ ADAPTERS = [name for name, method in METHODS.items() if not method.trains_every_
 def _adapted(directory: Path, method: str) -> Any:
     """A model with adapters of random weights, so that they change the logits."""
     base = locate(str(directory), labels=LABELS)
-    section = resolve_recipe(
-        {"adapter": {"method": method, "rank": 4, "bias": "none"} | _TARGET_RANK.get(method, {})}
-    ).adapter
-    values = section.model_dump()
-    shared = set(Spending.__dataclass_fields__) - {"options"}
-    spending = Spending(**{name: values.pop(name, None) for name in shared}, options=values)
+    section = resolve_recipe({"adapter": {"method": method} | SMALL[method]}).adapter
+    spending = Spending.of(section.model_dump())
     plan = make_plan(skeleton(base), spending, labels=4, budget=1_000_000)
     model, _ = build_model(base, plan, BaseOptions(seed=0))
     torch.manual_seed(1)
@@ -38,9 +35,7 @@ def _adapted(directory: Path, method: str) -> Any:
     return model.eval()
 
 
-_TARGET_RANK: dict[str, dict[str, Any]] = {"adalora": {"target_rank": 2}}
-
-
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # SHiRA's, before merging
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_the_merged_model_has_the_adapted_models_logits_and_no_layers_of_peft(
     roberta: Path, method: str

@@ -221,6 +221,11 @@ _PATHS = {
     "data.augmentations": '[{{ method = "synonyms", wordnet = "{}dict" }}]',
     "generate.model": '"{}existing"',
     "generate.prompts": '"{}openings.toml"',
+    "generate.gates": '{{ judge = "classifiers", judges = ["{}runs/a", "{}runs/b"] }}',
+    "generate": (
+        '{{ method = "endpoint", url = "http://localhost/v1", model = "m", '
+        'instructions = "{}instructions.toml" }}'
+    ),
     "train.start_from": '"{}runs/a"',
     "transduction.self_training": '{{ method = "confident", teachers = ["{}run", "{}run"] }}',
     "distillation.teachers": '["{}runs/a", "{}runs/b"]',
@@ -264,6 +269,8 @@ def test_every_key_that_may_hold_a_path_is_tested() -> None:
     inside = {
         "data.filters.model": "data.filters",
         "data.augmentations.wordnet": "data.augmentations",
+        "generate.gates.judges": "generate.gates",
+        "generate.instructions": "generate",
         "transduction.self_training.teachers": "transduction.self_training",
     }
     assert {inside.get(key, key) for key in keys([Recipe])} == set(_PATHS)

@@ -6,38 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pennyweight.budget.summary import Matrix, PlanSummary
 from pennyweight.errors import RunError
-from pennyweight.report.facts import Facts, RunFacts, compare_runs, load_facts, same_rows
+from pennyweight.report.facts import Facts, RunFacts, load_facts
 from pennyweight.runs.record import load_record
-from runs.records import example_recipe, example_record
-
-
-def test_two_runs_are_compared_row_by_row(finished: Path) -> None:
-    comparison = compare_runs(finished / "one", finished / "other", "test")
-    one, other = (
-        load_record(finished / name).metrics["test"].accuracy for name in ("one", "other")
-    )
-    difference = (comparison.only_one - comparison.only_other) / comparison.rows
-    assert difference == pytest.approx(one - other)
-    assert 0.0 < comparison.p <= 1.0
-
-
-def test_a_set_without_predictions_cannot_be_compared(finished: Path) -> None:
-    with pytest.raises(RunError, match="no predictions for the set nothing"):
-        compare_runs(finished / "one", finished / "other", "nothing")
-
-
-def test_runs_on_different_rows_cannot_be_compared(finished: Path, tmp_path: Path) -> None:
-    with np.load(finished / "one" / "predictions.npz") as file:
-        arrays = dict(file)
-    arrays["test.labels"] = np.roll(arrays["test.labels"], 1)
-    np.savez(tmp_path / "predictions.npz", **arrays)
-    with pytest.raises(RunError, match="their test sets hold different rows"):
-        compare_runs(finished / "one", tmp_path, "test")
+from runs.records import example_record
 
 
 def test_the_test_comes_first_and_validation_last(finished: Path) -> None:
@@ -101,14 +76,3 @@ def test_runs_are_grouped_by_the_rows_they_were_evaluated_on() -> None:
     other = data.model_copy(update={"sets": other_rows})
     runs = (_run("/one"), _run("/two", data=other), _run("/three"), _run("/none", metrics={}))
     assert Facts(runs).groups == ((runs[0], runs[2]), (runs[1],))
-
-
-def test_other_cleaning_steps_make_no_other_rows() -> None:
-    data = example_record().data
-    assert data is not None
-    cleaned = {**data.sets, "test": replace(data.sets["test"], fingerprint="other")}
-    record = example_record(
-        data=data.model_copy(update={"sets": cleaned}),
-        recipe=example_recipe(data={"clean": ["whitespace"]}),
-    )
-    assert same_rows(_run("/one"), RunFacts(Path("/two"), record, ()), "test")

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pennyweight.evaluation.metrics import measure
+from pennyweight.evaluation.statistics import holm
 from pennyweight.report.content import Table, Text
-from pennyweight.report.facts import Facts, RunFacts
+from pennyweight.report.facts import Facts, RunFacts, load_facts
 from pennyweight.report.findings import lessons, results
 from pennyweight.report.shares import share_blocks
+from pennyweight.runs.predictions import mcnemar_of_runs
+from runs.finished import noisy_answers, write_run
 from runs.records import example_record
 
 
@@ -39,6 +42,21 @@ def test_runs_on_other_rows_are_named_and_get_a_table_of_their_own() -> None:
         and "cannot be compared" in text
         for text in texts
     )
+
+
+def test_p_values_of_several_runs_are_adjusted(tmp_path: Path) -> None:
+    labels = np.array([0, 1] * 60)
+    paths = [
+        write_run(tmp_path / str(n), {"test": (labels, noisy_answers(labels, share, seed=n))})
+        for n, share in enumerate((0.7, 0.85, 0.9))
+    ]
+    for number in (2, 3):
+        blocks = lessons(load_facts(paths[:number]), frozenset())
+        (table,) = [block for block in blocks if isinstance(block, Table)]
+        raw = [mcnemar_of_runs(paths[0], other, "test").p for other in paths[1:number]]
+        assert [row[2] for row in table.rows] == ["", *(f"{p:.3f}" for p in holm(raw))]
+        text = " ".join(block.text for block in blocks if isinstance(block, Text))
+        assert ("Holm's method" in text) == (number == 3)
 
 
 def test_of_many_classes_the_hardest_are_in_a_table() -> None:

@@ -22,7 +22,7 @@ from pennyweight.report.facts import Facts, load_facts
 from pennyweight.report.paper import make_content
 from pennyweight.report.typeset import font_directory, latex_source, typst_source, write_pdf
 from pennyweight.report.write import PaperOptions, write_report
-from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.runs.record import RowStep, RunRecord, TrainingRows, load_record
 
 pytest.importorskip("typst")
 _FRONT = FrontMatter("Title")
@@ -252,11 +252,41 @@ def test_leaks_and_transductive_use_are_stated_in_the_paper(finished: Path, tmp_
     assert "TRANSDUCTIVE: self-training on the target." in text
 
 
-def test_a_studys_table_is_in_its_report(finished: Path, tmp_path: Path) -> None:
+def test_generated_rows_are_described_with_their_gates_and_classes(finished: Path) -> None:
+    facts = load_facts([finished / "one"])
+    record = facts.main.record
+    assert record.data is not None
+    step = RowStep(
+        step="rows of generated",
+        added=5,
+        removed=1,
+        rejected={"copied": 0, "off-class": 3, "near-duplicate": 1},
+        written_by_class={"a": 5, "b*": 5},
+        by_class={"a": 4, "b*": 1},
+    )
+    data = record.data.model_copy(update={"training": TrainingRows(rows=9, steps=(step,))})
+    main = replace(facts.main, record=record.with_changes(data=data))
+    content = make_content(replace(facts, runs=(main,)), FrontMatter("Title"), {}, frozenset())
+    texts = [
+        block.text for section in content.sections for block in section.blocks
+        if isinstance(block, Text)
+    ]  # fmt: skip
+    assert (
+        "Rows of generated: 5 rows added and 1 row removed. 6 of 10 generated texts (60.00%) "
+        "passed the gates; rejected: 3 as off-class and 1 as near-duplicate. Added by class: "
+        "a 4 of 5 and b\N{ASTERISK OPERATOR} 1 of 5."
+    ) in texts
+
+
+@pytest.mark.parametrize(("is_adjusted", "p"), [(False, "0.030"), (True, "0.060")])
+def test_a_studys_table_is_in_its_report_with_adjusted_p_values_if_it_has_any(
+    is_adjusted: bool, p: str, finished: Path, tmp_path: Path
+) -> None:
     study = tmp_path / "study"
     for number, name in enumerate(("one", "other"), start=1):
         shutil.copytree(finished / name, study / f"{number:02d}-{name}" / "seed-1")
     row = {"seeds": [1, 2], "p": {"test": 0.03}, "parameters": 1700, "leaks": []}
+    row |= {"adjusted_p": {"test": 0.06}} if is_adjusted else {}
     rows = [
         {**row, "name": name, "mean": {"test": 0.5}, "interval": {"test": [0.4, 0.6]}}
         for name in ("one", "other")
@@ -265,8 +295,9 @@ def test_a_studys_table_is_in_its_report(finished: Path, tmp_path: Path) -> None
     content = make_content(load_facts([study]), _FRONT, {}, frozenset({"comparison"}))
     lessons = content.sections[-1].blocks
     table = next(block for block in lessons if isinstance(block, Table))
-    assert table.rows[0] == ("one", "50.00", "40.00\N{EN DASH}60.00", "0.030", "1,700")
+    assert table.rows[0] == ("one", "50.00", "40.00\N{EN DASH}60.00", p, "1,700")
     assert any(isinstance(block, Figure) for block in lessons)
+    assert any("Holm's method" in str(block) for block in lessons) == is_adjusted
 
 
 def test_a_wrong_part_or_figure_is_named(finished: Path, tmp_path: Path) -> None:

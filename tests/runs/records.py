@@ -94,7 +94,13 @@ def example_record(**changes: Any) -> RunRecord:
                 rows=9,
                 steps=(
                     RowStep(step="filter length", removed=3, file="removed/01-length.jsonl"),
-                    RowStep(step="rows of generated", added=4, rejected={"copied": 2}),
+                    RowStep(
+                        step="rows of generated",
+                        added=4,
+                        rejected={"copied": 2},
+                        written_by_class={"a": 3, "b": 3},
+                        by_class={"a": 3, "b": 1},
+                    ),
                     RowStep(step="self-training", added=2, by_class={"a": 2, "b": 0}),
                     RowStep(step="density ratio", effective_rows=7.5),
                 ),

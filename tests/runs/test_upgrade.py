@@ -113,6 +113,29 @@ def test_an_upgraded_record_is_saved_in_the_present_version(
     assert load_record(tmp_path) == record
 
 
+@pytest.mark.parametrize(
+    ("section", "adaptation"),
+    [
+        (
+            {"model": "gpt2", "epochs": 2.0, "learning_rate": 1e-4},
+            {"method": "full", "epochs": 2.0, "learning_rate": 1e-4},
+        ),
+        ({"model": "gpt2", "epochs": 0.0, "learning_rate": 1e-4}, {"method": "none"}),
+    ],
+)
+def test_how_a_generator_was_adapted_is_read_from_earlier_recipes(
+    section: dict[str, Any], adaptation: dict[str, Any], values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["recipe"]["data"]["target"] = "target.csv"
+    values["recipe"]["generate"] = section
+    record = _load(values, tmp_path)
+    assert record.recipe.generate is not None
+    assert record.recipe.generate.model_dump()["adaptation"] == adaptation
+    assert load_record(tmp_path) == record
+    save_record(tmp_path, record)
+    assert load_record(tmp_path) == record
+
+
 def test_lab_target_and_correction_of_version_1_are_read(
     values: dict[str, Any], tmp_path: Path
 ) -> None:

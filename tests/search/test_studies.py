@@ -63,6 +63,9 @@ def test_a_study_trains_every_variation_with_every_seed_and_summarizes_them(
         assert records[0].recipe.adapter.alpha == 4.0
     assert rows[1].parameters > rows[0].parameters
     assert rows[0].p["test"] is None
+    # One comparison alone is not adjusted.
+    assert rows[1].adjusted_p == rows[1].p
+    assert rows[0].adjusted_p["test"] is None
     saved = json.loads((tmp_path / "out" / "study.json").read_text())
     assert [row["mean"] for row in saved["rows"]] == [row.mean for row in rows]
     assert saved["summary"] == "two ranks"
@@ -180,6 +183,17 @@ def test_the_table_is_written_even_if_no_run_could_begin(
     assert [set(row.failures) for row in rows] == [{"1", "2"}, {"1", "2"}]
     saved = json.loads((tmp_path / "away" / "out" / "study.json").read_text())
     assert saved["rows"][0]["failures"]["1"] == "hub:x/y: the hub cannot be reached"
+
+
+def test_p_values_are_adjusted_for_the_rows_that_have_one_on_the_set() -> None:
+    by_set = ("values", "mean", "deviation", "interval", "predicted_shares", "failures")
+    values: dict[str, Any] = {name: {} for name in by_set}
+    values |= {"seeds": [], "metric": "accuracy", "parameters": 1, "seconds": 1.0}
+    values |= {"peak_memory_bytes": 1, "leaks": [], "transductive": []}
+    p_values = ({"test": None}, {"test": 0.03, "other": 0.4}, {}, {"test": 0.01})
+    rows = [studies.StudyRow(name=str(n), p=dict(p), **values) for n, p in enumerate(p_values)]
+    adjusted = [row.adjusted_p for row in studies._with_adjusted_p(rows)]
+    assert adjusted == [{"test": None}, {"test": 0.03, "other": 0.4}, {}, {"test": 0.02}]
 
 
 def test_a_study_compares_macro_f1_where_the_classes_of_the_test_are_uneven(

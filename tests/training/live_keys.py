@@ -8,59 +8,10 @@ training per key. In values, "{sets}" and the like stand for files; see `places`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from tiny import LABELS
+from training.live_adapter_keys import ADAPTER_CHANGES, Change, Settings
 
-__all__ = ["CHANGES", "Change", "Settings"]
-
-Settings = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of one key.
-
-    Attributes:
-        value: the key's other value; None removes the key.
-        besides: keys that both runs have, in the order in which they are set.
-        element: of a list of tables, the one whose key is changed.
-    """
-
-    value: Any
-    besides: Settings = field(default_factory=dict)
-    element: int = 0
-
-
-_ADALORA: Settings = {
-    "adapter": {
-        "method": "adalora",
-        "rank": 3,
-        "target_rank": 1,
-        "start_steps": 1,
-        "final_steps": 2,
-        "every": 1,
-    },
-    "train.epochs": 3,
-}
-_VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
-# So few parameters that not every matrix gets a rank.
-_ALLOCATED: Settings = {
-    "adapter.rank": "allocate",
-    "adapter.alpha": "auto",
-    "adapter.targets": ["*"],
-    "adapter.head": "output-only",
-    "budget.trainable_parameters": 1000,
-}
-
-
-def _allocated(**keys: Any) -> Settings:
-    return {**_ALLOCATED, "adapter.allocate": keys}
-
-
-_PILOT: Settings = _allocated(method="adalora", rows=40, steps=4, batch_rows=8)
-_LOW_RANK: Settings = {"adapter.head": "low-rank"}
+__all__ = ["CHANGES", "SEARCH_KEYS", "Change", "Settings"]
 
 
 def _optimizer(method: str) -> Settings:
@@ -110,11 +61,26 @@ _GENERATE: Settings = {
         "model": "{lm}",
         "prompts": "{prompts}",
         "per_class": 6,
-        "epochs": 2.0,
-        "learning_rate": 0.001,
+        "adaptation": {"method": "lora", "rank": 4, "epochs": 2.0, "learning_rate": 0.01},
         "longest": 12,
         "batch_rows": 8,
         "gates": {"judge": "tf-idf", "confidence": 0.2, "similarity": 0.9, "copied_words": 30},
+    },
+}
+_ENDPOINT: Settings = {
+    **_TARGET,
+    "generate": {
+        "method": "endpoint",
+        "url": "{endpoint}",
+        "model": "m",
+        "per_class": 6,
+        "gates": {
+            "judge": "classifiers",
+            "judges": ["{teacher}"],
+            "confidence": 0.25,
+            "similarity": 1.0,
+            "copied_words": 30,
+        },
     },
 }
 _TRANSDUCTION: Settings = {
@@ -197,34 +163,8 @@ _BASE_AND_DATA: dict[str, Change] = {
     "data.overlap": Change("keep"),
     "data.near_duplicate_similarity": Change(0.2),
 }
-_ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
+_BUDGET_AND_OPTIMIZER: dict[str, Change] = {
     "budget.trainable_parameters": Change(1700),
-    "adapter.method": Change("rslora"),
-    "adapter.targets": Change(["key"]),
-    "adapter.rank": Change(3),
-    "adapter.alpha": Change(1.0),
-    "adapter.dropout": Change(0.5),
-    "adapter.bias": Change("all"),
-    "adapter.head": Change("low-rank"),
-    "adapter.head_rank": Change(2, _LOW_RANK),
-    "adapter.plan": Change("{plan}"),
-    "adapter.allocate": Change({"method": "fill"}, _ALLOCATED),
-    "adapter.allocate.method": Change("activation", _ALLOCATED),
-    "adapter.allocate.rows": Change(2, _ALLOCATED),
-    "adapter.allocate.seed": Change(1, _ALLOCATED),
-    "adapter.allocate.ratios": Change({"*": 1.0, "query": 9.0}, _allocated(method="by-type")),
-    "adapter.allocate.measures": Change(["activation"], _allocated(method="knapsack")),
-    "adapter.allocate.steps": Change(1, _PILOT),
-    "adapter.allocate.batch_rows": Change(2, _PILOT),
-    "adapter.allocate.learning_rate": Change(0.5, _PILOT),
-    "adapter.initialization": Change("gaussian"),
-    "adapter.target_rank": Change(2, _ADALORA),
-    "adapter.start_steps": Change(2, _ADALORA),
-    "adapter.final_steps": Change(1, _ADALORA),
-    "adapter.every": Change(3, _ADALORA),
-    "adapter.betas": Change([0.1, 0.1], _ADALORA),
-    "adapter.orthogonality": Change(0.0, _ADALORA),
-    "adapter.d_initial": Change(1.0, _VERA),
     "optimizer.method": Change("adam"),
     "optimizer.learning_rate": Change(0.001),
     "optimizer.weight_decay": Change(0.5),
@@ -291,11 +231,15 @@ _LAB_AND_TARGET: dict[str, Change] = {
     **{
         f"generate.{key}": Change(value, _GENERATE)
         for key, value in {
+            "method": "endpoint",
             "model": "{lm}-none",
             "prompts": "{prompts}-none",
             "per_class": 5,
-            "epochs": 1.0,
-            "learning_rate": 0.01,
+            "adaptation.method": "none",
+            "adaptation.epochs": 1.0,
+            "adaptation.learning_rate": 0.1,
+            "adaptation.rank": 2,
+            "adaptation.alpha": 1.0,
             "lengths": "empirical",
             "longest": 4,
             "temperature": 3.0,
@@ -307,6 +251,19 @@ _LAB_AND_TARGET: dict[str, Change] = {
             "gates.confidence": 0.0,
             "gates.similarity": 0.05,
             "gates.copied_words": 3,
+        }.items()
+    },
+    **{
+        f"generate.{key}": Change(value, _ENDPOINT)
+        for key, value in {
+            # Nothing listens there.
+            "url": "http://127.0.0.1:9/v1",
+            "api_key_env": "NOT_SET",
+            "instructions": "{instructions}",
+            "examples": 2,
+            "concurrency": 2,
+            "timeout": 1e-6,
+            "gates.judges": ["{student}"],
         }.items()
     },
     "transduction": Change(_TRANSDUCTION["transduction"], _TARGET),
@@ -328,6 +285,9 @@ _LAB_AND_TARGET: dict[str, Change] = {
     "transduction.self_training.share": Change(0.2, _BALANCED),
     "transduction.self_training.second_view": Change("none", _BALANCED),
     "transduction.self_training.rounds": Change(1, _BALANCED),
+    "transduction.self_training.labels": Change("soft", _BALANCED),
+    "transduction.self_training.weights": Change("confidence", _BALANCED),
+    "transduction.self_training.copies": Change(2, _BALANCED),
     "transduction.consistency": Change(0.2, _TRANSDUCTION),
     "transduction.consistency_rows": Change(3, _TRANSDUCTION),
     "transduction.density_ratio": Change(None, _TRANSDUCTION),
@@ -336,7 +296,24 @@ _LAB_AND_TARGET: dict[str, Change] = {
 }
 CHANGES: dict[str, Change] = {
     **_BASE_AND_DATA,
-    **_ADAPTER_AND_OPTIMIZER,
+    **ADAPTER_CHANGES,
+    **_BUDGET_AND_OPTIMIZER,
     **_TRAIN_AND_EVALUATE,
     **_LAB_AND_TARGET,
 }
+# These change a search and not a run; `tests/search/test_search.py` tries them.
+SEARCH_KEYS = frozenset(
+    {
+        "search",
+        "search.trials",
+        "search.metric",
+        "search.seed",
+        "search.sampler",
+        "search.pruning",
+        "search.ranges",
+        "search.ranges.low",
+        "search.ranges.high",
+        "search.ranges.log",
+        "search.ranges.step",
+    }
+)

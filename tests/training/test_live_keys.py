@@ -8,6 +8,7 @@ fails `test_every_key_of_the_schema_is_tried`.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,17 +20,21 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
+from lab.stub_server import Reply, answer_with, serve
 from pennyweight.budget.facts import read_artifact_facts
 from pennyweight.engine.batches.batcher import PackedBatcher, PaddedBatcher
 from pennyweight.errors import PennyweightError, RecipeError
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.endpoint import ChatClient
+from pennyweight.lab.fine_tuning import FineTuning
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from pennyweight.lab.manifest import write_derived
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
 from pennyweight.section import Section
 from pennyweight.training.train import train
+from pennyweight.training.watcher import Watcher
 from tiny import LABELS, news, tiny_recipe, write_news, write_wordnet
-from training.live_keys import CHANGES, Change, Settings
+from training.live_keys import CHANGES, SEARCH_KEYS, Change, Settings
 
 Outcome = Callable[[Settings], str]
 
@@ -58,7 +63,8 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def test_every_key_of_the_schema_is_tried() -> None:
     # A summary is for the reader: `pennyweight recipes` prints it, and the run does not differ.
-    assert sorted(set(_keys(Recipe)) - {"summary"}) == sorted(CHANGES)
+    assert sorted(set(_keys(Recipe)) - {"summary"} - SEARCH_KEYS) == sorted(CHANGES)
+    assert set(_keys(Recipe)) >= SEARCH_KEYS
 
 
 def test_nearly_every_training_shows_that_a_key_is_live() -> None:
@@ -66,13 +72,26 @@ def test_nearly_every_training_shows_that_a_key_is_live() -> None:
     references = {_as_text(_values(change.besides)) for change in CHANGES.values()}
     assert len(changed) == len(CHANGES)
     # The recipe itself, AdaLoRA, VeRA, four allocations, four optimizers, large batches, logit
-    # adjustment, balanced self-training, and a metric that gets worse again.
-    assert len(references - changed) == 15
+    # adjustment, balanced self-training, an endpoint, a metric that gets worse again, and 13
+    # adapter methods with keys of their own.
+    assert len(references - changed) == 29
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """Serve texts that depend on the whole request, and return the address."""
+
+    def reply(request: dict[str, Any]) -> Reply:
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()
+        return answer_with(news(1, seed=int.from_bytes(digest[:4], "big"))[0][1])
+
+    with serve(reply) as stub:
+        yield stub.url
 
 
 @pytest.fixture(scope="module")
 def places(
-    bert: Path, roberta: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory
+    bert: Path, roberta: Path, sets: Path, endpoint: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """Write all files that `CHANGES` names in braces, and return their paths by that name."""
     folder = tmp_path_factory.mktemp("live")
@@ -99,6 +118,7 @@ def places(
     names = ("replacing", "teacher", "student")
     return {
         "sets": str(folder),
+        "endpoint": endpoint,
         "roberta": str(roberta),
         "bert": str(bert),
         **{name: str(folder / name) for name in names},
@@ -118,12 +138,15 @@ def _lab_files(folder: Path, rows: list[tuple[int, str]]) -> dict[str, str]:
     query = "roberta.encoder.layer.0.attention.self.query"
     plan = f'[head]\nkind = "output-only"\n[matrices]\n"{query}" = {{ rank = 3 }}\n'
     (folder / "plan.toml").write_text(plan)
+    instructions = [f'"{label}" = "{label} like {{examples}}"' for label in LABELS]
+    (folder / "instructions.toml").write_text("\n".join(instructions))
     table = pa.table({"text": ["a new week", "the report"], "label": [0, 1]})
     write_derived(folder / "extra.parquet", table, {})
     return {
         "lm": str(folder / "lm"),
         "prompts": str(folder / "prompts.toml"),
         "plan": str(folder / "plan.toml"),
+        "instructions": str(folder / "instructions.toml"),
         "extra": str(folder / "extra.parquet"),
         "wordnet": str(write_wordnet(folder / "wordnet")),
     }
@@ -187,10 +210,16 @@ def _run(values: Settings, places: dict[str, str], out: Path) -> str:
     for name, path in places.items():
         text = text.replace(f"{{{name}}}", path)
     sizes: list[int] = []
+    lines: list[str] = []
     try:
         with pytest.MonkeyPatch.context() as patch:
             _count_batches(patch, sizes)
-            record = train(resolve_recipe(json.loads(text)), out=out)
+            if values.get("generate", {}).get("method") == "endpoint":
+                # Some keys change how texts are fetched, so nothing may come from the cache.
+                patch.setenv("PENNYWEIGHT_CACHE", str(out.parent / "cache"))
+                patch.setattr(ChatClient, "_pause", lambda *_: None)
+            watcher = Watcher(log=lines.append)
+            record = train(resolve_recipe(json.loads(text)), out=out, watcher=watcher)
     except PennyweightError as error:
         return str(error).replace(str(out), "RUN")
     outcome = record.model_dump(
@@ -216,6 +245,7 @@ def _run(values: Settings, places: dict[str, str], out: Path) -> str:
             str(file.relative_to(out)) for file in out.rglob("*") if "events" not in file.name
         ),
         "labels": facts.labels,
+        "sent": [line for line in lines if "requests at a time" in line],
         "weights": {name: float(abs(weight).sum()) for name, weight in weights.items()},
     }
     return json.dumps(outcome, sort_keys=True).replace(str(out), "RUN")

@@ -14,28 +14,65 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pennyweight.budget.count import read_adapter
 from pennyweight.budget.inspect import inspect_adapter
 from pennyweight.budget.methods import METHODS
-from pennyweight.budget.methods.lora import Initialization
+from pennyweight.budget.methods.lora import Initialization, LoraAdapter
 from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import resolve_recipe
 from pennyweight.recipe.optimizers import Optimizer
 from pennyweight.training.train import train
+from small_adapters import SMALL
 from tiny import news, tiny_recipe
 
 TEXTS = [text for _, text in news(12, seed=9)]
 # PEFT's warnings when it loads an AdaLoRA adapter that has dropped ranks.
 _ADALORA_NOISE = pytest.mark.filterwarnings("ignore:.*have invalid shape")
 _ADALORA_RANKS = pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match")
+# PEFT's warnings about layers that are not linear, and about a CUDA extension that is not needed.
+_OTHER_LAYERS = pytest.mark.filterwarnings("ignore:.*Unsupported layer type")
+_EXTENSION = pytest.mark.filterwarnings("ignore:.*CUDA extension", "ignore:Setting boft_n")
+# torch's warning when SHiRA makes a sparse matrix.
+_SPARSE = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 SHORT = {"start_steps": 2, "final_steps": 5, "every": 1}
-METHOD_OPTIONS: dict[str, dict[str, Any]] = {
-    "lora": {"rank": 2},
-    "rslora": {"rank": 2},
-    "dora": {"rank": 2},
-    "rsdora": {"rank": 2},
-    "lora-fa": {"rank": 2},
-    "adalora": {"rank": 2, "target_rank": 1, **SHORT},
-    "vera": {"rank": 2},
-    "loha": {"rank": 2},
+METHOD_OPTIONS = SMALL | {"adalora": {**SMALL["adalora"], **SHORT}}
+_D, _LABELS = 32, 4
+_NORMS = 5  # of the embeddings, and two in each layer
+# What the adapters of 4 square matrices with 32 rows, the queries and values, train.
+_COSTS: dict[str, int] = {
+    "lora": 4 * 2 * 2 * _D,
+    "rslora": 4 * 2 * 2 * _D,
+    "dora": 4 * (2 * 2 * _D + _D),
+    "rsdora": 4 * (2 * 2 * _D + _D),
+    "lora-fa": 4 * 2 * _D,
+    "adalora": 4 * 2 * (2 * _D + 1),
+    "vera": 4 * (_D + 2),
+    "pvera": 4 * (_D + 2 * 2),
+    "loha": 4 * 2 * 2 * 2 * _D,
+    "beft": 2 * _D,  # values only
+    "bitfit": 2 * (5 * _D + 48),
+    "c3a": 4 * _D * _D // 8,
+    "deft": 4 * 2 * 2 * _D,
+    "delora": 4 * (2 * 2 * _D + 1),
+    "fourierft": 4 * 60,
+    "waveft": 4 * 60,
+    "glora": 4 * (2 * 2 * 2 * _D + 2 * (_D + 1) + 2),
+    "gralora": 4 * 4 * 2 * _D,
+    "hira": 4 * 4 * 2 * _D,
+    "hra": 4 * 2 * _D,
+    "ia3": 2 * (2 * _D + _D + 48),  # keys, values, and the inputs of both output matrices
+    "ln-tuning": _NORMS * 2 * _D,
+    "lokr": 4 * (4 * 4 + 2 * (8 + 8)),
+    "miss": 4 * 3 * _D,
+    "oft": 4 * _D * 7 // 2,
+    "boft": 4 * (_D * 4 + _D),
+    "psoft": 4 * (15 + 6 + 6),
+    "osf": 4 * 4 * (2 * _D + 1),
+    "peanut": 4 * 2 * 2 * _D,
+    "randlora": 4 * 4 * (10 + _D),
+    "road": 4 * 2 * _D,
+    "shira": 4 * 2 * 2 * _D,
+    "tinylora": 4 * 9,
+    "unilora": 50,
+    "vblora": 4 * 4 * (2 * _D // 16) * 12 + 12 * 16,
 }
 
 
@@ -45,7 +82,8 @@ def _train(
     recipe = tiny_recipe(
         base,
         sets,
-        adapter={"rank": 2, **({} if adapter.get("method") == "vera" else {"alpha": 4}), **adapter},
+        base={"attention": "packed"},
+        adapter=adapter,
         optimizer={"learning_rate": 0.01, **(optimizer or {})},
         train={"epochs": 6},
     )
@@ -70,11 +108,14 @@ def _has_learned(record: Any) -> None:
 
 def test_every_adapter_method_is_covered() -> None:
     adapters = {name for name, method in METHODS.items() if not method.trains_every_weight}
-    assert set(METHOD_OPTIONS) == adapters
+    assert set(METHOD_OPTIONS) == set(_COSTS) == adapters
 
 
 @_ADALORA_NOISE
 @_ADALORA_RANKS
+@_OTHER_LAYERS
+@_EXTENSION
+@_SPARSE
 @pytest.mark.parametrize("method", METHOD_OPTIONS)
 def test_a_method_trains_as_counted_and_reloads_in_plain_peft(
     roberta: Path, sets: Path, tmp_path: Path, method: str
@@ -82,25 +123,19 @@ def test_a_method_trains_as_counted_and_reloads_in_plain_peft(
     out = tmp_path / "run"
     record = _train(roberta, sets, out, method=method, **METHOD_OPTIONS[method])
     _has_learned(record)
-    head = 32 * 32 + 32 + 32 * 4 + 4
-    rows = columns = 32
-    expected = {
-        "lora": 2 * (rows + columns),
-        "rslora": 2 * (rows + columns),
-        "dora": 2 * (rows + columns) + rows,
-        "rsdora": 2 * (rows + columns) + rows,
-        "lora-fa": 2 * rows,
-        "adalora": 2 * (rows + columns + 1),
-        "vera": rows + 2,
-        "loha": 2 * 2 * (rows + columns),
-    }[method]
-    assert record.parameters.planned == 4 * expected + head
+    head = _D * _D + _D + _D * _LABELS + _LABELS
+    assert record.parameters.planned == record.parameters.model == _COSTS[method] + head
     report = inspect_adapter(out / "adapter")
     assert report["trainable_parameters"] == record.parameters.file
     assert report["method"] == method
     adapters = [matrix for matrix in report["matrices"] if matrix["kind"] == method]
-    assert len(adapters) == 4
-    if method not in ("adalora", "vera", "loha"):  # ranks fall, or are not told by the file
+    if method == "adalora":  # ranks were dropped
+        assert len(adapters) == 4
+    else:
+        planned = [matrix for matrix in record.plan.matrices if matrix.kind == method]
+        counts = {matrix.name: matrix.parameters for matrix in planned if matrix.parameters}
+        assert {matrix["name"]: matrix["parameters"] for matrix in adapters} == counts
+    if METHODS[method].section is LoraAdapter:  # others do not tell their rank in the file
         assert {(matrix["rank"], matrix["alpha"]) for matrix in adapters} == {(2, 4)}
     _same_in_plain_peft(roberta, out)
 
@@ -111,7 +146,7 @@ def test_an_initialization_trains_and_reloads_in_plain_peft(
     roberta: Path, sets: Path, tmp_path: Path, initialization: str
 ) -> None:
     out = tmp_path / "run"
-    _has_learned(_train(roberta, sets, out, initialization=initialization))
+    _has_learned(_train(roberta, sets, out, rank=2, alpha=4, initialization=initialization))
     _same_in_plain_peft(roberta, out)
 
 
@@ -120,7 +155,7 @@ def test_an_initialization_trains_and_reloads_in_plain_peft(
 def test_adalora_reaches_its_target_rank_and_the_file_holds_the_remaining_ranks(
     roberta: Path, sets: Path, tmp_path: Path
 ) -> None:
-    adapter = {"method": "adalora", "rank": 4, "target_rank": 1, **SHORT}
+    adapter = {"method": "adalora", "rank": 4, "alpha": 4, "target_rank": 1, **SHORT}
     record = _train(roberta, sets, tmp_path / "run", **adapter)
     head = 32 * 32 + 32 + 32 * 4 + 4
     assert record.parameters.planned == 4 * 4 * 65 + head
@@ -155,7 +190,8 @@ def test_an_optimizer_learns(roberta: Path, sets: Path, tmp_path: Path, method: 
     optimizer = {"method": method, "learning_rate": rate}
     if method == "muon":
         optimizer["rest_learning_rate"] = 0.01
-    _has_learned(_train(roberta, sets, tmp_path / "run", optimizer=optimizer))
+    adapter = {"rank": 2, "alpha": 4}
+    _has_learned(_train(roberta, sets, tmp_path / "run", optimizer=optimizer, **adapter))
 
 
 def test_the_default_adapter_is_lora() -> None:

@@ -25,7 +25,7 @@ from pennyweight.inference.merge import merge
 from pennyweight.inference.predict import predict
 from pennyweight.inference.submit import submit
 from pennyweight.recipe import Recipe
-from pennyweight.report.facts import compare_runs
+from pennyweight.runs.predictions import mcnemar_of_runs
 from pennyweight.runs.record import load_record, save_record
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
@@ -122,7 +122,7 @@ def test_predictions_of_every_row_are_zeros_and_ones_by_class(run: Path) -> None
     assert predicted.shape == labels.shape == (12, 4)
     macro = f1_score(labels, predicted, average="macro", zero_division=0.0)
     assert load_record(run).metrics["test"].macro_f1 == pytest.approx(macro)
-    comparison = compare_runs(run, run, "test")
+    comparison = mcnemar_of_runs(run, run, "test")
     assert (comparison.rows, comparison.only_one, comparison.p) == (12, 0, 1.0)
 
 

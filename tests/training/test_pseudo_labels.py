@@ -43,6 +43,11 @@ def test_classes_get_rows_in_proportion_to_their_shares_and_the_surest_ones() ->
         assert confidence[chosen].min() >= confidence[left_out].max()
 
 
+def test_all_rows_can_be_selected_whatever_is_predicted() -> None:
+    _, _, answers = _target(60, seed=0)
+    assert surest_of_each_class(answers, share=1.0).tolist() == list(range(60))
+
+
 def test_each_group_has_shares_of_its_own() -> None:
     generator = np.random.default_rng(1)
     groups = np.repeat([0, 1], 300)

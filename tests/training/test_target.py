@@ -133,6 +133,51 @@ def test_a_teacher_without_a_correction_is_corrected_as_the_recipe_says(
     assert not any("is corrected for the class shares" in line for line in lines)
 
 
+def test_soft_labels_teach_the_probabilities_of_all_target_rows(
+    roberta: Path, sets: Path, target: Path, tmp_path: Path
+) -> None:
+    train(tiny_recipe(roberta, sets, train={"epochs": 6}), out=tmp_path / "teacher")
+    use = {
+        "self_training": {
+            "method": "balanced",
+            "teachers": [str(tmp_path / "teacher")],
+            "share": 1.0,
+            "labels": "soft",
+            "weights": "confidence",
+            "copies": 2,
+        },
+        "consistency": 0.5,
+    }
+    recipe = _recipe(roberta, sets, target, use, label_smoothing=0.1)
+    settings = settings_of(recipe)
+    data = settings.data
+    splits = make_splits(data.sources, read=data.read, split=data.split, overlap=data.overlap)
+    context = RowContext(settings.labels, settings.seed, tmp_path, lambda _: None)
+    prepared = prepare_rows(splits, settings.rows, context)
+    soft, weights, smoothing = prepared.soft_labels, prepared.weights, prepared.smoothing
+    assert soft is not None
+    assert weights is not None
+    assert smoothing is not None
+    labels = np.asarray(prepared.table["label"][:])
+    assert len(prepared.table) == len(soft) == len(weights) == len(smoothing) == 48 + 3 * 180
+    # Training rows teach their labels, which are smoothed as the recipe says.
+    np.testing.assert_array_equal(soft[:48], np.eye(len(LABELS), dtype=np.float32)[labels[:48]])
+    assert (weights[:48] == 1.0).all()
+    assert smoothing[:48] == pytest.approx(0.1)
+    # Target rows teach probabilities, each in two copies, and are weighted by the largest one.
+    added = soft[48:-180]
+    np.testing.assert_array_equal(added[:180], added[180:])
+    np.testing.assert_allclose(added.sum(axis=1), 1.0, rtol=1e-5)
+    assert (added.argmax(axis=1) == labels[48:-180]).all()
+    np.testing.assert_array_equal(weights[48:-180], added.max(axis=1))
+    assert (smoothing[48:] == 0.0).all()
+    # Rows for the consistency loss have no label at all.
+    assert (labels[-180:] == -1).all()
+    record = train(recipe, out=tmp_path / "student")
+    (step,) = _training_rows(record).steps
+    assert step.added == 180
+
+
 def test_a_self_training_teacher_of_other_classes_is_refused(
     bert: Path, sets: Path, target: Path, tmp_path: Path
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pennyweight.budget import patterns
 from pennyweight.budget.allocate.even import fill
-from pennyweight.budget.allocate.pool import make_problem
+from pennyweight.budget.allocate.pool import allocation_refusal, make_problem
+from pennyweight.budget.formula import count_by_formula
 from pennyweight.budget.layout import Layout, WeightMatrix
-from pennyweight.budget.methods import AdaptedMatrix, Choice
+from pennyweight.budget.methods import AdaptedMatrix, Choice, Dial, Method
 from pennyweight.budget.spending import (
     AUTO_SCALING,
     Alpha,
@@ -18,7 +21,10 @@ from pennyweight.budget.spending import (
 )
 from pennyweight.errors import BudgetError, RecipeError
 
-__all__ = ["choose"]
+__all__ = ["choose", "smallest_size"]
+
+# Allowed values that a message lists at most.
+_MOST_SHOWN = 12
 
 
 def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
@@ -26,25 +32,53 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
 
     Raises:
         RecipeError: a pattern matches nothing, or a rank does not fit its matrix or method.
-        BudgetError: "fill" leaves no room for a rank of 1.
+        BudgetError: "fill" leaves no room for the smallest adapters.
     """
-    targets = select_targets(layout, spending.targets)
+    targets = select_targets(layout, spending)
     head = head_adapter(layout, spending)
     _check_patterns(spending, targets, head)
-    rank = _filled(layout, spending, budget) if spending.rank == "fill" else spending.rank
-    adapted = [_adapt(matrix, rank, spending.alpha) for matrix in targets]
-    choice = Choice(
-        adapted=(*(matrix for matrix in adapted if matrix.rank > 0), *head),
-        dropout=spending.dropout,
-        bias=spending.bias,
-        head=spending.head,
-        options=spending.options,
-    )
+
+    def at_rank(rank: int | Mapping[str, int]) -> Choice:
+        adapted = [_adapt(matrix, rank, spending.alpha) for matrix in targets]
+        return Choice(
+            adapted=(*(matrix for matrix in adapted if matrix.rank > 0), *head),
+            dropout=spending.dropout,
+            bias=spending.bias,
+            head=spending.head,
+            options=spending.options,
+        )
+
+    dial = spending.row.dial
+    if dial is None:
+        return at_rank(1)
+    if spending.rank != "fill":
+        choice = at_rank(1 if spending.rank is None else spending.rank)
+    elif allocation_refusal(spending, targets) is None:
+        choice = at_rank(_filled(layout, spending, budget))
+    else:
+        rank = _largest(
+            dial,
+            _values(dial, targets, spending.options),
+            lambda r: count_by_formula(layout, at_rank(r), method=spending.row),
+            budget=budget,
+        )
+        choice = at_rank(rank)
     if not choice.adapted:
         raise RecipeError("adapter.rank: every target has rank 0, so there is nothing to adapt")
-    if not spending.row.support.rank_above_matrix:
-        _check_ranks(choice, head)
+    _check_ranks(choice, head, spending.row)
     return choice
+
+
+def smallest_size(layout: Layout, spending: Spending) -> int | None:
+    """Return the least costly value of the method's dial for these targets; None without a dial.
+
+    Raises:
+        RecipeError: a pattern of the targets matches nothing.
+    """
+    dial = spending.row.dial
+    if dial is None:
+        return None
+    return _values(dial, select_targets(layout, spending), spending.options)[0]
 
 
 def _filled(layout: Layout, spending: Spending, budget: int) -> Mapping[str, int]:
@@ -98,12 +132,57 @@ def _uncovered(key: str, matrix: WeightMatrix) -> RecipeError:
     )
 
 
-def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix]) -> None:
+def _check_ranks(choice: Choice, head: Sequence[AdaptedMatrix], method: Method) -> None:
+    """Refuse ranks that do not fit their matrix, or one rank that does not fit all matrices."""
+    dial = method.dial
+    if dial is None or not dial.is_limit:
+        return
     for adapted in choice.adapted:
-        largest = adapted.matrix.largest_rank
-        if adapted.rank > largest:
-            key = "adapter.head_rank" if adapted in head else "adapter.rank"
+        values = _values(dial, (adapted.matrix,), choice.options)
+        if adapted.rank not in values:
+            key = "adapter.head_rank" if adapted in head else f"adapter.{dial.key}"
             raise RecipeError(
-                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: up to "
-                f"{largest}, the rank of the matrix itself"
+                f"{key}: {adapted.matrix.name}: given {adapted.rank}; allowed: "
+                f"{_shown(values)}, {dial.allowed}"
             )
+
+
+def _values(
+    dial: Dial, matrices: Sequence[WeightMatrix], options: Mapping[str, Any]
+) -> Sequence[int]:
+    """Return the dial's values for some matrices.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if values := dial.values(matrices, options):
+        return values
+    raise RecipeError(
+        f"adapter.{dial.key}: no value fits {matrices[0].name}; allowed: {dial.allowed}; change "
+        "adapter.targets or the method's other keys"
+    )
+
+
+def _shown(values: Sequence[int]) -> str:
+    """Return the allowed values in a few words."""
+    if isinstance(values, range) and values.step == 1:
+        first = "up" if values[0] == 1 else f"{values[0]}"
+        return f"{first} to {values[-1]}"
+    ordered = sorted(values)
+    if ordered == list(range(1, len(ordered) + 1)):
+        return f"up to {ordered[-1]}"
+    if len(ordered) <= _MOST_SHOWN:
+        return ", ".join(map(str, ordered))
+    return f"{', '.join(map(str, ordered[: _MOST_SHOWN - 1]))}, ... {ordered[-1]}"
+
+
+def _largest(dial: Dial, values: Sequence[int], count: Callable[[int], int], *, budget: int) -> int:
+    """Return the most costly of the dial's values whose plan fits."""
+    fitting = bisect_right(values, budget, key=count)
+    if fitting == 0:
+        raise BudgetError(
+            f'adapter.{dial.key}: "fill" has no room: the smallest adapters, with {dial.key} = '
+            f"{values[0]}, make {count(values[0]):,} trainable parameters in all, but the budget "
+            f"is {budget:,}"
+        )
+    return values[fitting - 1]

@@ -12,8 +12,9 @@ def count_by_formula(layout: Layout, choice: Choice, *, method: Method) -> int:
     """Return the number of parameters that a choice trains, by arithmetic alone."""
     modules = trained_head_modules(layout, choice.head)
     head = [size for module in modules for size in layout.elements_in(module).values()]
-    adapters = [method.parameters(a.matrix, a.rank) for a in choice.adapted]
-    return sum(head) + sum(adapters) + sum(trained_biases(layout, choice).values())
+    adapters = [method.parameters(a.matrix, a.rank, choice.options) for a in choice.adapted]
+    biases = trained_biases(layout, choice)
+    return sum(head) + sum(adapters) + method.shared(choice) + sum(biases.values())
 
 
 def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:

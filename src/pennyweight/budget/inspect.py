@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pennyweight.budget.count import AdapterFile, read_adapter
 from pennyweight.budget.facts import read_artifact_facts
 from pennyweight.budget.methods import METHODS
+from pennyweight.budget.summary import SHARED
 
 __all__ = ["inspect_adapter"]
 
@@ -41,12 +42,21 @@ def inspect_adapter(directory: str | Path) -> dict[str, Any]:
 
 def _matrices(file: AdapterFile, method: str) -> list[dict[str, Any]]:
     """Return the trained parameters by module, with rank and alpha of LoRA's matrices."""
-    adapter = _adapter_pattern(str(file.config["peft_type"]))
+    rows = [
+        tensors
+        for row in METHODS.values()
+        if (tensors := row.tensors) is not None
+        and tensors.peft_type == str(file.config["peft_type"])
+    ]
+    adapter = _adapter_pattern({tensors.prefix for tensors in rows})
+    shared = {tensors.shared for tensors in rows if tensors.shared is not None}
     matrices: dict[str, dict[str, Any]] = {}
     for name, shape in file.trained.items():
         match = adapter.match(name.removeprefix(_PREFIX))
         module = match["module"] if match else name.removeprefix(_PREFIX)
         kind = method if match else ("bias" if ".base_layer.bias" in name else "trained in full")
+        if any(part in name for part in shared):
+            module, kind = SHARED, method
         entry = matrices.setdefault(
             module, {"name": module, "kind": kind, "rank": None, "alpha": None, "parameters": 0}
         )
@@ -58,14 +68,10 @@ def _matrices(file: AdapterFile, method: str) -> list[dict[str, Any]]:
     return list(matrices.values())
 
 
-def _adapter_pattern(peft_type: str) -> re.Pattern[str]:
+def _adapter_pattern(prefixes: Iterable[str]) -> re.Pattern[str]:
     """Return the pattern of the names of adapter tensors, with the adapted module as a group."""
-    prefixes = {
-        re.escape(method.tensors.prefix)
-        for method in METHODS.values()
-        if method.tensors is not None and method.tensors.peft_type == peft_type
-    }
-    return re.compile(rf"(?P<module>.+)\.(?:{'|'.join(sorted(prefixes)) or '(?!)'})")
+    alternatives = "|".join(sorted(map(re.escape, prefixes))) or "(?!)"
+    return re.compile(rf"(?P<module>.+)\.(?:{alternatives})")
 
 
 def _alpha(config: Mapping[str, Any], module: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -45,12 +46,14 @@ class WeightMatrix:
         rows: number of outputs.
         columns: number of inputs.
         usual_name: its name in BERT and RoBERTa, where the architecture has another for it.
+        has_bias: whether the layer adds a bias to its outputs.
     """
 
     name: str
     rows: int
     columns: int
     usual_name: str | None = None
+    has_bias: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,6 +94,9 @@ class Layout:
             for a sequence classifier.
         sizes: number of elements of every parameter, by name.
         is_pooled: whether the head is one linear map of pooled hidden states.
+        norms: the normalization layers outside the head. As matrices, they have a row for each
+            number that they normalize, and as columns their weight and, if there is one, their
+            bias.
     """
 
     encoder: tuple[WeightMatrix, ...]
@@ -100,6 +106,7 @@ class Layout:
     sizes: Mapping[str, int]
     head_down: WeightMatrix | None = None
     is_pooled: bool = False
+    norms: tuple[WeightMatrix, ...] = ()
 
     @property
     def head_modules(self) -> tuple[str, ...]:
@@ -126,7 +133,7 @@ class Layout:
         if rank is None:
             down, output = None, WeightMatrix(head, labels, hidden)
         else:
-            down = WeightMatrix(f"{head}.{_DOWN}", rank, hidden)
+            down = WeightMatrix(f"{head}.{_DOWN}", rank, hidden, has_bias=False)
             output = WeightMatrix(f"{head}.out", labels, rank)
         sizes = {n: size for n, size in self.sizes.items() if n not in self.elements_in(head)}
         for matrix in (down, output):
@@ -149,7 +156,13 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
 
     architecture = getattr(getattr(model, "config", None), "model_type", None)
     linear = [
-        WeightMatrix(name, module.out_features, module.in_features, usual_name(name, architecture))
+        WeightMatrix(
+            name,
+            module.out_features,
+            module.in_features,
+            usual_name(name, architecture),
+            module.bias is not None,
+        )
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
@@ -166,14 +179,38 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
     last = before[-1] if before else None
     down = last if last is not None and last.name == f"{head_module}.{_DOWN}" else None
     dense = last if last is not None and _is_square_input(last, output) and down is None else None
+    encoder = tuple(matrix for matrix in linear if matrix not in (output, dense, down))
     return Layout(
-        encoder=tuple(matrix for matrix in linear if matrix not in (output, dense, down)),
+        encoder=encoder,
         head_output=output,
         head_dense=dense,
         head_module=head_module,
         sizes={name: parameter.numel() for name, parameter in model.named_parameters()},
         head_down=down,
         is_pooled=hasattr(getattr(model, "config", None), "classifier_pooling"),
+        norms=_norms(model, outside=_parts_of_head(head_module, dense, encoder)),
+    )
+
+
+def _parts_of_head(
+    head_module: str, dense: WeightMatrix | None, encoder: tuple[WeightMatrix, ...]
+) -> tuple[str, ...]:
+    """Return the beginnings of the names of what belongs to the head, such as ModernBERT's norm."""
+    around = f"{dense.name.rpartition('.')[0]}." if dense else "."
+    holds_encoder = any(matrix.name.startswith(around) for matrix in encoder)
+    return (f"{head_module}.", *(() if around == "." or holds_encoder else (around,)))
+
+
+def _norms(model: nn.Module, *, outside: tuple[str, ...]) -> tuple[WeightMatrix, ...]:
+    """Return the normalization layers that train something, without those of these parts."""
+    from torch import nn
+
+    return tuple(
+        WeightMatrix(name, math.prod(module.normalized_shape), len(list(module.parameters())))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm)
+        and list(module.parameters())
+        and not name.startswith(outside)
     )
 
 

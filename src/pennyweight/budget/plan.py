@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pennyweight.budget.choose import choose
+from pennyweight.budget.choose import choose, smallest_size
 from pennyweight.budget.count import total_parameters, trainable_sizes
 from pennyweight.budget.facts import ArtifactFacts
 from pennyweight.budget.formula import count_by_formula, trained_biases
@@ -154,12 +154,15 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
 def _trained_parts(
     layout: Layout, choice: Choice, sizes: Mapping[str, int], *, method: Method
 ) -> tuple[Matrix, ...]:
-    """Return every trained part with its count in the model: adapters, biases, head."""
+    """Return every trained part with its count in the model: adapters, biases, head.
+
+    What the adapters of all matrices share comes after the adapters.
+    """
     adapters = [
         Matrix(
             name=matrix.name,
             kind=method.name,
-            rank=adapted.rank,
+            rank=adapted.rank if method.dial else None,
             alpha=adapted.alpha,
             parameters=sum(n for name, n in sizes.items() if method.owns(name, matrix=matrix.name)),
             layer=matrix.layer,
@@ -168,6 +171,8 @@ def _trained_parts(
         for adapted in choice.adapted
         for matrix in (adapted.matrix,)
     ]
+    if shared := sum(size for name, size in sizes.items() if method.is_shared(name)):
+        adapters.append(Matrix.shared(kind=method.name, parameters=shared))
     biases = [
         Matrix.trained_in_full(name, kind="bias", parameters=size)
         for name, size in trained_biases(layout, choice).items()
@@ -207,10 +212,12 @@ def _advice(layout: Layout, spending: Spending, *, budget: int) -> str:
 
 
 def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
-    """Yield plans of rank 1 on one of the targets, with their counts."""
+    """Yield plans with the smallest adapters on one of the targets, with their counts."""
     heads: tuple[Head, ...] = ("full", "low-rank", "output-only")
+    dial = spending.row.dial
     for head, target in itertools.product(heads, spending.targets):
-        changed = replace(spending, head=head, targets=(target,), rank=1, bias="none", head_rank=1)
+        changed = replace(spending, head=head, targets=(target,), bias="none", head_rank=1)
+        changed = replace(changed, rank=smallest_size(layout, changed))
         if isinstance(spending.alpha, Mapping):
             changed = replace(changed, alpha=1.0)
         changed_layout = _layout_for(layout, changed)
@@ -221,7 +228,7 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
         options = [
             f"adapter.head={head}",
             *(["adapter.head_rank=1"] if head == "low-rank" else []),
-            "adapter.rank=1",
+            *([f"adapter.{dial.key}={changed.rank}"] if dial else []),
             *([f'adapter.targets=["{target}"]'] if len(spending.targets) > 1 else []),
             *(["adapter.bias=none"] if spending.bias != "none" else []),
         ]
@@ -236,12 +243,12 @@ def _layout_for(layout: Layout, spending: Spending) -> Layout:
 
 def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:
     """Yield the single changes that bring the plan within the budget, with their counts."""
-    changes = [(f"--set adapter.rank={_FILLED}", replace(spending, rank="fill"))]
     heads: tuple[Head, ...] = ("low-rank", "output-only")
-    for head in heads:
-        changed, option = replace(spending, head=head), f"--set adapter.head={head}"
-        changes.append((option, changed))
-        changes.append((f"{option} --set adapter.rank={_FILLED}", replace(changed, rank="fill")))
+    changes = [(f"--set adapter.head={head}", replace(spending, head=head)) for head in heads]
+    if dial := spending.row.dial:
+        fill = f"--set adapter.{dial.key}={_FILLED}"
+        filled = [(f"{change} {fill}", replace(c, rank="fill")) for change, c in changes]
+        changes += [(fill, replace(spending, rank="fill")), *filled]
     if spending.bias != "none":
         changes.append(("--set adapter.bias=none", replace(spending, bias="none")))
     if len(spending.targets) > 1:
@@ -259,8 +266,6 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
         count = count_by_formula(changed_layout, choice, method=spending.row)
         rank = str(choice.adapted[0].rank)
         if changed.rank == "fill" and _leaves_out(changed_layout, changed, choice):
-            if not spending.row.support.rank_per_matrix:
-                continue
             rank = "fill"
         if count <= budget:
             yield count, change.replace(_FILLED, rank)
@@ -269,4 +274,4 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
 def _leaves_out(layout: Layout, spending: Spending, choice: Choice) -> bool:
     """Return whether a choice adapts some of the targets only."""
     adapted = {each.matrix.name for each in choice.adapted}
-    return any(matrix.name not in adapted for matrix in select_targets(layout, spending.targets))
+    return any(matrix.name not in adapted for matrix in select_targets(layout, spending))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pennyweight.budget import patterns
 from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Head, Method
+from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
 from pennyweight.errors import RecipeError
 
 __all__ = ["AUTO_SCALING", "Alpha", "Spending", "head_adapter", "select_targets"]
@@ -18,6 +19,8 @@ Alpha = float | Literal["auto"] | Mapping[str, float]
 
 # Alpha over rank with "auto": the same scaling of the adapter whatever rank the budget allows.
 AUTO_SCALING = 2.0
+# Keys that say where ranks come from.
+_SETTLED = ("allocate", "plan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Spending:
     Attributes:
         method: the adapter method's name.
         targets: patterns of the matrices that get an adapter.
-        rank: one for all targets, one per pattern, or "fill" for the largest that fits.
+        rank: one for all targets, one per pattern, or "fill" for the largest that fits. Of a method
+            with another dial, the value of that key; None without a dial.
         alpha: one for all targets, one per pattern, or "auto" for twice the rank; None if the
             method has none.
         dropout: dropout probability on the adapters' input.
@@ -40,7 +44,7 @@ class Spending:
 
     method: str
     targets: tuple[str, ...]
-    rank: Rank
+    rank: Rank | None
     alpha: Alpha | None
     dropout: float
     bias: Bias
@@ -48,28 +52,53 @@ class Spending:
     head_rank: int
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Spending:
+        """Return the values of a recipe's `[adapter]` section."""
+        # A plan file and an allocation are read before, and by nothing else.
+        options = {key: value for key, value in section.items() if key not in _SETTLED}
+        dial = METHODS[options["method"]].dial
+        head: Any = options.pop("head", None) or "full"
+        return cls(
+            method=options.pop("method"),
+            targets=options.pop("targets", ()),
+            rank=options.pop(dial.key) if dial else None,
+            alpha=options.pop("alpha", None),
+            dropout=options.pop("dropout", 0.0),
+            bias=options.pop("bias", "none"),
+            # "auto": the rows are not known yet.
+            head="full" if head == "auto" else head,
+            head_rank=_known(options.pop("head_rank", DEFAULT_HEAD_RANK)),
+            options=options,
+        )
+
     @property
     def row(self) -> Method:
         """The method's row in the table."""
         return METHODS[self.method]
 
 
-def select_targets(layout: Layout, targets: Sequence[str]) -> list[WeightMatrix]:
-    """Return the matrices of the encoder that the patterns of `adapter.targets` match.
+def _known(head_rank: int | Literal["auto"]) -> int:
+    return DEFAULT_HEAD_RANK if head_rank == "auto" else head_rank
+
+
+def select_targets(layout: Layout, spending: Spending) -> list[WeightMatrix]:
+    """Return the layers that the patterns of `adapter.targets` match, of those it can adapt.
 
     Raises:
         RecipeError: a pattern matches nothing.
     """
+    matrices, targets = spending.row.targets(layout), spending.targets
     for pattern in targets:
-        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in layout.encoder):
-            roles = sorted({matrix.role for matrix in layout.encoder})
+        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in matrices):
+            roles = sorted({matrix.role for matrix in matrices})
             raise RecipeError(
-                f'adapter.targets: "{pattern}" matches no weight matrix of the encoder; '
-                f"its matrices are {', '.join(roles)}"
+                f'adapter.targets: "{pattern}" matches no layer that this method can adapt; '
+                f'they are {", ".join(roles)}; "*" matches all of them'
             )
     return [
         matrix
-        for matrix in layout.encoder
+        for matrix in matrices
         if any(patterns.matches_end(pattern, *matrix.names) for pattern in targets)
     ]
 

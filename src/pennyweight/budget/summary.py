@@ -8,7 +8,10 @@ import numpy as np
 
 from pennyweight.budget.layout import layer_of, role_of
 
-__all__ = ["Matrix", "PlanSummary", "RankTable"]
+__all__ = ["SHARED", "Matrix", "PlanSummary", "RankTable"]
+
+# The name of what the adapters of all matrices share.
+SHARED = "shared by all matrices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +19,11 @@ class Matrix:
     """One trained part of a model and its number of parameters.
 
     Attributes:
-        name: the name of the adapted module, or of a trained parameter of the head or a bias.
+        name: the name of the adapted module, or of a trained parameter of the head or a bias;
+            `SHARED` for what the adapters of all matrices share.
         kind: the adapter method's name, "head" or "bias".
-        rank: the adapter's rank; None for parts that are trained in full.
+        rank: the adapter's rank, or the value of the key that takes its place (see `Dial`); None
+            for adapters of one size only, and for parts that are trained in full.
         alpha: the adapter's alpha, of which scaling = alpha / rank; None where there is none.
         parameters: number of trained elements.
         layer: number of the transformer layer; None outside the layers.
@@ -38,6 +43,11 @@ class Matrix:
     def trained_in_full(cls, name: str, *, kind: str, parameters: int) -> Matrix:
         """Return the entry of a parameter that is trained itself, without an adapter."""
         return cls(name, kind, None, None, parameters, layer_of(name), role_of(name))
+
+    @classmethod
+    def shared(cls, *, kind: str, parameters: int) -> Matrix:
+        """Return the entry of the parameters that the adapters of all matrices share."""
+        return cls(SHARED, kind, None, None, parameters, None, SHARED)
 
 
 @dataclass(frozen=True, slots=True)

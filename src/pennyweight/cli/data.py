@@ -150,9 +150,9 @@ def augment(recipe: RecipeOptions, out: Out) -> None:
 def generate(recipe: RecipeOptions, out: Out, as_json: Json = False) -> None:
     """Write labelled rows that a language model generates.
 
-    The recipe needs a [generate] section. The model is first fine-tuned on data.target. The
-    manifest beside the file says how many texts each gate rejected. Use the file as data.extra of a
-    recipe.
+    The recipe needs a [generate] section. A local model is first adapted to data.target; an
+    endpoint gets texts of data.target as examples. The manifest beside the file says how many texts
+    each gate rejected. Use the file as data.extra of a recipe.
     """
     loaded = recipe.load()
     quiet_libraries()
@@ -160,7 +160,7 @@ def generate(recipe: RecipeOptions, out: Out, as_json: Json = False) -> None:
 
     manifest = write_generated(loaded, out=out, log=log_to_stderr)
     if as_json:
-        keys = ("written", "rejected", "accepted", "length_fit", "rows")
+        keys = ("written", "written_by_class", "rejected", "accepted", "length_fit", "rows")
         print_json({key: manifest[key] for key in keys})
         return
     print_rows_written(manifest["rows"], out)

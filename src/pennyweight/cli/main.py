@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from pennyweight.cli import (
+    adapt,
+    compare,
     data,
     demo,
     doctor,
@@ -19,6 +21,7 @@ from pennyweight.cli import (
     predict,
     recipes,
     report,
+    search,
     study,
     submit,
     train,
@@ -41,12 +44,15 @@ for module in (
     demo,
     plan,
     train,
+    adapt,
     evaluate,
     predict,
     submit,
     merge,
     inspect,
     study,
+    compare,
+    search,
     report,
     ui,
     recipes,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from pennyweight.cli.options import Json
 from pennyweight.cli.output import print_json, quiet_libraries
 
 __all__ = ["MethodKind", "command", "list_methods"]
+
+# In a narrower terminal, the other columns need the room.
+_WIDTH_WITH_PAPERS = 100
+_IDENTIFIER = re.compile(r"arXiv:[\d.]+|openreview\.net\S+")
 
 
 class MethodKind(StrEnum):
@@ -39,11 +45,22 @@ def command(
     if as_json:
         print_json(rows)
         return
-    header = list(rows[0])
+    header = [key for key in rows[0] if key != "paper" or Console().width >= _WIDTH_WITH_PAPERS]
     show_table(
         ["parameters per matrix" if key == "parameters" else key for key in header],
-        [[row[key] for key in header] for row in rows],
+        [[_short(row[key]) if key == "paper" else row[key] for key in header] for row in rows],
     )
+    if kind is MethodKind.adapters:
+        typer.echo(
+            'size: the key of [adapter] that sets the size of an adapter, and may be "fill"; '
+            "papers: see --json"
+        )
+
+
+def _short(paper: str) -> str:
+    """Return the identifier of a paper, where the full entry has one; --json prints the entry."""
+    identifier = _IDENTIFIER.search(paper)
+    return identifier[0] if identifier else paper
 
 
 def list_methods(kind: MethodKind) -> list[dict[str, str]]:
@@ -98,6 +115,7 @@ def _adapters() -> list[dict[str, str]]:
         {
             "method": method.name,
             "what": method.summary,
+            "size": method.dial.key if method.dial else "fixed",
             "parameters": method.formula,
             "paper": method.paper,
         }

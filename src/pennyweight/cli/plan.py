@@ -154,7 +154,7 @@ def _short(name: str) -> str:
 def _write(planned: _Planned, path: Path) -> None:
     from pennyweight.base import skeleton
     from pennyweight.budget.layout import layout_of
-    from pennyweight.budget.spending import select_targets
+    from pennyweight.budget.spending import Spending, select_targets
     from pennyweight.recipe.plan_file import dump_plan_file, write_plan_file
 
     given: Any = planned.completed.recipe.adapter
@@ -165,7 +165,7 @@ def _write(planned: _Planned, path: Path) -> None:
         )
     layout = layout_of(skeleton(planned.base), labels=len(planned.recipe.data.label_names))
     adapted = {matrix.name for matrix in planned.plan.matrices}
-    targets = select_targets(layout, given.targets)
+    targets = select_targets(layout, Spending.of(given.model_dump()))
     write_plan_file(
         path,
         dump_plan_file(

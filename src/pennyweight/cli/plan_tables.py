@@ -32,7 +32,7 @@ def show_plan(plan: PlanSummary) -> None:
     for matrix in sorted(plan.matrices, key=lambda each: order.get(each.role, len(order))):
         groups.setdefault((matrix.role, matrix.kind), []).append(matrix)
     show_table(
-        ("matrices", "kind", "rank", "alpha", "number", "parameters"),
+        ("matrices", "kind", *_sizes(plan), "alpha", "number", "parameters"),
         [
             (
                 role,
@@ -47,7 +47,7 @@ def show_plan(plan: PlanSummary) -> None:
     )
     ranks = plan.ranks()
     if not ranks.is_uniform:
-        print_line("\nrank by layer:")
+        print_line(f"\n{_sizes(plan)[0]} by layer:")
         show_ranks(ranks)
         print_line("")
     share = plan.trainable_parameters / plan.budget
@@ -57,6 +57,15 @@ def show_plan(plan: PlanSummary) -> None:
     )
     if not plan.within_budget:
         print_line("over budget: it can serve as a teacher or a baseline, but cannot be submitted")
+
+
+def _sizes(*plans: PlanSummary) -> list[str]:
+    """Return the keys that set the sizes of the adapters of these plans; one of a single plan."""
+    from pennyweight.budget.methods import METHODS
+
+    kinds = {matrix.kind for plan in plans for matrix in plan.matrices}
+    keys = [row.dial.key for kind, row in METHODS.items() if kind in kinds and row.dial]
+    return list(dict.fromkeys(keys)) or ["rank"]
 
 
 def _range(values: Sequence[float | None]) -> str:
@@ -117,7 +126,7 @@ def show_comparison(plans: Mapping[str, PlanSummary]) -> None:
     totals = [f"{plan.trainable_parameters:,}" for plan in plans.values()]
     budgets = [f"{plan.budget:,}" for plan in plans.values()]
     show_table(
-        ("mean rank, parameters", "kind", *plans),
+        (f"mean {' or '.join(_sizes(*plans.values()))}, parameters", "kind", *plans),
         [*lines, ("trainable", "", *totals), ("allowed", "", *budgets)],
     )
 

@@ -24,7 +24,8 @@ def command(
     """Train and compare variations of a recipe over several seeds.
 
     Each accuracy, or macro F1 where classes are uneven or texts may have several labels, is a mean
-    over seeds with its 95% interval, and p is the p-value of a paired t-test against the first row.
+    over seeds with its 95% interval, and p is the p-value of a paired t-test against the first row,
+    adjusted for the number of rows by Holm's method.
     An interrupted study continues where it stopped.
     """
     from pennyweight.recipe.study import load_study

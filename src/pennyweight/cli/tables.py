@@ -18,13 +18,17 @@ if TYPE_CHECKING:
         MultiLabelMetrics,
     )
     from pennyweight.runs.record import RunRecord
+    from pennyweight.search.compare import RunComparison
+    from pennyweight.search.results import SearchResult
     from pennyweight.search.studies import StudyRow
 
 __all__ = [
     "baseline_line",
     "headline",
     "print_line",
+    "show_comparison",
     "show_metrics",
+    "show_search",
     "show_study",
     "show_table",
 ]
@@ -71,6 +75,49 @@ def show_study(rows: Sequence[StudyRow]) -> None:
             print_line(f"{row.name}, seed {seed}: failed: {reason}")
 
 
+def show_comparison(comparison: RunComparison) -> None:
+    """Print a table for each set, what can be concluded from it, and remarks on all of them."""
+    from pennyweight.report.comparison import (
+        comparison_table,
+        conclusions,
+        remarks,
+        set_title,
+    )
+
+    for compared in comparison.sets:
+        print_line(set_title(compared))
+        show_table(*comparison_table(comparison, compared))
+        for line in conclusions(comparison, compared):
+            print_line(line)
+        print_line("")
+    for line in remarks(comparison):
+        print_line(line)
+
+
+def show_search(result: SearchResult) -> None:
+    """Print one line for each trial, the best one marked, and the comparison on held-out sets."""
+    from pennyweight.search.results import describe_held_out, shown
+
+    lines = [
+        (
+            row.run + " (recipe)" * row.is_default + " (best)" * (row.run == result.best),
+            *(shown(row.values.get(key)) for key in result.keys),
+            "" if row.value is None else f"{row.value:.4f}",
+            row.status,
+            "" if row.seconds is None else f"{row.seconds:.0f}",
+        )
+        for row in result.rows
+    ]
+    show_table(("trial", *result.keys, f"validation {result.metric}", "status", "s"), lines)
+    for row in result.rows:
+        if row.status == "failed":
+            print_line(f"{row.run}: {row.reason}")
+    for name, each in result.held_out.items():
+        print_line(describe_held_out(name, each))
+    for mark in result.marks:
+        print_line(mark)
+
+
 def _show_baselines(rows: Sequence[StudyRow]) -> None:
     """Print the baselines of each set: once if they are the same for all rows."""
     lines = {
@@ -86,7 +133,7 @@ def _show_baselines(rows: Sequence[StudyRow]) -> None:
 
 
 def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
-    """Return the set, the mean result with its interval, and p against the first row."""
+    """Return the set, the mean result with its interval, and the adjusted p-value."""
     result = f"{100 * row.mean[name_of_set]:.2f}"
     values = row.values[name_of_set]
     if interval := row.interval.get(name_of_set):
@@ -94,7 +141,7 @@ def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
     elif len(values) > 1:
         low, high = 100 * min(values), 100 * max(values)
         result += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
-    p = row.p.get(name_of_set)
+    p = row.adjusted_p.get(name_of_set)
     return name_of_set, result, "" if p is None else f"{p:.3f}"
 
 

@@ -25,7 +25,6 @@ from pennyweight.errors import BudgetError, RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.plan_file import with_plan_file
 from pennyweight.settings import find_base
-from pennyweight.settings.planning import spending_from
 
 __all__ = ["Allocated", "allocate"]
 
@@ -74,7 +73,7 @@ def allocate(
     plans_head = values["head"] == "planned"
     if plans_head:
         values["head"] = "full"
-    spending, layout = spending_from(values), _layout(recipe, base)
+    spending, layout = Spending.of(values), _layout(recipe, base)
     gains: Gains | None = None
     notes: tuple[str, ...] = ()
     if strategy.needs != "nothing":
@@ -140,7 +139,7 @@ def _from_plan_file(recipe: Recipe, path: str, base: BaseModel | None) -> Alloca
     layout = _layout(settled, None if _head(settled) != _head(recipe) else base)
     values = settled.adapter.model_dump()
     _check_matrices(values["rank"], layout, path=path)
-    spending, budget = spending_from(values), recipe.budget.trainable_parameters
+    spending, budget = Spending.of(values), recipe.budget.trainable_parameters
     count = _count(layout, spending)
     if count > budget:
         raise BudgetError(

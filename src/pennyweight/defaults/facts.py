@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -15,6 +17,8 @@ from pennyweight.defaults.rules import Facts
 from pennyweight.errors import BaseModelError
 from pennyweight.model.build import load_tokenizer
 from pennyweight.recipe import Recipe
+from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import read_options, source_of
 
 __all__ = ["read_facts"]
@@ -41,12 +45,15 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
     """
     assert recipe.data.train is not None  # noqa: S101 - the labels were inferred from it
     rows = read_rows("train", source_of(recipe.data.train), read_options(recipe))
-    counts = inferred.counts
+    counts, drawn = inferred.counts, recipe.data.train_rows
     return Facts(
-        rows=len(rows.table) if recipe.data.train_rows is None else recipe.data.train_rows,
+        rows=len(rows.table) if drawn is None else min(drawn, len(rows.table)),
+        file_rows=None if drawn is None else len(rows.table),
+        start_validation_fraction=_start_validation_fraction(recipe),
         classes=len(inferred.labels),
         rows_by_class=counts,
         length=_length(rows.table, base, tokenizer=recipe.base.tokenizer),
+        target_length=_target_length(recipe, base, pairs=rows.are_pairs),
         longest_input=_longest_input(base.config),
         own_validation_rows=_own_validation_rows(recipe),
         is_multi_label=inferred.task == "multi-label",
@@ -59,11 +66,29 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
     )
 
 
+def _start_validation_fraction(recipe: Recipe) -> float | None:
+    """Return the fraction of the run that training starts from, if its rows were split likewise."""
+    start = recipe.train.start_from
+    if start is None or not RunDirectory(Path(start)).record.is_file():
+        return None
+    fraction = load_record(Path(start)).recipe.data.validation_fraction
+    return fraction if isinstance(fraction, float) else None
+
+
 def _own_validation_rows(recipe: Recipe) -> int | None:
     if recipe.data.validation is None:
         return None
     source = source_of(recipe.data.validation)
     return len(read_rows("validation", source, read_options(recipe)).table)
+
+
+def _target_length(recipe: Recipe, base: BaseModel, *, pairs: bool) -> int:
+    """Return the length of most texts of the target; 0 without one."""
+    if recipe.data.target is None:
+        return 0
+    options = replace(read_options(recipe), pairs=pairs)
+    rows = read_rows("target", source_of(recipe.data.target), options, labelled=False)
+    return _length(rows.table, base, tokenizer=recipe.base.tokenizer)
 
 
 def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
+from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
 from pennyweight.evaluation.metrics import EVEN_RATIO
 
 __all__ = ["RULES", "Derived", "Facts"]
@@ -41,11 +41,17 @@ class Facts:
     """What the rules know.
 
     Attributes:
-        rows: labelled rows before validation rows are split off.
+        rows: labelled rows before validation rows are split off; with `data.train_rows`, that
+            number.
         classes: number of classes.
         rows_by_class: rows of each class, in the classes' order.
-        length: tokens that 98 of 100 texts do not exceed.
+        length: tokens that 98 of 100 training texts do not exceed.
+        target_length: likewise for the texts of the target; 0 without one.
         longest_input: tokens that the base can read at once.
+        file_rows: rows of the training file, of which `data.train_rows` are drawn; None if all are
+            used.
+        start_validation_fraction: `data.validation_fraction` of the run that training starts from;
+            None for a new start.
         own_validation_rows: validation rows that have a source of their own; None without one.
         is_multi_label: whether a row may have several labels.
         hidden: numbers that describe a text, which the head reads.
@@ -61,6 +67,9 @@ class Facts:
     rows_by_class: tuple[int, ...]
     length: int
     longest_input: int
+    target_length: int = 0
+    file_rows: int | None = None
+    start_validation_fraction: float | None = None
     own_validation_rows: int | None = None
     is_multi_label: bool = False
     hidden: int = 384
@@ -92,7 +101,9 @@ class Facts:
     @property
     def training_rows(self) -> int:
         """Number of rows that are left for training."""
-        return self.rows - self.validation_rows
+        if self.file_rows is None:
+            return self.rows - self.validation_rows
+        return min(self.rows, self.file_rows - self.validation_rows)
 
     @property
     def evaluated_rows(self) -> int:
@@ -140,12 +151,18 @@ def _head_rank(facts: Facts) -> Derived:
 def _validation_fraction(facts: Facts) -> Derived:
     if facts.own_validation_rows is not None:
         return Derived(0.0, "validation rows have a file of their own")
+    if facts.start_validation_fraction is not None:
+        return Derived(
+            facts.start_validation_fraction,
+            "as in the run that training starts from; with the same seed, the rows are the same",
+        )
     if not facts.validation_rows:
         return Derived(0.0, f"{_FEW}: all are trained on, and the last step is kept")
-    share = facts.validation_rows / facts.rows
+    rows = facts.file_rows or facts.rows
+    share = facts.validation_rows / rows
     return Derived(
         round(share, 6),
-        f"{facts.validation_rows:,} of {facts.rows:,} rows: a tenth, at most "
+        f"{facts.validation_rows:,} of {rows:,} rows: a tenth of those to train on, at most "
         f"{_MOST_VALIDATION_ROWS:,}",
     )
 
@@ -153,10 +170,12 @@ def _validation_fraction(facts: Facts) -> Derived:
 def _max_tokens(facts: Facts) -> Derived:
     limit = _LONGEST_OF_FEW if facts.rows < 5_000 else _LONGEST
     limit = min(limit, facts.longest_input)
-    length = min(limit, max(32, math.ceil(facts.length / 16) * 16))
-    if facts.length > limit:
+    longest = max(facts.length, facts.target_length)
+    length = min(limit, max(32, math.ceil(longest / 16) * 16))
+    if longest > limit:
         return Derived(length, f"texts are long; at most {limit} tokens of each are read")
-    return Derived(length, f"98 of 100 texts have at most {facts.length} tokens")
+    of_target = " of the target" if facts.target_length > facts.length else ""
+    return Derived(length, f"98 of 100 texts{of_target} have at most {longest} tokens")
 
 
 def _batch_rows(facts: Facts) -> Derived:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pennyweight.evaluation.f1 import f1_of_counts, macro_f1_of
+
 __all__ = [
     "RESAMPLES",
     "Headline",
@@ -76,13 +78,13 @@ def macro_f1_interval(confusion: np.ndarray, *, resamples: int = RESAMPLES) -> I
     total, classes = int(rows.sum()), len(confusion)
     counts = generator.multinomial(total, rows / total, size=resamples)
     hits = np.where(labels == predicted, counts, 0)
-    f1 = _f1(
+    f1 = f1_of_counts(
         _summed(hits, labels, classes),
         _summed(counts, predicted, classes),
         _summed(counts, labels, classes),
     )
     is_known = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    return _interval(_macro(f1, is_known))
+    return _interval(macro_f1_of(f1, is_known))
 
 
 def multi_label_f1_intervals(
@@ -104,8 +106,8 @@ def multi_label_f1_intervals(
         size = min(block, resamples - start)
         weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(float)
         hits, answers, support = (weights @ counts for counts in (given * true, given, true))
-        micro.append(_f1(*(counts.sum(axis=1) for counts in (hits, answers, support))))
-        macro.append(_macro(_f1(hits, answers, support), is_known))
+        micro.append(f1_of_counts(*(counts.sum(axis=1) for counts in (hits, answers, support))))
+        macro.append(macro_f1_of(f1_of_counts(hits, answers, support), is_known))
     return _interval(np.nan_to_num(np.concatenate(micro))), _interval(np.concatenate(macro))
 
 
@@ -114,20 +116,6 @@ def _summed(counts: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
     sums = np.zeros((classes, len(counts)))
     np.add.at(sums, groups, counts.T)
     return sums.T
-
-
-def _f1(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Return F1, which is NaN where there is neither a label nor a prediction."""
-    both = predicted + support
-    return np.divide(2.0 * hits, both, out=np.full(both.shape, np.nan), where=both > 0)
-
-
-def _macro(f1: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of each resample; classes that no row of the set has count as 0."""
-    known = np.where(is_known, f1, np.nan)
-    present = np.isfinite(known)
-    means = np.nansum(known, axis=1) / np.maximum(present.sum(axis=1), 1)
-    return np.asarray(means * is_known.sum() / len(is_known))
 
 
 def _interval(values: np.ndarray) -> Interval:

@@ -1,15 +1,13 @@
 """Domain-adaptive generation of labelled texts with a language model.
 
-The model is fine-tuned on unlabelled target text and then continues openings that are typical of
-each class; the label of a text is the class of its opening. The gates in `lab.gates` decide which
-texts are used. The method follows the report of Leon, Manoj and Niroula (NYU Deep Learning
-competition, spring 2025), which used no gates.
+A model that was adapted to unlabelled target text (`lab.adaptation`) continues openings that are
+typical of each class; the label of a text is the class of its opening. The gates in `lab.gates`
+decide which texts are used. The method follows the report of Leon, Manoj and Niroula (NYU Deep
+Learning competition, spring 2025), which used no gates.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from pennyweight.errors import DataError
-from pennyweight.files import recover_directory, replace_directory, replacing
-from pennyweight.lab.language_model import FineTuning, LanguageModel
+from pennyweight.lab.language_model import LanguageModel
+from pennyweight.lab.parts import write_parts
 from pennyweight.lab.sampling import LengthMethod, Sampling, continue_texts, draw_lengths
 
-__all__ = ["Generation", "adapted_model", "load_prompts", "write_samples"]
+__all__ = ["Generation", "load_prompts", "write_samples"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,47 +81,6 @@ def load_prompts(name: str, labels: Sequence[str]) -> dict[str, list[str]]:
     return {label: table[label] for label in labels}
 
 
-def adapted_model(
-    name: str,
-    texts: Sequence[str],
-    tuning: FineTuning,
-    *,
-    cache: Path,
-    log: Callable[[str], None],
-) -> tuple[LanguageModel, str]:
-    """Load a language model and fine-tune it on texts, or read the result from the cache.
-
-    Args:
-        name: directory in the hub's format, or hub id.
-        texts: texts to adapt to.
-        tuning: options of the fine-tuning; with 0 epochs the model is returned as it is.
-        cache: directory of adapted models.
-        log: receives progress lines.
-
-    Returns:
-        The model, and a key that changes with everything that determines its weights.
-
-    Raises:
-        DataError: the model cannot be loaded, or the texts are too short to train on.
-    """
-    if tuning.epochs == 0.0:
-        return LanguageModel.load(name), _key([_identity(name)])
-    key = _key([_identity(name), asdict(tuning), _fingerprint(texts)])
-    folder = cache / key
-    if recover_directory(folder):
-        return LanguageModel.load(folder), key
-    model = LanguageModel.load(name)
-    log(f"fine-tuning {name} on {len(texts):,} target texts for {tuning.epochs:g} epochs")
-
-    def log_step(step: int, last: int, loss: float) -> None:
-        if step == last or step % max(1, last // 5) == 0:
-            log(f"language model: step {step} of {last}, loss {loss:.3f}")
-
-    model.fit(texts, tuning, on_step=log_step)
-    replace_directory(folder, model.save)
-    return model, key
-
-
 def write_samples(
     model: LanguageModel,
     prompts: Mapping[str, Sequence[str]],
@@ -150,26 +107,21 @@ def write_samples(
         Columns text, label, prompt, words (the requested length), seed (of the batch), and the
         sampling parameters.
     """
-    parts.mkdir(parents=True, exist_ok=True)
     classes, openings, words = _assignments(prompts, training_lengths, generation)
     # Texts of similar length are generated together, so that few rows of a batch wait for others.
     order = np.argsort(words, kind="stable")
     size = generation.batch_rows
-    rows: list[dict[str, Any]] = []
-    for number, start in enumerate(range(0, len(order), size)):
-        part, batch = parts / f"{number:05d}.jsonl", order[start : start + size]
-        if not part.is_file():
-            seed = int(np.random.SeedSequence((generation.seed, number)).generate_state(1)[0])
-            begun = [openings[index] for index in batch]
-            texts = continue_texts(
-                model, begun, words[batch], sampling=generation.sampling, seed=seed
-            )
-            columns = zip(texts, classes[batch].tolist(), begun, words[batch].tolist(), strict=True)
-            names = ("text", "label", "prompt", "words")
-            _write(part, [dict(zip(names, row, strict=True), seed=seed) for row in columns])
-            log(f"generated {min(start + size, len(order)):,} of {len(order):,} texts")
-        with part.open(encoding="utf-8") as file:
-            rows += map(json.loads, file)
+
+    def write(number: int, batch: np.ndarray) -> list[dict[str, Any]]:
+        seed = int(np.random.SeedSequence((generation.seed, number)).generate_state(1)[0])
+        begun = [openings[index] for index in batch]
+        texts = continue_texts(model, begun, words[batch], sampling=generation.sampling, seed=seed)
+        columns = zip(texts, classes[batch].tolist(), begun, words[batch].tolist(), strict=True)
+        names = ("text", "label", "prompt", "words")
+        return [dict(zip(names, row, strict=True), seed=seed) for row in columns]
+
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    rows = write_parts(parts, batches, write, log=log)
     table = pa.Table.from_pylist(rows)
     for key, value in asdict(generation.sampling).items():
         table = table.append_column(key, pa.array([value] * len(rows)))
@@ -194,29 +146,3 @@ def _assignments(
     )
     # Every text has at least one word after its opening.
     return classes, openings, np.maximum(words, [len(prompt.split()) + 1 for prompt in openings])
-
-
-def _write(part: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with replacing(part) as new:
-        new.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _key(facts: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _identity(name: str) -> list[object]:
-    """Return what identifies a model: names, sizes and times of a directory's files, or its id."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return [name]
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-
-
-def _fingerprint(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(len(text).to_bytes(8, "little") + text.encode())
-    return digest.hexdigest()

@@ -6,13 +6,14 @@ architectures of transformers itself are loaded, so no code of a model's author 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -24,21 +25,28 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
-    get_scheduler,
 )
 
 from pennyweight.errors import DataError
 from pennyweight.hub import unreachable
+from pennyweight.lab.fine_tuning import (
+    FineTuning,
+    FineTuningStep,
+    add_lora,
+    ignore_peft_warning,
+    rows_at_once,
+    sizes_of,
+    train_on_blocks,
+)
 from pennyweight.quiet import quiet_libraries
 
-__all__ = ["FineTuning", "LanguageModel", "ModelSize"]
+__all__ = ["LanguageModel", "ModelSize"]
 
 _END = "<|endoftext|>"
 _HINT = (
     "name a directory with config.json, model.safetensors and tokenizer.json, or train a model "
     "with: pennyweight data language-model TEXTS --out DIR"
 )
-_BLOCK_TOKENS = 256
 _SCORED_ROWS = 32
 
 
@@ -71,23 +79,6 @@ class ModelSize:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuning:
-    """Options of training a language model.
-
-    Attributes:
-        epochs: passes over the texts; may be fractional.
-        learning_rate: AdamW's peak learning rate, reached after warm-up and followed by a cosine.
-        seed: of the order of the texts and of dropout.
-        batch_tokens: tokens per optimizer step.
-    """
-
-    epochs: float
-    learning_rate: float
-    seed: int = 0
-    batch_tokens: int = 8192
-
-
 class LanguageModel:
     """A causal language model and its tokenizer, on the GPU if there is one.
 
@@ -104,11 +95,15 @@ class LanguageModel:
 
     @classmethod
     @quiet_libraries()
-    def load(cls, name: str | Path) -> LanguageModel:
+    def load(
+        cls, name: str | Path, *, adapter: Path | None = None, dtype: torch.dtype = torch.float32
+    ) -> LanguageModel:
         """Load a model from a directory in the hub's format, or from the hub.
 
         Args:
             name: directory or hub id.
+            adapter: directory of a LoRA adapter that `save` wrote; None for none.
+            dtype: of the weights; an adapter's are float32.
 
         Raises:
             DataError: there is no such model, it needs code of its own or has pickled weights
@@ -122,10 +117,15 @@ class LanguageModel:
                 str(name), use_fast=True, trust_remote_code=False
             )
             model = AutoModelForCausalLM.from_pretrained(
-                str(name), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+                str(name), dtype=dtype, trust_remote_code=False, use_safetensors=True
             )
+            if adapter is not None:
+                with ignore_peft_warning():
+                    model = peft.PeftModel.from_pretrained(model, str(adapter))
         except Exception as error:  # noqa: BLE001 - hub and tokenizer libraries raise many kinds
             raise DataError(f"language model {name}: {_reason(error)}; {_HINT}") from None
+        if tokenizer.eos_token_id is None:
+            raise DataError(f"language model {name}: its tokenizer has no end-of-text token")
         return cls(model, tokenizer)
 
     @classmethod
@@ -156,62 +156,85 @@ class LanguageModel:
         return cls(model, tokenizer)
 
     def save(self, directory: Path) -> None:
-        """Write the model in the hub's format."""
+        """Write the model in the hub's format; after training LoRA, the adapter alone."""
+        if isinstance(self.model, peft.PeftModel):
+            self.model.save_pretrained(str(directory), save_embedding_layers=False)
+            return
         self.model.save_pretrained(str(directory))
         self.tokenizer.save_pretrained(str(directory))
+
+    def merge_adapter(self) -> None:
+        """Add the LoRA matrices to the weights, in the weights' precision."""
+        self.model = self.model.merge_and_unload()
 
     def fit(
         self,
         texts: Sequence[str],
         tuning: FineTuning,
         *,
-        on_step: Callable[[int, int, float], None] = lambda _step, _last, _loss: None,
+        checkpoint: Path | None = None,
+        on_step: Callable[[FineTuningStep], None] = lambda _step: None,
     ) -> None:
-        """Train on texts that are concatenated, cut into blocks, and shuffled each epoch.
+        """Train on texts; see `train_on_blocks`. With LoRA, the adapter is added first.
 
         Args:
             texts: training texts.
             tuning: training options; 0 epochs change nothing.
-            on_step: receives step, last step and loss.
+            checkpoint: file that training resumes from; None for none.
+            on_step: called after each optimizer step.
 
         Raises:
-            DataError: the texts are too short to fill one block.
+            DataError: the texts are too short to fill one block, or the checkpoint cannot be read.
         """
         if tuning.epochs == 0.0:
             return
-        length = min(self.context, _BLOCK_TOKENS)
-        encoded = self._encode(texts)
-        tokens = sum(len(ids) + 1 for ids in encoded)
-        last = max(1, math.ceil(tuning.epochs * tokens / tuning.batch_tokens))
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=tuning.learning_rate, weight_decay=0.01, fused=True
+        if tuning.lora is not None:
+            self.model = add_lora(self.model, tuning.lora, seed=tuning.seed)
+        train_on_blocks(
+            self.model,
+            self._encode(texts),
+            tuning,
+            end=self.tokenizer.eos_token_id,
+            checkpoint=checkpoint,
+            on_step=on_step,
         )
-        scheduler = get_scheduler("cosine", optimizer, max(1, last // 20), last)
-        device = next(self.model.parameters()).device
-        rows = max(1, tuning.batch_tokens // length)
-        batches = self._batches(encoded, length=length, rows=rows, seed=tuning.seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(tuning.seed)
-            self.model.train()
-            for step, blocks in enumerate(batches, start=1):
-                ids = torch.from_numpy(blocks).to(device)
-                with torch.autocast(device.type, dtype=torch.bfloat16):
-                    loss = self.model(input_ids=ids, labels=ids).loss
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                scheduler.step()
-                on_step(step, last, float(loss.detach()))
-                if step == last:
-                    break
-        self.model.eval()
 
     @property
     def context(self) -> int:
         """Maximum sequence length in tokens."""
-        config = self.model.config
-        return int(getattr(config, "n_positions", None) or config.max_position_embeddings)
+        return sizes_of(self.model.config)[0]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the output layer knows."""
+        return sizes_of(self.model.config)[1]
+
+    @cached_property
+    def begins_word(self) -> torch.Tensor:
+        """Which tokens begin a word, bool `[vocabulary]`: those that start with white space."""
+        names = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        texts = self.tokenizer.batch_decode([[index] for index in range(len(names))])
+        begins = torch.zeros(self.vocabulary, dtype=torch.bool)
+        # Some tokenizers of the SentencePiece kind decode a text without its first space.
+        begins[: len(names)] = torch.tensor(
+            [
+                text[:1].isspace() or name.startswith("\u2581")
+                for name, text in zip(names, texts, strict=True)
+            ]
+        )
+        return begins.to(self.device)
+
+    @property
+    def special_tokens(self) -> list[int]:
+        """Ids of the tokens that are not text, and of those that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return sorted({*self.tokenizer.all_special_ids, *(end for end in ends if end is not None)})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def perplexities(self, texts: Sequence[str]) -> np.ndarray:
@@ -220,12 +243,16 @@ class LanguageModel:
         Texts beyond the context are cut, and an empty text has perplexity 1.
         """
         end = self.tokenizer.eos_token_id
-        encoded = [[end, *ids][: self.context] for ids in self._encode(texts)]
+        # A tokenizer that marks the beginning of a text needs no end of the one before.
+        before = [] if self._encode([""])[0] else [end]
+        encoded = [[*before, *ids][: self.context] for ids in self._encode(texts)]
         perplexities = np.ones(len(texts))
         order = np.argsort([len(ids) for ids in encoded], kind="stable")
-        device = next(self.model.parameters()).device
-        for start in range(0, len(order), _SCORED_ROWS):
-            rows = order[start : start + _SCORED_ROWS]
+        device = self.device
+        longest = max(map(len, encoded), default=1)
+        at_once = min(_SCORED_ROWS, rows_at_once(longest, self.vocabulary))
+        for start in range(0, len(order), at_once):
+            rows = order[start : start + at_once]
             width = max(2, max(len(encoded[row]) for row in rows))
             ids = torch.full((len(rows), width), end)
             mask = torch.zeros((len(rows), width))
@@ -245,25 +272,6 @@ class LanguageModel:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
-
-    def _batches(
-        self, encoded: Sequence[list[int]], *, length: int, rows: int, seed: int
-    ) -> Iterator[np.ndarray]:
-        """Yield blocks `[rows, length]` without end; the texts are shuffled for every epoch."""
-        end, epoch = self.tokenizer.eos_token_id, 0
-        while True:
-            order = np.random.default_rng((seed, epoch)).permutation(len(encoded))
-            tokens = (token for row in order for token in [*encoded[row], end])
-            flat = np.fromiter(tokens, dtype=np.int64)
-            blocks = flat[: len(flat) // length * length].reshape(-1, length)
-            if len(blocks) == 0:
-                raise DataError(
-                    f"language model: the texts have {len(flat)} tokens in total, but training "
-                    f"needs at least {length}; add texts"
-                )
-            for start in range(0, len(blocks), rows):
-                yield blocks[start : start + rows]
-            epoch += 1
 
 
 def _check_available(name: str) -> None:

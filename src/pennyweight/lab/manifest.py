@@ -19,7 +19,7 @@ __all__ = ["DerivedRows", "derive_once", "read_derived", "write_derived"]
 
 _MANIFEST = ".manifest.json"
 # Raise it when the same parameters give other rows, or when the manifest's keys change.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,14 +99,14 @@ def continue_texts(
         sampling: how tokens are drawn.
         seed: of the draws.
     """
-    tokenizer, device = model.tokenizer, next(model.model.parameters()).device
+    tokenizer, device = model.tokenizer, model.device
     tokenizer.padding_side = "left"
     batch = tokenizer(list(prompts), padding=True, return_tensors="pt").to(device)
     prompt_words = np.array([len(prompt.split()) for prompt in prompts])
     missing = np.maximum(words - prompt_words, 0)
     prompt_tokens = batch["input_ids"].shape[1]
     longest = max(1, int(missing.max()) * _TOKENS_PER_WORD)
-    stop = _LongEnough(_begins_word(model), prompt_tokens, torch.from_numpy(missing).to(device))
+    stop = _LongEnough(model.begins_word, prompt_tokens, torch.from_numpy(missing).to(device))
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         ids = model.model.generate(
@@ -120,7 +120,7 @@ def continue_texts(
             max_new_tokens=min(model.context - prompt_tokens, longest),
             pad_token_id=tokenizer.pad_token_id,
             # Only its length ends a text.
-            suppress_tokens=[tokenizer.eos_token_id],
+            suppress_tokens=model.special_tokens,
             eos_token_id=None,
             stopping_criteria=StoppingCriteriaList([stop]),
         )
@@ -128,12 +128,3 @@ def continue_texts(
     return [
         " ".join(text.split()[: max(count, 1)]) for text, count in zip(texts, words, strict=True)
     ]
-
-
-def _begins_word(model: LanguageModel) -> torch.Tensor:
-    """Return which tokens begin a word, bool `[vocabulary]`: those that start with white space."""
-    size = model.model.config.vocab_size
-    texts = model.tokenizer.batch_decode([[index] for index in range(len(model.tokenizer))])
-    begins = torch.zeros(size, dtype=torch.bool)
-    begins[: len(texts)] = torch.tensor([text[:1].isspace() for text in texts])
-    return begins.to(next(model.model.parameters()).device)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from pennyweight.base import BaseModel
 from pennyweight.budget.methods import Method
+from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.model.artifact import load_adapter, load_whole_model
 from pennyweight.model.build import BaseOptions, load_base
 from pennyweight.model.quantize import dequantized
@@ -53,7 +54,8 @@ def merge_adapter(model: peft.PeftModel) -> PreTrainedModel:
     base: PreTrainedModel = model.get_base_model()
     for name, module in list(base.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            module.merge()
+            with ignore_expected_warnings():
+                module.merge()
             plain = module.get_base_layer()
         elif isinstance(module, ModulesToSaveWrapper):
             plain = module.modules_to_save["default"]

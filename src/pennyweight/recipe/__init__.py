@@ -2,11 +2,22 @@
 
 from pennyweight.recipe.load import (
     as_recipe,
+    change_recipe,
     dump_recipe,
     load_recipe,
     resolve_recipe,
     shipped_recipes,
+    with_overrides,
 )
 from pennyweight.recipe.schema import Recipe
 
-__all__ = ["Recipe", "as_recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
+__all__ = [
+    "Recipe",
+    "as_recipe",
+    "change_recipe",
+    "dump_recipe",
+    "load_recipe",
+    "resolve_recipe",
+    "shipped_recipes",
+    "with_overrides",
+]

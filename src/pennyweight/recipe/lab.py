@@ -1,12 +1,12 @@
-"""The `[[data.filters]]`, `[[data.augmentations]]` and `[generate]` sections."""
+"""The `[[data.filters]]` and `[[data.augmentations]]` sections."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from pennyweight.section import Fraction, Section
+from pennyweight.section import Section
 
 __all__ = [
     "AgreementFilter",
@@ -14,8 +14,6 @@ __all__ = [
     "DeletionAugmentation",
     "DuplicatesFilter",
     "Filter",
-    "Gates",
-    "Generate",
     "LabelNoiseFilter",
     "LengthFilter",
     "NearDuplicatesFilter",
@@ -150,71 +148,3 @@ Augmentation = Annotated[
     SynonymsAugmentation | DeletionAugmentation | SwapAugmentation | TyposAugmentation,
     Field(discriminator="method"),
 ]
-
-
-class Gates(Section):
-    """The checks that a generated text must pass to be kept."""
-
-    judge: Literal["tf-idf", "off"] = Field(
-        "tf-idf",
-        description="an independent classifier, trained on the training rows, that checks the "
-        "class of each text",
-    )
-    confidence: Fraction = Field(
-        0.5,
-        description="the minimum probability that the judge must assign to the intended class",
-    )
-    similarity: Similarity = Field(
-        0.7,
-        description="the minimum Jaccard similarity to another text at which a text is rejected "
-        "as a near duplicate",
-    )
-    copied_words: Annotated[int, Field(ge=3)] = Field(
-        8,
-        description="reject a text that shares this many consecutive words with an evaluation text",
-    )
-
-
-class Generate(Section):
-    """Labelled training texts written by a language model fine-tuned on the target text."""
-
-    model: str = Field(
-        "gpt2",
-        min_length=1,
-        description="the causal language model: a hub id or a local directory",
-        json_schema_extra={"path": "model"},
-    )
-    prompts: str = Field(
-        "news",
-        min_length=1,
-        description='the openings of each class: "news", or a TOML file with a list per class',
-        json_schema_extra={"path": "file"},
-    )
-    per_class: PositiveInt = Field(
-        3000, description="the number of texts to generate for each class, before the gates"
-    )
-    epochs: Annotated[float, Field(ge=0.0)] = Field(
-        2.0,
-        description="epochs of fine-tuning on the target text; 0 uses the model as it is",
-    )
-    learning_rate: PositiveFloat = Field(5e-5, description="the learning rate of fine-tuning")
-    lengths: Literal["skewed-normal", "empirical"] = Field(
-        "skewed-normal",
-        description="how text lengths are drawn: from a skewed normal distribution fitted to the "
-        "training rows, or from the lengths of the training rows themselves",
-    )
-    longest: PositiveInt = Field(128, description="the maximum number of words in a text")
-    temperature: PositiveFloat = Field(1.0, description="the sampling temperature")
-    top_k: NonNegativeInt = Field(
-        50, description="sample from this many most likely tokens; 0 samples from all"
-    )
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.95, description="sample from the most likely tokens with this total probability"
-    )
-    repetition_penalty: PositiveFloat = Field(
-        1.3, description="the penalty on tokens that already occur in the text; 1 turns it off"
-    )
-    batch_rows: PositiveInt = Field(128, description="the number of texts generated at a time")
-    gates: Gates = Field(
-        default_factory=Gates, description="the checks that a text must pass to be kept"
-    )

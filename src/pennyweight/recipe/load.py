@@ -22,7 +22,15 @@ from pennyweight.recipe.paths import with_absolute_paths
 from pennyweight.recipe.problems import describe, unknown_key
 from pennyweight.recipe.schema import Recipe
 
-__all__ = ["as_recipe", "dump_recipe", "load_recipe", "resolve_recipe", "shipped_recipes"]
+__all__ = [
+    "as_recipe",
+    "change_recipe",
+    "dump_recipe",
+    "load_recipe",
+    "resolve_recipe",
+    "shipped_recipes",
+    "with_overrides",
+]
 
 Table = dict[str, Any]
 _RUN_RECIPE = "recipe.toml"
@@ -78,12 +86,28 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     for layer in reversed(layers):
         values = _merged(values, layer.table)
         origins.update(dict.fromkeys(_paths(layer.table), layer.origin))
+    return _overridden(values, origins, overrides, default_origin=layers[0].origin)
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe with `--set` overrides.
+
+    Raises:
+        RecipeError: as for `load_recipe`.
+    """
+    values = recipe.model_dump(exclude_none=True, mode="json")
+    return _overridden(values, {}, overrides, default_origin=f"recipe {recipe.name}")
+
+
+def _overridden(
+    values: Table, origins: dict[KeyPath, str], overrides: Sequence[str], *, default_origin: str
+) -> Recipe:
     for override in map(_parse_override, overrides):
         values = _with_override(values, override)
         depth = len(override.path)
         origins = {path: o for path, o in origins.items() if path[:depth] != override.path}
         origins[override.path] = f"--set {override.text.split('=')[0].strip()}"
-    return _validate(values, origins=origins, default_origin=layers[0].origin)
+    return _validate(values, origins=origins, default_origin=default_origin)
 
 
 def as_recipe(recipe: Recipe | str | Path) -> Recipe:
@@ -102,6 +126,26 @@ def resolve_recipe(values: Mapping[str, Any]) -> Recipe:
         RecipeError: as for `load_recipe`.
     """
     return _validate(dict(values), origins={}, default_origin="recipe")
+
+
+def change_recipe(recipe: Recipe, values: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
+    """Return a recipe with other values of some keys, given by their dotted names.
+
+    As with `--set`, a value replaces that of its key as a whole, and where another method is
+    selected for a section, the keys that this method does not have are dropped.
+
+    Args:
+        recipe: the recipe to change.
+        values: the new values.
+        origin: where they come from, for messages.
+
+    Raises:
+        RecipeError: a key does not exist, or the result is not valid.
+    """
+    table = recipe.model_dump(mode="json", exclude_none=True)
+    for key, value in sorted(values.items(), key=lambda item: not item[0].endswith(".method")):
+        table = _with_override(table, _Override(f"{key}={value}", tuple(key.split(".")), value))
+    return _validate(table, origins={}, default_origin=origin)
 
 
 def dump_recipe(recipe: Recipe) -> str:

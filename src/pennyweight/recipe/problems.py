@@ -24,6 +24,7 @@ __all__ = ["describe", "unknown_key"]
 
 # Longer values are shortened in messages.
 _SHOWN_LENGTH = 60
+_OTHER_METHOD = "unknown key for the method that is set; leave it out, or set another method"
 
 
 def describe(
@@ -66,12 +67,16 @@ def _key_of(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[KeyPath
     models = [model]
     keys: list[str | int] = []
     field: FieldInfo | None = None
+    is_name = False  # whether the next part is a name that the user chose
     for part in problem["loc"]:
         fields = fields_of(models, part)
         if fields:
             field = fields[0]
             models = [member for f in fields for member in models_in(f.annotation)]
-        elif not ((field is not None and is_keyed_table(field)) or _is_unknown(problem, part)):
+            is_name = is_keyed_table(field)
+        elif is_name:
+            is_name = False
+        elif not _is_unknown(problem, part):
             # A tag leaves the members of the union that it selects: their keys differ in type.
             models = [member for member in models if _has_method(member, part)] or models
             continue
@@ -93,7 +98,9 @@ def _explain(
 ) -> str:
     match problem["type"]:
         case "extra_forbidden":
-            return unknown_key(str(path[-1]), known_keys(model, path[:-1]))
+            known = known_keys(model, path[:-1])
+            # A union knows the keys of all its methods.
+            return _OTHER_METHOD if path[-1] in known else unknown_key(str(path[-1]), known)
         case "missing":
             return "missing; it has no default"
         case "value_error":

@@ -27,8 +27,9 @@ from pydantic import (
 from pennyweight.budget.methods import METHODS
 from pennyweight.recipe.adapters import Adapter, default_adapter
 from pennyweight.recipe.data import Data, Source
-from pennyweight.recipe.lab import Generate
+from pennyweight.recipe.generate import Generate
 from pennyweight.recipe.optimizers import AdamW, Optimizer
+from pennyweight.recipe.search import Search, check_keys
 from pennyweight.recipe.train import Train
 from pennyweight.recipe.transduction import Transduction
 from pennyweight.section import Fraction, Section
@@ -174,6 +175,13 @@ class Recipe(Section):
     generate: Generate | None = None
     transduction: Transduction | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)
+    search: Search | None = None
+
+    @model_validator(mode="after")
+    def _searched_keys_exist(self) -> Recipe:
+        if self.search is not None:
+            check_keys(type(self), self.search)
+        return self
 
     @model_validator(mode="after")
     def _target_is_set(self) -> Recipe:

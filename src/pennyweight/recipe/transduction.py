@@ -101,13 +101,26 @@ class BalancedSelfTraining(_SelfTraining):
 
     method: Literal["balanced"] = "balanced"
     share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.5, description="the fraction of the target rows to add, the surest of each class"
+        0.5,
+        description="the fraction of the target rows to add, the surest of each class; 1 adds all "
+        "rows",
     )
     second_view: Literal["none", "tf-idf"] = Field(
         "tf-idf",
         description="a classifier of the target's own texts that takes part in the labelling",
     )
     rounds: PositiveInt = Field(2, description="how often the second view is fitted")
+    labels: Literal["hard", "soft"] = Field(
+        "hard",
+        description="train on the most probable class of each added row, or on the probabilities "
+        "of all classes",
+    )
+    weights: Literal["equal", "confidence"] = Field(
+        "equal",
+        description="the weight of an added row in the loss: 1, or the probability of its most "
+        "probable class",
+    )
+    copies: PositiveInt = Field(1, description="how often each added row is seen in an epoch")
 
 
 SelfTraining = Annotated[

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from scipy.stats import binomtest
 
+from pennyweight.budget.methods import METHODS
 from pennyweight.budget.summary import Matrix, RankTable
-from pennyweight.data.splits import SetFacts
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import (
     AnyMetrics,
     Headline,
     headline_in,
 )
-from pennyweight.runs.directory import RunDirectory
+from pennyweight.runs.directory import short_path
+from pennyweight.runs.predictions import same_rows
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.runs.results import ordered_sets
 
 __all__ = [
-    "Comparison",
     "Facts",
     "RankTable",
     "RunFacts",
     "StudyFacts",
     "StudyRowFacts",
-    "compare_runs",
     "load_facts",
-    "same_rows",
 ]
 
 
@@ -105,8 +101,9 @@ class RunFacts:
 
     @property
     def adapted(self) -> tuple[Matrix, ...]:
-        """The matrices that have an adapter."""
-        return tuple(matrix for matrix in self.record.plan.matrices if matrix.rank is not None)
+        """The matrices that have an adapter, and what the adapters share."""
+        adapters = [name for name, row in METHODS.items() if not row.trains_every_weight]
+        return tuple(matrix for matrix in self.record.plan.matrices if matrix.kind in adapters)
 
     @property
     def parameters_by_kind(self) -> dict[str, int]:
@@ -132,6 +129,7 @@ class StudyRowFacts:
         p: p-value of the paired test against the first row; None where there is no test.
         parameters: trainable parameters.
         metric: of the results, "accuracy" or "macro_f1".
+        adjusted_p: the p-values, adjusted for the number of rows; older studies have none.
     """
 
     name: str
@@ -140,6 +138,11 @@ class StudyRowFacts:
     p: Mapping[str, float | None]
     parameters: int
     metric: str = "accuracy"
+    adjusted_p: Mapping[str, float | None] = field(default_factory=dict)
+
+    def shown_p(self, name: str) -> float | None:
+        """Return the p-value on a set, adjusted if the study's table has adjusted ones."""
+        return self.adjusted_p.get(name, self.p.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,9 @@ class Facts:
         for run in self.runs:
             if name not in run.record.metrics:
                 continue
-            group = next((each for each in groups if same_rows(each[0], run, name)), None)
+            group = next(
+                (each for each in groups if same_rows(each[0].record, run.record, name)), None
+            )
             if group is None:
                 groups.append([run])
             else:
@@ -207,37 +212,7 @@ class Facts:
 
     def directory(self, run: RunFacts) -> str:
         """Return the end of a run's path, as short as it can be and still name this run only."""
-        parts = run.path.resolve().parts
-        others = [other.path.resolve().parts for other in self.runs if other is not run]
-        for length in range(1, len(parts)):
-            if not any(other[-length:] == parts[-length:] for other in others):
-                return "/".join(parts[-length:])
-        return str(run.path.resolve())
-
-
-def same_rows(one: RunFacts, other: RunFacts, name: str) -> bool:
-    """Return whether two runs evaluated the same rows of a set.
-
-    Rows are the same if their fingerprints are equal. Cleaning changes the fingerprint: of runs
-    with different cleaning steps, the source, the number of rows and the classes are compared.
-    """
-    first, second = _rows_of(one, name), _rows_of(other, name)
-    if first is None or second is None:
-        classes = [run.record.metrics[name].classes for run in (one, other)]
-        sizes = [[(entry.label, entry.rows) for entry in each] for each in classes]
-        return sizes[0] == sizes[1]
-    if first.fingerprint == second.fingerprint:
-        return True
-    data, other_data = one.record.recipe.data, other.record.recipe.data
-    return (
-        data.clean != other_data.clean
-        and data.labels == other_data.labels
-        and (first.source, first.rows) == (second.source, second.rows)
-    )
-
-
-def _rows_of(run: RunFacts, name: str) -> SetFacts | None:
-    return run.record.data.sets.get(name) if run.record.data else None
+        return short_path(run.path, [other.path for other in self.runs if other is not run])
 
 
 def load_facts(paths: Sequence[str | Path]) -> Facts:
@@ -288,51 +263,3 @@ def _read_run(path: Path) -> RunFacts:
     if record.git.working_directory.dirty or record.git.pennyweight.dirty:
         notes.append("The working tree had uncommitted changes.")
     return RunFacts(path, record, tuple(notes))
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two runs on the same rows.
-
-    Attributes:
-        rows: number of rows in the set.
-        only_one: rows that only the first run classifies correctly.
-        only_other: rows that only the second run classifies correctly.
-        p: p-value of McNemar's exact test that both runs are equally accurate.
-    """
-
-    rows: int
-    only_one: int
-    only_other: int
-    p: float
-
-
-def compare_runs(one: Path, other: Path, name: str) -> Comparison:
-    """Return McNemar's test (1947) of two runs on a set that both have evaluated.
-
-    Raises:
-        RunError: a run has no predictions for the set, or the runs evaluated different rows.
-    """
-    (first, labels), (second, other_labels) = _predictions(one, name), _predictions(other, name)
-    if not np.array_equal(labels, other_labels):
-        raise RunError(f"{one} and {other}: their {name} sets hold different rows")
-    right, also_right = _is_right(first, labels), _is_right(second, labels)
-    only_one, only_other = int((right & ~also_right).sum()), int((also_right & ~right).sum())
-    differing = only_one + only_other
-    p = float(binomtest(only_one, differing).pvalue) if differing else 1.0
-    return Comparison(len(labels), only_one, only_other, p)
-
-
-def _is_right(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return which rows have the right class or, in a multi-label task, the right classes."""
-    equal: np.ndarray = np.equal(predicted, labels)
-    return np.asarray(equal.reshape(len(equal), -1).all(axis=1))
-
-
-def _predictions(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted and true classes of a set, int `[rows]`, or `[rows, classes]` of 0 and 1."""
-    try:
-        with np.load(RunDirectory(run).predictions) as file:
-            return file[name], file[f"{name}.labels"]
-    except (OSError, KeyError, ValueError):
-        raise RunError(f"{run}: no predictions for the set {name}") from None

@@ -19,17 +19,28 @@ from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.phrases import title
 
-__all__ = ["FEW_ROWS", "FIGURES", "FONT", "STYLE", "draw", "write_figures"]
+__all__ = [
+    "COLOURS",
+    "FEW_ROWS",
+    "FIGURES",
+    "FONT",
+    "GREY",
+    "STYLE",
+    "WIDTH",
+    "draw",
+    "save_figure",
+    "write_figures",
+]
 
 # A Times-like typeface that comes with matplotlib; the paper is set in it as well.
 FONT = "STIXGeneral"
 # Okabe and Ito's palette. Markers and line styles differ too, so that colour is never needed.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", "-.", ":", "-", "--", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_GREY = "#999999"
+GREY = "#999999"
 # Width of a column of a two-column letter page, in inches.
-_WIDTH = 3.31
+WIDTH = 3.31
 # A bin with fewer rows says little about calibration; its marker is hollow.
 FEW_ROWS = 10
 _SHORT = {"accuracy": "acc.", "macro_f1": "macro F1"}
@@ -64,12 +75,12 @@ STYLE: dict[Any, Any] = {
 
 def _curves(facts: Facts) -> Figure:
     run = facts.main
-    figure, (left, right) = plt.subplots(1, 2, figsize=(_WIDTH, 1.45))
-    left.plot(*_columns(run.losses), color=_COLOURS[0])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.45))
+    left.plot(*_columns(run.losses), color=COLOURS[0])
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     steps, values = _columns(run.evaluations(run.curve_metric))
     percentages = [100 * value for value in values]
-    right.plot(steps, percentages, color=_COLOURS[1], marker="s", markersize=3)
+    right.plot(steps, percentages, color=COLOURS[1], marker="s", markersize=3)
     right.set(xlabel="step", ylabel=f"validation {_SHORT[run.curve_metric]} (%)")
     for axes in (left, right):
         axes.set_xlim(0, None)
@@ -92,7 +103,7 @@ def _confusion(facts: Facts) -> Figure | None:
     names = [_shortened(entry.label) for entry in metrics.classes]
     counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(_WIDTH, min(1.1 + 0.26 * len(names), 3.3)))
+    figure, axes = plt.subplots(figsize=(WIDTH, min(1.1 + 0.26 * len(names), 3.3)))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
@@ -115,9 +126,9 @@ def _largest_confusions(metrics: Metrics) -> Figure | None:
     confusions = largest_confusions(metrics, limit=_CONFUSIONS)
     if not confusions:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.5 + 0.32 * len(confusions)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.5 + 0.32 * len(confusions)))
     heights = range(len(confusions))[::-1]
-    bars = axes.barh(heights, [each.rows for each in confusions], color=_COLOURS[0], height=0.55)
+    bars = axes.barh(heights, [each.rows for each in confusions], color=COLOURS[0], height=0.55)
     axes.bar_label(bars, [f"{each.rows} ({each.share:.0%})" for each in confusions], padding=2,
                    fontsize=7)  # fmt: skip
     arrow = "\N{RIGHTWARDS ARROW}"
@@ -134,7 +145,7 @@ def _largest_confusions(metrics: Metrics) -> Figure | None:
 
 def _column_width(names: Sequence[str], columns: int) -> float:
     """Return what names on the left of a heat map leave for each of its columns, in inches."""
-    return (_WIDTH - 0.4 - _CHARACTER * max(map(len, names))) / columns
+    return (WIDTH - 0.4 - _CHARACTER * max(map(len, names))) / columns
 
 
 def _text_size(names: Sequence[str], *, columns: int, digits: int, most: float) -> float:
@@ -160,11 +171,11 @@ def _shortened(name: str) -> str:
 
 def _reliability(facts: Facts) -> Figure:
     run = facts.main
-    names = run.sets[: len(_COLOURS)]
+    names = run.sets[: len(COLOURS)]
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(_WIDTH, 2.5), sharex=True, height_ratios=(3, 1)
+        2, 1, figsize=(WIDTH, 2.5), sharex=True, height_ratios=(3, 1)
     )
-    top.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    top.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     lowest = 1.0
     for number, name in enumerate(names):
         metrics = run.record.metrics[name]
@@ -174,7 +185,7 @@ def _reliability(facts: Facts) -> Figure:
             [each.confidence + shift for each in metrics.reliability],
             [each.rows for each in metrics.reliability],
             width=0.008,
-            color=_COLOURS[number],
+            color=COLOURS[number],
         )
         lowest = min([lowest, *(each.confidence for each in metrics.reliability)])
     # In a multi-label task, a bin holds decisions: one for each label of each row.
@@ -185,7 +196,7 @@ def _reliability(facts: Facts) -> Figure:
     )
     top.set(ylabel=share, ylim=(-0.04, 1.04))
     bottom.set(xlabel=x, ylabel=rows, yscale="log", ylim=(0.5, None))
-    bottom.axhline(FEW_ROWS, color=_GREY, linewidth=0.6, linestyle=":")
+    bottom.axhline(FEW_ROWS, color=GREY, linewidth=0.6, linestyle=":")
     bottom.set_xlim(max(math.floor(10 * lowest) / 10 - 0.02, -0.02), 1.02)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, columnspacing=1.2)
     return figure
@@ -193,7 +204,7 @@ def _reliability(facts: Facts) -> Figure:
 
 def _draw_bins(axes: Any, bins: tuple[Bin, ...], number: int, *, label: str) -> None:
     """Draw a line through the bins with enough rows, and hollow markers for the others."""
-    style = {"color": _COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
+    style = {"color": COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
     filled = [each for each in bins if each.rows >= FEW_ROWS]
     hollow = [each for each in bins if each.rows < FEW_ROWS]
     axes.plot(
@@ -219,7 +230,7 @@ def _ranks(facts: Facts) -> Figure | None:
     if not table.roles:
         return None
     roles = [_shortened(role) for role in table.roles]
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.2 * len(roles)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.2 * len(roles)))
     axes.imshow(table.ranks, cmap="cividis", aspect="auto", vmin=0)
     axes.set_yticks(range(len(roles)), roles)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -244,13 +255,13 @@ def _spending(facts: Facts) -> Figure | None:
             groups.setdefault(_shortened(label), []).append(run)
     if sum(map(len, groups.values())) < 2:
         return None
-    figure, axes = plt.subplots(figsize=(_WIDTH, 1.7 + 0.12 * math.ceil(len(groups) / 2)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.7 + 0.12 * math.ceil(len(groups) / 2)))
     for number, (label, runs) in enumerate(groups.items()):
         axes.scatter(
             [run.record.parameters.model for run in runs if run.record.parameters],
             [100 * run.headline(name, metric=metric).value for run in runs],
             s=16,
-            color=_COLOURS[number % len(_COLOURS)],
+            color=COLOURS[number % len(COLOURS)],
             marker=_MARKERS[number % len(_MARKERS)],
             label=label,
         )
@@ -274,13 +285,13 @@ def _comparison(facts: Facts) -> Figure | None:
     if len(rows) < 2:
         return None
     rows.reverse()
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.5 + 0.2 * len(rows)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.5 + 0.2 * len(rows)))
     for height, (_, mean, (low, high)) in enumerate(rows):
         axes.errorbar(
             100 * mean,
             height,
             xerr=[[100 * (mean - low)], [100 * (high - mean)]],
-            color=_COLOURS[0],
+            color=COLOURS[0],
             marker="o",
             markersize=3,
             capsize=2,
@@ -343,10 +354,15 @@ def write_figures(facts: Facts, folder: Path) -> tuple[str, ...]:
         figure = draw(name, facts)
         if figure is None:
             continue
-        with mpl.rc_context(STYLE):
-            # Without dates, equal figures are equal files.
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-            figure.savefig(folder / f"{name}.png", dpi=300)
+        save_figure(figure, folder, name)
         names.append(name)
     return tuple(names)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as NAME.svg, NAME.pdf and NAME.png (300 dots per inch)."""
+    with mpl.rc_context(STYLE):
+        # Without dates, equal figures are equal files.
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        figure.savefig(folder / f"{name}.png", dpi=300)

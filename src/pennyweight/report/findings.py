@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pennyweight.errors import RunError
 from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
@@ -12,12 +13,14 @@ from pennyweight.evaluation.metrics import (
     Metrics,
     MultiLabelMetrics,
 )
+from pennyweight.evaluation.statistics import holm
 from pennyweight.report.baselines import baseline_blocks
 from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
-from pennyweight.report.facts import Facts, RunFacts, StudyFacts, compare_runs
+from pennyweight.report.facts import Facts, RunFacts, StudyFacts
 from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
 from pennyweight.report.shares import share_blocks
+from pennyweight.runs.predictions import mcnemar_of_runs
 
 __all__ = ["lessons", "results"]
 
@@ -270,10 +273,12 @@ def _comparisons(facts: Facts, name: str) -> list[Block]:
             continue
         table = _runs_table(facts, group, name=name, number=number)
         text = (
-            f"[{table.label}] compares the runs on {name}. The p-values are those of McNemar's "
-            f"exact test{cite('mcnemar')} against {plain(facts.label(group[0]))}, which compares "
-            "how many rows are answered correctly."
+            f"[{table.label}] compares the runs on {name}. The p-values are mid-p-values of "
+            f"McNemar's test{cite('mcnemar', 'midp')} against {plain(facts.label(group[0]))}, "
+            "which compares how many rows are answered correctly."
         )
+        if len(group) > 2:
+            text += f" They are adjusted for their number by Holm's method{cite('holm')}."
         blocks += [Text(text), table]
     return blocks
 
@@ -296,13 +301,18 @@ def _study_text(study: StudyFacts, name: str) -> Text:
     """Return the paragraph about the study's table, with the best row and its test."""
     rows = study.rows_with(name)
     text = f"[tab:comparison] gives the mean {title(study.metric)} of each variation on {name}."
+    if any(row.adjusted_p for row in rows):
+        text += f" Its p-values are adjusted for their number by Holm's method{cite('holm')}."
     if len(rows) < 2:
         return Text(text)
     first, best = rows[0], max(rows, key=lambda row: row.mean[name])
     if best is first:
         return Text(f"{text} No variation is better than {plain(first.name)}.")
-    gain, p = 100 * (best.mean[name] - first.mean[name]), best.p.get(name)
-    test = f"paired test over seeds, p = {p:.3f}" if p is not None else "too few seeds for a test"
+    gain, p = 100 * (best.mean[name] - first.mean[name]), best.shown_p(name)
+    adjusted = "Holm-adjusted " if name in best.adjusted_p else ""
+    test = "too few seeds for a test"
+    if p is not None:
+        test = f"paired test over seeds, {adjusted}p = {p:.3f}"
     return Text(
         f"{text} The best variation is {plain(best.name)}, {gain:.2f} points above "
         f"{plain(first.name)} ({test})."
@@ -312,7 +322,7 @@ def _study_text(study: StudyFacts, name: str) -> Text:
 def _study_table(study: StudyFacts, name: str) -> Table:
     rows = []
     for row in study.rows_with(name):
-        bounds, p = row.interval[name], row.p.get(name)
+        bounds, p = row.interval[name], row.shown_p(name)
         rows.append(
             (
                 row.name,
@@ -334,14 +344,14 @@ def _short(metric: str) -> str:
 
 def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: int) -> Table:
     """Return the table that compares runs with the first of them, all on the same rows."""
-    rows = []
+    rows, p_values = [], _mcnemar_p_values(runs, name)
     for run in runs:
         counts = run.record.parameters
         rows.append(
             (
                 facts.label(run),
                 f"{100 * run.headline(name, metric=facts.main.metric).value:.2f}",
-                "" if run is runs[0] else _mcnemar(runs[0], run, name),
+                f"{p_values[run.path]:.3f}" if run.path in p_values else "",
                 f"{counts.file:,}" if counts else "",
                 f"{run.record.seconds:,.0f}",
             )
@@ -352,8 +362,12 @@ def _runs_table(facts: Facts, runs: Sequence[RunFacts], *, name: str, number: in
     return Table(label, caption, ("run", _short(metric), "p", "parameters", "s"), tuple(rows))
 
 
-def _mcnemar(one: RunFacts, other: RunFacts, name: str) -> str:
-    try:
-        return f"{compare_runs(one.path, other.path, name).p:.3f}"
-    except RunError:
-        return ""  # the runs were evaluated on different rows
+def _mcnemar_p_values(runs: Sequence[RunFacts], name: str) -> dict[Path, float]:
+    """Return adjusted p-values against the first run, by the path of the other one."""
+    p_values = {}
+    for run in runs[1:]:
+        try:
+            p_values[run.path] = mcnemar_of_runs(runs[0].path, run.path, name).p
+        except RunError:
+            continue  # the runs were evaluated on different rows
+    return dict(zip(p_values, holm(list(p_values.values())), strict=True))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pennyweight.budget.methods import METHODS
+from pennyweight.report.method_references import METHOD_REFERENCES
 
 __all__ = ["REFERENCES", "Reference", "citation", "method_keys"]
 
-_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+_IDENTIFIER = re.compile(r"(?:arXiv:|openreview\.net/forum\?id=)([\w.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,11 @@ _ICLR = "In *International Conference on Learning Representations*"
 _ICML = "In *International Conference on Machine Learning*"
 _NEURIPS = "In *Advances in Neural Information Processing Systems*"
 
-# Keys are arXiv identifiers where there is one, because the methods' table names papers by them.
+# Keys are identifiers of arXiv or OpenReview where there is one, because the methods' table names
+# papers by them.
 REFERENCES: Mapping[str, Reference] = MappingProxyType(
-    {
+    {key: _reference(*entry) for key, entry in METHOD_REFERENCES.items()}
+    | {
         "2106.09685": _reference(
             "Hu, E. J.; Shen, Y.; Wallis, P.; Allen-Zhu, Z.; Li, Y.; Wang, S.; Wang, L.; Chen, W.",
             2022,
@@ -215,6 +218,19 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             "Percentages",
             "*Psychometrika*, 12(2): 153\N{EN DASH}157",
         ),
+        "midp": _reference(
+            "Fagerland, M. W.; Lydersen, S.; Laake, P.",
+            2013,
+            "The McNemar Test for Binary Matched-Pairs Data: Mid-p and Asymptotic Are Better Than "
+            "Exact Conditional",
+            "*BMC Medical Research Methodology*, 13: 91",
+        ),
+        "holm": _reference(
+            "Holm, S.",
+            1979,
+            "A Simple Sequentially Rejective Multiple Test Procedure",
+            "*Scandinavian Journal of Statistics*, 6(2): 65\N{EN DASH}70",
+        ),
         "saerens": _reference(
             "Saerens, M.; Latinne, P.; Decaestecker, C.",
             2002,
@@ -235,4 +251,4 @@ def citation(keys: Sequence[str]) -> str:
 def method_keys(method: str) -> tuple[str, ...]:
     """Return the keys of the papers that an adapter method's row names."""
     paper = METHODS[method].paper if method in METHODS else ""
-    return tuple(key for key in _ARXIV.findall(paper) if key in REFERENCES)
+    return tuple(key for key in _IDENTIFIER.findall(paper) if key in REFERENCES)

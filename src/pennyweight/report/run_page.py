@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pennyweight.errors import PennyweightError, ReportError, RunError
 from pennyweight.evaluation.metrics import headline_in
-from pennyweight.report.facts import RunFacts, compare_runs, same_rows
+from pennyweight.runs.predictions import mcnemar_of_runs, same_rows
 from pennyweight.runs.record import RECORD, RunRecord, load_record
 from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
@@ -77,12 +77,11 @@ class RunIndex:
             RunError: the runs cannot be compared on this set.
         """
         paths = self._inside(one), self._inside(other)
-        first, second = (RunFacts(path, load_record(path), ()) for path in paths)
-        if {name} <= first.record.metrics.keys() & second.record.metrics.keys() and not same_rows(
-            first, second, name
-        ):
+        first, second = map(load_record, paths)
+        is_shared = name in first.metrics and name in second.metrics
+        if is_shared and not same_rows(first, second, name):
             raise RunError(f"{one} and {other}: their {name} sets hold different rows")
-        return asdict(compare_runs(*paths, name))
+        return asdict(mcnemar_of_runs(*paths, name))
 
     def _summary(self, file: Path) -> dict[str, Any] | None:
         try:

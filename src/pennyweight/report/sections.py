@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from pennyweight.budget.methods import METHODS
+from pennyweight.budget.methods import METHODS, Method
 from pennyweight.evaluation.confusions import MATRIX_CLASSES
 from pennyweight.recipe.train import Train
 from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.findings import lessons, results
-from pennyweight.report.phrases import cite, join, plural, score, spell, title
+from pennyweight.report.phrases import cite, join, percent, plural, score, spell, title
 from pennyweight.report.references import method_keys
 from pennyweight.runs.record import RowStep
 
@@ -31,7 +31,9 @@ _OPTIMIZER_PAPERS: Mapping[str, str] = MappingProxyType(
     }
 )
 # Rows of the table of settings that full fine-tuning does not have.
-_ADAPTER_ROWS = ("matrices", "rank", "alpha", "head")
+_ADAPTER_ROWS = ("matrices", "alpha", "head")
+# With more classes, their counts of generated rows are left out.
+_CLASSES_SHOWN = 10
 _PRIOR_PAPERS: Mapping[str, str] = MappingProxyType({"em": "saerens", "confusion": "1802.03916"})
 
 
@@ -40,7 +42,7 @@ def _overview(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
     labels = run.record.recipe.data.label_names
     papers = [key for part, key in _BASE_PAPERS.items() if part in run.base_name.lower()]
     trained = (
-        "whose weights stay frozen: only low-rank adapters and the classification head are trained"
+        "whose weights stay frozen: only adapters and the classification head are trained"
         if run.adapted
         else "all of whose weights are trained"
     )
@@ -195,7 +197,24 @@ def _step_sentence(step: RowStep) -> str:
         changes.append(f"{plural(step.removed, 'row')} removed")
     if step.effective_rows is not None:
         changes.append(f"worth {step.effective_rows:,.0f} rows of equal weight")
-    return f"{plain(step.step[:1].upper() + step.step[1:])}: {join(changes or ['no change'])}."
+    sentence = f"{plain(step.step[:1].upper() + step.step[1:])}: {join(changes or ['no change'])}."
+    return f"{sentence} {_gates_sentence(step)}" if step.written_by_class else sentence
+
+
+def _gates_sentence(step: RowStep) -> str:
+    """Return how many generated texts passed the gates, and the class balance before and after."""
+    before, after, rejected = step.written_by_class or {}, step.by_class or {}, step.rejected or {}
+    written = sum(before.values())
+    passed = written - sum(rejected.values())
+    reasons = [f"{count:,} as {gate}" for gate, count in rejected.items() if count]
+    text = (
+        f"{passed:,} of {written:,} generated texts ({percent(passed / written)}) passed the gates"
+        + (f"; rejected: {join(reasons)}." if reasons else ".")
+    )
+    if len(before) > _CLASSES_SHOWN:
+        return text
+    balance = [f"{plain(name)} {after.get(name, 0):,} of {n:,}" for name, n in before.items()]
+    return f"{text} Added by class: {join(balance)}."
 
 
 def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
@@ -205,7 +224,7 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
     rows = [
         ("method", f"{title(recipe.adapter.method)}: {method.summary}" if method else "full"),
         ("matrices", _matrices(run, targets)),
-        ("rank", _range([matrix.rank for matrix in run.adapted])),
+        (_size_key(method), _range([matrix.rank for matrix in run.adapted])),
         ("alpha", _range([matrix.alpha for matrix in run.adapted])),
         ("head", f"{getattr(recipe.adapter, 'head', 'full')}"),
         ("optimizer", f"{title(recipe.optimizer.method)}, "
@@ -216,7 +235,13 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
         ("cleaning", ", ".join(recipe.data.clean) or "none"),
         ("seed", str(recipe.seed)),
     ]  # fmt: skip
-    return tuple(row for row in rows if run.adapted or row[0] not in _ADAPTER_ROWS)
+    hidden = () if run.adapted else (*_ADAPTER_ROWS, "rank")
+    return tuple(row for row in rows if row[0] not in hidden)
+
+
+def _size_key(method: Method | None) -> str:
+    """Return the name of what sets the size of a method's adapters."""
+    return method.dial.key.replace("_", " ") if method and method.dial else "rank"
 
 
 def _matrices(run: RunFacts, targets: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from jinja2 import Environment, StrictUndefined
 from pennyweight.errors import ReportError
 from pennyweight.report.content import Content, Figure, Table, Text
 from pennyweight.report.figures import FONT
+from pennyweight.report.latex import escape_latex
 
 __all__ = ["PAGES", "font_directory", "latex_source", "typst_source", "write_pdf"]
 
@@ -30,20 +31,6 @@ PAGES = 4
 _MARKUP = re.compile(r"(\*\*[^*]+\*\*|\*[^*]+\*|`[^`]+`|\[(?:fig|tab):[\w-]+\])")
 _TYPST_SPECIAL = re.compile(r"([\\#$*_`<>@\[\]~/=+\-])")
 _TYPST_NUMBER = re.compile(r"^(\d+)\.(?=\s)")
-_TEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +164,6 @@ def _escape_typst(text: str) -> str:
     return _TYPST_NUMBER.sub(r"\1\\.", _TYPST_SPECIAL.sub(r"\\\1", text))
 
 
-def _escape_tex(text: str) -> str:
-    return "".join(_TEX_SPECIAL.get(letter, letter) for letter in text)
-
-
 def _quoted(text: str) -> str:
     """Return the inside of a Typst string literal."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
@@ -200,9 +183,9 @@ _TYPST = _Language(
 )
 _LATEX = _Language(
     template="paper.tex.j2",
-    escape=_escape_tex,
+    escape=escape_latex,
     strong=r"\textbf{{{}}}",
     emphasis=r"\emph{{{}}}",
-    code=lambda text: rf"\texttt{{{_escape_tex(text)}}}",
+    code=lambda text: rf"\texttt{{{escape_latex(text)}}}",
     reference=_tex_reference,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pennyweight.errors import RunError
 from pennyweight.files import hash_file
 from pennyweight.runs.record import RECORD, ArtifactRecord, RunRecord, load_record
 
-__all__ = ["RunDirectory", "hash_artifact", "lock_run", "verify_artifact"]
+__all__ = ["RunDirectory", "hash_artifact", "lock_run", "short_path", "verify_artifact"]
 
 _LOCK = ".lock"
 
@@ -107,6 +107,16 @@ def _owner(directory: RunDirectory) -> str:
         return f"process {load_record(directory.path).process_id}"
     except RunError:
         return "another process"
+
+
+def short_path(path: Path, others: Sequence[Path]) -> str:
+    """Return the end of a path, as short as it can be and still differ from all others."""
+    parts = path.resolve().parts
+    taken = [other.resolve().parts for other in others]
+    for length in range(1, len(parts)):
+        if not any(other[-length:] == parts[-length:] for other in taken):
+            return "/".join(parts[-length:])
+    return str(path.resolve())
 
 
 def hash_artifact(artifact: Path) -> ArtifactRecord:

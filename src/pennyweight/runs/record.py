@@ -96,6 +96,7 @@ class RowStep(_Part):
         file: where the rows that were added or removed are stored.
         sha256: of that file, where the rows came from one.
         rejected: generated texts that each gate rejected.
+        written_by_class: generated texts before the gates, by class.
         by_class: rows added, by class.
         effective_rows: the number of equally weighted rows that weighted ones are worth.
     """
@@ -106,6 +107,7 @@ class RowStep(_Part):
     file: str | None = None
     sha256: str | None = None
     rejected: dict[str, int] | None = None
+    written_by_class: dict[str, int] | None = None
     by_class: dict[str, int] | None = None
     effective_rows: float | None = None
 
@@ -250,7 +252,7 @@ class RunRecord(_Part):
     """One run, as `record.json` holds it. Times are UTC, sizes in bytes, durations in seconds."""
 
     schema_version: Literal[2] = 2
-    status: Literal["running", "complete", "failed", "interrupted"]
+    status: Literal["running", "complete", "failed", "interrupted", "pruned"]
     recipe: Recipe
     plan: PlanSummary
     allocation: AllocationRecord | None = None

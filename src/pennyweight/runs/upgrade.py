@@ -11,6 +11,8 @@ from pennyweight.errors import RunError
 __all__ = ["VERSION", "upgrade"]
 
 VERSION = 2
+# Keys of [generate] before it had other ways to adapt a model.
+_FULL_ADAPTATION = ("epochs", "learning_rate")
 
 Values = dict[str, Any]
 
@@ -27,7 +29,7 @@ def upgrade(values: Any, *, path: Path) -> Values:
     """
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version == VERSION:
-        return dict(values)
+        return {**values, "recipe": _with_adaptation(values.get("recipe"))}
     if version == 1:
         try:
             return _from_version_1(values)
@@ -50,6 +52,7 @@ def _from_version_1(old: Values) -> Values:
     plan["matrices"] = [_with_layer(matrix) for matrix in plan["matrices"]]
     return {
         **old,
+        "recipe": _with_adaptation(old.get("recipe")),
         "schema_version": VERSION,
         "plan": plan,
         "parameters": old.get("parameters") or None,
@@ -62,6 +65,17 @@ def _from_version_1(old: Values) -> Values:
         "target": old.get("target") or None,
         "correction": old.get("correction") or None,
     }
+
+
+def _with_adaptation(recipe: Any) -> Any:
+    """Return a recipe whose `[generate]` has the keys of the present version."""
+    section = recipe.get("generate") if isinstance(recipe, dict) else None
+    if not isinstance(section, dict) or "epochs" not in section:
+        return recipe
+    kept = {key: value for key, value in section.items() if key not in _FULL_ADAPTATION}
+    options = {key: section[key] for key in _FULL_ADAPTATION if key in section}
+    full = {"method": "full", **options} if options["epochs"] else {"method": "none"}
+    return {**recipe, "generate": {**kept, "adaptation": full}}
 
 
 def _with_layer(matrix: Values) -> Values:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pennyweight.engine.train.progress import Step
 from pennyweight.environment import peak_memory_bytes
-from pennyweight.errors import PennyweightError
+from pennyweight.errors import PennyweightError, PrunedError
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, save_record
 
@@ -70,6 +70,9 @@ class RecordWriter:
         """Record whatever ends the block with an exception, and raise it again."""
         try:
             yield
+        except PrunedError as error:
+            self.update(status="pruned", failure=str(error))
+            raise
         except PennyweightError as error:
             self.update(status="failed", failure=str(error))
             raise

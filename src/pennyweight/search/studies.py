@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,17 @@ from pennyweight.budget.methods import METHODS
 from pennyweight.defaults import is_completion, plan
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.metrics import headline_in
-from pennyweight.evaluation.statistics import mean_interval, paired_p
+from pennyweight.evaluation.statistics import holm, mean_interval, paired_p
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.study import Study
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
 from pennyweight.runs.results import baseline_headlines, ordered_sets
+from pennyweight.search.study_directory import STUDY_FILE, row_directory
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["StudyRow", "run_study"]
-
-_FILE = "study.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class StudyRow:
         deviation: standard deviation by set; None for one seed.
         interval: 95% interval of the mean by set, over seeds; None for fewer than three seeds.
         p: of the paired t-test against the first row by set, over the seeds that both have; None
-            where the test cannot be computed.
+            where the test cannot be computed. It is not adjusted for the number of rows.
         predicted_shares: mean share of each class in the unlabelled target; empty without a target.
         parameters: number of trained parameters.
         seconds: mean duration of a run.
@@ -51,6 +49,7 @@ class StudyRow:
         transductive: uses that the runs made of the target's text.
         failures: why runs failed, by seed.
         baselines: mean value of each baseline by set, over the seeds that have it.
+        adjusted_p: the p-values by set, adjusted by Holm's method for the number of rows.
     """
 
     name: str
@@ -69,6 +68,7 @@ class StudyRow:
     transductive: list[str]
     failures: dict[str, str]
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    adjusted_p: dict[str, float | None] = field(default_factory=dict)
 
 
 def run_study(
@@ -102,7 +102,7 @@ def run_study(
         records: dict[int, RunRecord] = {}
         failures: dict[str, str] = {}
         for seed, recipe in zip(study.seeds, variation.recipes, strict=True):
-            run = _run_directory(out, number, variation.name) / f"seed-{seed}"
+            run = row_directory(out, number, variation.name) / f"seed-{seed}"
             log(f"{variation.name}, seed {seed}: {run}")
             try:
                 records[seed] = _complete(recipe, run, watcher)
@@ -113,13 +113,9 @@ def run_study(
                 log(f"failed: {error}")
         first = first or records
         rows.append(_summarize(variation.name, records, first, failures))
+        rows = _with_adjusted_p(rows)
         _save(out, study, rows)
     return rows
-
-
-def _run_directory(out: Path, number: int, name: str) -> Path:
-    """Return the directory with a row's runs; rows are numbered from 1."""
-    return out / f"{number:02d}-{_slug(name)}"
 
 
 def _check_plans(study: Study, out: Path) -> None:
@@ -132,7 +128,7 @@ def _check_plans(study: Study, out: Path) -> None:
     """
     problems: list[PennyweightError] = []
     for number, variation in enumerate(study.variations, start=1):
-        directory = _run_directory(out, number, variation.name)
+        directory = row_directory(out, number, variation.name)
         runs = [directory / f"seed-{seed}" for seed in study.seeds]
         # What seeds change does not change the plan.
         if all(_is_complete(run) for run in runs):
@@ -233,15 +229,21 @@ def _p(
     return paired_p(own, reference)
 
 
+def _with_adjusted_p(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    """Return the rows with the p-values of each set adjusted for the number of rows so far."""
+    adjusted: list[dict[str, float | None]] = [dict.fromkeys(row.p) for row in rows]
+    for of in dict.fromkeys(of for row in rows for of in row.p):
+        tested = [(index, p) for index, row in enumerate(rows) if (p := row.p.get(of)) is not None]
+        for (index, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+            adjusted[index][of] = p
+    return [replace(row, adjusted_p=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
 def _mean_shares(records: Sequence[RunRecord]) -> dict[str, float]:
     shares = [record.target.predicted_shares for record in records if record.target]
     if not shares:
         return {}
     return {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
 
 
 def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
@@ -251,4 +253,4 @@ def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
         "seeds": study.seeds,
         "rows": [asdict(row) for row in rows],
     }
-    write_text(out / _FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / STUDY_FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")

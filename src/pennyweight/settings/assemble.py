@@ -18,16 +18,12 @@ from pennyweight.engine.train.optimizer import OptimizerOptions, ScheduleOptions
 from pennyweight.engine.train.progress import TrainOptions
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RecipeError
-from pennyweight.lab.gates import GateOptions
-from pennyweight.lab.generate import Generation
-from pennyweight.lab.language_model import FineTuning
-from pennyweight.lab.sampling import Sampling
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.data import SourceTable
-from pennyweight.recipe.lab import Generate
 from pennyweight.recipe.losses import Focal, LogitAdjusted
 from pennyweight.recipe.train import EarlyStopping
 from pennyweight.recipe.transduction import ConfidentSelfTraining, Transduction
+from pennyweight.settings.generation import generation_of
 from pennyweight.settings.task import selection_metric, task_of
 from pennyweight.settings.values import (
     Augmentation,
@@ -40,7 +36,6 @@ from pennyweight.settings.values import (
     DistillationSettings,
     Filter,
     FitSettings,
-    GenerationSettings,
     InferenceSettings,
     PriorSettings,
     RowSettings,
@@ -145,41 +140,11 @@ def _rows(recipe: Recipe) -> RowSettings:
             for step in data.augmentations
         ),
         extra=data.extra,
-        generation=None if recipe.generate is None else _generation(recipe.generate, recipe.seed),
+        generation=None if recipe.generate is None else generation_of(recipe.generate, recipe.seed),
         self_training=_self_training(use, data.label_names),
         consistency_rows=use.consistency_rows if use is not None and use.consistency > 0.0 else 0,
         density_ratio=_density_ratio(use),
         label_smoothing=recipe.train.label_smoothing,
-    )
-
-
-def _generation(section: Generate, seed: int) -> GenerationSettings:
-    return GenerationSettings(
-        model=section.model,
-        prompts=section.prompts,
-        fine_tuning=FineTuning(
-            epochs=section.epochs, learning_rate=section.learning_rate, seed=seed
-        ),
-        generation=Generation(
-            per_class=section.per_class,
-            lengths=section.lengths,
-            longest=section.longest,
-            sampling=Sampling(
-                temperature=section.temperature,
-                top_k=section.top_k,
-                top_p=section.top_p,
-                repetition_penalty=section.repetition_penalty,
-            ),
-            batch_rows=section.batch_rows,
-            seed=seed,
-        ),
-        gates=GateOptions(
-            confidence=section.gates.confidence,
-            similarity=section.gates.similarity,
-            copied_words=section.gates.copied_words,
-        ),
-        judge=section.gates.judge == "tf-idf",
-        key=section.model_dump(),
     )
 
 
@@ -193,7 +158,14 @@ def _self_training(
     if isinstance(given, ConfidentSelfTraining):
         rows = ConfidentRows(given.confidence, given.by_class, given.most_per_class)
     else:
-        rows = BalancedRows(given.share, given.second_view == "tf-idf", given.rounds)
+        rows = BalancedRows(
+            given.share,
+            given.second_view == "tf-idf",
+            given.rounds,
+            soft=given.labels == "soft",
+            weighted=given.weights == "confidence",
+            copies=given.copies,
+        )
     prior = _prior(use, labels)
     return SelfTrainingSettings(given.teachers, given.label_smoothing, rows, prior)
 

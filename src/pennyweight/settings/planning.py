@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
-from pennyweight.budget.methods.method import DEFAULT_HEAD_RANK
 from pennyweight.budget.spending import Spending
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
 from pennyweight.settings.task import task_of
 
-__all__ = ["find_base", "plan", "spending_from", "spending_of"]
+__all__ = ["find_base", "plan", "spending_of"]
 
 
 def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
@@ -66,22 +63,9 @@ def spending_of(recipe: Recipe) -> Spending:
     Raises:
         RecipeError: the section leaves ranks to a plan file or an allocation.
     """
-    values: dict[str, Any] = recipe.adapter.model_dump()
+    values = recipe.adapter.model_dump()
     if values.get("rank") == "allocate" or values.get("plan") is not None:
         raise RecipeError(
             "adapter.rank: the ranks have not been settled; call pennyweight.defaults.allocate"
         )
-    return spending_from(values)
-
-
-def spending_from(values: dict[str, Any]) -> Spending:
-    """Return the plain values of an `[adapter]` section as what the planner reads."""
-    if values.get("head") == "auto":
-        # The rows are not known yet.
-        values |= {"head": "full", "head_rank": DEFAULT_HEAD_RANK}
-    shared = set(Spending.__dataclass_fields__) - {"options"}
-    # Read before ranks are settled, and by nothing else.
-    settled = {"allocate", "plan"}
-    options = {name: v for name, v in values.items() if name not in shared | settled}
-    given: dict[str, Any] = {name: values.get(name) for name in shared}
-    return Spending(**given, options=options)
+    return Spending.of(values)

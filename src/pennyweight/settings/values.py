@@ -14,9 +14,11 @@ from pennyweight.engine.batches.truncation import Truncation
 from pennyweight.engine.train.objective import ObjectiveOptions
 from pennyweight.engine.train.optimizer import OptimizerOptions
 from pennyweight.engine.train.progress import TrainOptions
+from pennyweight.lab.endpoint import Endpoint
+from pennyweight.lab.fine_tuning import FineTuning
 from pennyweight.lab.gates import GateOptions
 from pennyweight.lab.generate import Generation
-from pennyweight.lab.language_model import FineTuning
+from pennyweight.lab.instructions import InstructedGeneration
 
 __all__ = [
     "Augmentation",
@@ -27,10 +29,12 @@ __all__ = [
     "DataSettings",
     "DensityRatioSettings",
     "DistillationSettings",
+    "EndpointSource",
     "Filter",
     "FitSettings",
     "GenerationSettings",
     "InferenceSettings",
+    "LanguageModelSource",
     "PriorSettings",
     "RowSettings",
     "SelfTrainingSettings",
@@ -103,26 +107,56 @@ class Augmentation:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationSettings:
-    """How a language model writes labelled texts; see the recipe's `[generate]`.
+class LanguageModelSource:
+    """A language model on this machine that continues openings.
 
     Attributes:
         model: a hub id or directory.
         prompts: the name of shipped openings, or a TOML file.
-        fine_tuning: on the target's texts.
+        fine_tuning: on the target's texts; None for none.
         generation: what is written.
-        gates: what a text must pass.
-        judge: whether an independent TF-IDF classifier is one of the gates.
-        key: all parameters as plain values, for the cache.
     """
 
     model: str
     prompts: str
-    fine_tuning: FineTuning
+    fine_tuning: FineTuning | None
     generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSource:
+    """A server that follows instructions.
+
+    Attributes:
+        endpoint: the server.
+        instructions: "default", or a TOML file.
+        generation: what is written.
+    """
+
+    endpoint: Endpoint
+    instructions: str
+    generation: InstructedGeneration
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How labelled texts are generated; see the recipe's `[generate]`.
+
+    Attributes:
+        source: who writes the texts.
+        gates: what a text must pass.
+        judge: the classifier that is one of the gates.
+        judges: finished runs, for the judge "classifiers".
+        source_key: all parameters that determine the texts, as plain values, for the cache.
+        gates_key: all parameters of the gates, as plain values.
+    """
+
+    source: LanguageModelSource | EndpointSource
     gates: GateOptions
-    judge: bool
-    key: Mapping[str, Any]
+    judge: Literal["tf-idf", "classifiers", "off"]
+    judges: tuple[str, ...]
+    source_key: Mapping[str, Any]
+    gates_key: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +182,23 @@ class ConfidentRows:
 
 @dataclass(frozen=True, slots=True)
 class BalancedRows:
-    """The surest target rows of each class, labelled with a second view of the texts or without."""
+    """The surest target rows of each class, labelled with a second view of the texts or without.
+
+    Attributes:
+        share: fraction of the target rows.
+        has_second_view: whether a lexical classifier of the target takes part in the labelling.
+        rounds: how often that classifier is fitted.
+        soft: whether the probabilities of all classes are taught.
+        weighted: whether rows are weighted by the probability of their label.
+        copies: how often each row is seen in an epoch.
+    """
 
     share: float
     has_second_view: bool
     rounds: int
+    soft: bool = False
+    weighted: bool = False
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,15 @@ class ActiveRun:
         """The record as it is now."""
         return self.writer.record
 
+    @property
+    def evaluated(self) -> dict[str, datasets.Dataset]:
+        """The sets that the finished run is evaluated on, as far as they have rows, by name."""
+        return {
+            name: table
+            for name, table in self.splits.labelled.items()
+            if len(table) and (name == "validation" or self.job.uses_held_out)
+        }
+
     def log(self, line: str) -> None:
         """Tell the watcher, once for all processes."""
         self.job.log(line)

@@ -211,11 +211,10 @@ def _describe_defeat(name: str, baseline: BaselineRecord, record: RunRecord) -> 
 
 
 def _tokenized_sets(run: ActiveRun, built: Built) -> dict[str, TokenizedRows]:
-    """Return the labelled sets that have rows, tokenized."""
+    """Return the sets that the run is evaluated on, tokenized."""
     return {
         name: tokenized(run, table, run.splits.sets[name].fingerprint, tokenizer=built.tokenizer)
-        for name, table in run.splits.labelled.items()
-        if len(table)
+        for name, table in run.evaluated.items()
     }
 
 
@@ -238,11 +237,7 @@ def _embedding(
 def _tfidf(run: ActiveRun, texts: list[str], labels: np.ndarray) -> Baseline:
     started = time.perf_counter()
     classifier: TfidfClassifier = fit_tfidf(texts, labels, _options(run))
-    logits = {
-        name: classifier.logits(texts_of(table))
-        for name, table in run.splits.labelled.items()
-        if len(table)
-    }
+    logits = {name: classifier.logits(texts_of(table)) for name, table in run.evaluated.items()}
     return Baseline(logits, time.perf_counter() - started, len(texts))
 
 

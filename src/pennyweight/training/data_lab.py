@@ -21,12 +21,13 @@ from pennyweight.data.splits import Splits, fingerprint_of, make_splits
 from pennyweight.defaults import complete
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError, RecipeError
-from pennyweight.lab.language_model import FineTuning, LanguageModel, ModelSize
+from pennyweight.lab.fine_tuning import FineTuning, FineTuningStep
+from pennyweight.lab.language_model import LanguageModel, ModelSize
 from pennyweight.lab.manifest import write_derived
 from pennyweight.recipe import Recipe
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import RowSettings, Settings
-from pennyweight.training.generation import generate_rows
+from pennyweight.training.generation import check_generation, generate_rows
 from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
 
 __all__ = [
@@ -168,6 +169,7 @@ def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
             "generate: missing; the recipe has no [generate] section, for example "
             "--set generate.model=gpt2"
         )
+    check_generation(settings.rows.generation, settings.labels)
     prepared, splits = _prepared(settings, out, log, augment=False)
     derived = generate_rows(
         settings.rows.generation, prepared.table, splits, settings.labels, log=log
@@ -212,9 +214,9 @@ def train_language_model(
     texts = read_rows("texts", source, options, labelled=False).table["text"][:]
     model = LanguageModel.untrained(texts, size, seed=seed)
 
-    def show(step: int, last: int, loss: float) -> None:
-        if step == last or step % 50 == 0:
-            log(f"step {step} of {last}, loss {loss:.3f}")
+    def show(step: FineTuningStep) -> None:
+        if step.step == step.last or step.step % 50 == 0:
+            log(step.describe())
 
     model.fit(texts, FineTuning(epochs=epochs, learning_rate=1e-3, seed=seed), on_step=show)
     model.save(out)

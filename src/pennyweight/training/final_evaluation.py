@@ -73,8 +73,9 @@ class _Answers:
 def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | None) -> None:
     """Measure the saved classifier, loaded as `pennyweight evaluate` loads it, and record it.
 
-    A set without rows is not measured. In a multi-label task, the thresholds of the classes are
-    fitted on validation and saved into the artifact.
+    A set without rows is not measured, and held-out sets only where the job uses them. In a
+    multi-label task, the thresholds of the classes are fitted on validation and saved into the
+    artifact.
 
     Where the recipe corrects for the target's class shares, the correction is estimated from
     validation and target and saved into the artifact; the metrics are of corrected predictions, and
@@ -109,8 +110,7 @@ def _tokenized(run: ActiveRun, built: Built) -> _Sets:
     splits, facts = run.splits, run.splits.sets
     labelled = {
         name: tokenized(run, table, facts[name].fingerprint, tokenizer=built.tokenizer)
-        for name, table in splits.labelled.items()
-        if len(table) > 0
+        for name, table in run.evaluated.items()
     }
     target = None
     if splits.target is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pennyweight.data.label import Task
 from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import require_complete
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
 
-__all__ = ["finished_run", "require_labels"]
+__all__ = ["finished_run", "require_labels", "require_task"]
 
 
 def finished_run(key: str, run: Path, labels: Sequence[str]) -> RunRecord:
@@ -48,4 +49,22 @@ def require_labels(place: str, labels: Sequence[str], expected: Sequence[str]) -
         raise RecipeError(
             f"{place}: its classes are {', '.join(labels)}, and data.labels are "
             f"{', '.join(expected)}; they must be the same, in the same order"
+        )
+
+
+def require_task(place: str, task: Task, expected: Task) -> None:
+    """Refuse a task that is not that of the recipe.
+
+    Args:
+        place: the key and the run or model, which the message begins with.
+        task: of the run.
+        expected: the recipe's.
+
+    Raises:
+        RecipeError: they differ.
+    """
+    if task != expected:
+        raise RecipeError(
+            f"{place}: its task is {task}, and that of the recipe is {expected}; they must be the "
+            "same"
         )

@@ -20,7 +20,6 @@ from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
-from pennyweight.lab.generate import load_prompts
 from pennyweight.recipe import Recipe
 from pennyweight.runs.record import (
     AllocationRecord,
@@ -36,6 +35,7 @@ from pennyweight.runs.resume import Opening, decide_opening
 from pennyweight.settings import find_base, plan
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
+from pennyweight.training.generation import check_generation
 from pennyweight.training.start import check_start
 from pennyweight.training.target import check_self_training
 from pennyweight.training.teacher import check_teachers
@@ -59,6 +59,7 @@ class Job:
         opening: what becomes of the run's directory.
         watcher: who is told about it.
         began: `time.perf_counter()` when the run began.
+        uses_held_out: whether the finished run is evaluated on the held-out sets.
         allocation: how a strategy settled the ranks; None if the recipe has ranks itself.
     """
 
@@ -72,6 +73,7 @@ class Job:
     opening: Opening
     watcher: Watcher
     began: float
+    uses_held_out: bool = True
     allocation: AllocationRecord | None = None
 
     def log(self, line: str) -> None:
@@ -81,7 +83,12 @@ class Job:
 
 
 def make_job(
-    recipe: Recipe, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    uses_held_out: bool = True,
 ) -> Job:
     """Settle everything that is known before rows are read; nothing is written.
 
@@ -115,7 +122,8 @@ def make_job(
     )
     job = Job(
         *(settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher, began),
-        settled.allocation,
+        uses_held_out=uses_held_out,
+        allocation=settled.allocation,
     )
     _describe(job, reason)
     for line in settled.lines:
@@ -163,7 +171,7 @@ def _check_sources(settings: Settings) -> None:
         if not Path(name).is_file():
             raise RecipeError(f"data.extra: {name}: no such file")
     if settings.rows.generation is not None:
-        load_prompts(settings.rows.generation.prompts, settings.labels)
+        check_generation(settings.rows.generation, settings.labels)
     if settings.rows.self_training is not None:
         check_self_training(settings.rows.self_training, settings.labels)
     check_teachers(settings)

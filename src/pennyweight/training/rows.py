@@ -7,10 +7,11 @@ can contain a held-out text; rows that come from elsewhere are compared with the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,12 +22,14 @@ from pennyweight.data.splits import Splits, fingerprint_of
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
 from pennyweight.lab.filters import keep_rows
+from pennyweight.lab.gates import counts_by_class
 from pennyweight.lab.manifest import DerivedRows, derive_once, read_derived
 from pennyweight.lab.words import augment
 from pennyweight.runs.record import RowStep, TrainingRows
 from pennyweight.settings.values import Augmentation, RowSettings
 from pennyweight.training.generation import generate_rows
 from pennyweight.training.target import (
+    PseudoLabelledRows,
     consistency_rows,
     density_weights,
     labelled_table,
@@ -65,6 +68,8 @@ class PreparedRows:
         fingerprint: of the table.
         weights: float32 `[rows]`; None for equal weights.
         smoothing: label smoothing of each row, float32 `[rows]`; None for the same in all.
+        soft_labels: the probabilities that are taught, float32 `[rows, classes]`; None to teach the
+            labels.
         steps: what was done, for the record.
         transductive: which uses were made of the target's text.
     """
@@ -73,6 +78,7 @@ class PreparedRows:
     fingerprint: str
     weights: np.ndarray | None = None
     smoothing: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
     steps: tuple[RowStep, ...] = ()
     transductive: tuple[str, ...] = ()
 
@@ -102,37 +108,36 @@ def prepare_rows(splits: Splits, settings: RowSettings, context: RowContext) -> 
         *_extra(extra, splits.labelled, context),
         *_generated(rows, splits, settings, context),
     ]
-    added: list[_Part] = []
+    pseudo = None
     if settings.self_training is not None and splits.target is not None:
-        added.append(
-            self_training_rows(
-                splits,
-                settings.self_training,
-                context.labels,
-                seed=context.seed,
-                log=context.log,
-            )
+        pseudo = self_training_rows(
+            splits, settings.self_training, context.labels, seed=context.seed, log=context.log
         )
+    added = [] if pseudo is None else [pseudo.table]
     unlabelled = []
     if settings.consistency_rows != 0 and splits.target is not None:
         unlabelled.append(
             consistency_rows(splits.target, settings.consistency_rows, seed=context.seed)
         )
     tables = [table for table, _ in labelled]
-    joined = _joined([*tables, *(table for table, _ in added), *unlabelled])
-    weights = None
-    steps += [step for _, step in (*labelled, *added) if step is not None]
+    joined = _joined([*tables, *added, *unlabelled])
+    sizes = (sum(map(len, tables)), sum(map(len, unlabelled)))
+    weights = None if pseudo is None else _row_weights(pseudo, *sizes)
+    steps += [step for _, step in labelled if step is not None]
+    steps += [] if pseudo is None else [pseudo.step]
     if settings.density_ratio is not None and splits.target is not None:
-        weights, step = density_weights(
+        ratios, step = density_weights(
             joined, splits.target, settings.density_ratio, seed=context.seed, log=context.log
         )
+        weights = ratios if weights is None else weights * ratios
         steps.append(step)
     is_unchanged = len(tables) + len(added) + len(unlabelled) == 1 and not settings.filters
     return PreparedRows(
         table=joined,
         fingerprint=splits.sets["train"].fingerprint if is_unchanged else fingerprint_of(joined),
         weights=weights,
-        smoothing=_smoothing(settings, sum(map(len, tables)), added, unlabelled),
+        smoothing=None if pseudo is None else _smoothing(settings, pseudo, *sizes),
+        soft_labels=None if pseudo is None else _soft_labels(joined, pseudo, *sizes),
         steps=tuple(steps),
         transductive=(
             *_transductive(settings, has_target=splits.target is not None),
@@ -183,21 +188,34 @@ def _joined(tables: Sequence[datasets.Dataset]) -> datasets.Dataset:
     return datasets.concatenate_datasets(list(tables)) if len(tables) > 1 else tables[0]
 
 
-def _smoothing(
-    settings: RowSettings,
-    labelled: int,
-    pseudo_labelled: Iterable[_Part],
-    unlabelled: Iterable[datasets.Dataset],
-) -> np.ndarray | None:
-    """Return each row's label smoothing, where pseudo-labels are smoothed differently."""
-    if settings.self_training is None:
+def _row_weights(pseudo: PseudoLabelledRows, labelled: int, unlabelled: int) -> np.ndarray | None:
+    """Return the weight of each row; None for equal weights."""
+    if pseudo.weights is None:
         return None
-    parts = [np.full(labelled, settings.label_smoothing, dtype=np.float32)]
-    for table, _ in pseudo_labelled:
-        smoothing = settings.self_training.label_smoothing
-        parts.append(np.full(len(table), smoothing, dtype=np.float32))
-    parts += [np.zeros(len(table), dtype=np.float32) for table in unlabelled]
-    return np.concatenate(parts)
+    ones = (np.ones(count, dtype=np.float32) for count in (labelled, unlabelled))
+    return np.concatenate([next(ones), pseudo.weights, next(ones)])
+
+
+def _smoothing(
+    settings: RowSettings, pseudo: PseudoLabelledRows, labelled: int, unlabelled: int
+) -> np.ndarray:
+    """Return each row's label smoothing; the probabilities of soft labels are left as they are."""
+    assert settings.self_training is not None  # noqa: S101 - there are pseudo-labels
+    of_added = 0.0 if pseudo.soft_labels is not None else settings.self_training.label_smoothing
+    shares = [settings.label_smoothing, of_added, 0.0]
+    return np.repeat(shares, [labelled, len(pseudo.table), unlabelled]).astype(np.float32)
+
+
+def _soft_labels(
+    joined: datasets.Dataset, pseudo: PseudoLabelledRows, labelled: int, unlabelled: int
+) -> np.ndarray | None:
+    """Return the distribution that each row teaches; None to teach the labels."""
+    if pseudo.soft_labels is None:
+        return None
+    classes = pseudo.soft_labels.shape[1]
+    labels = np.asarray(joined["label"][:labelled])
+    zeros = np.zeros((unlabelled, classes), dtype=np.float32)
+    return np.concatenate([np.eye(classes, dtype=np.float32)[labels], pseudo.soft_labels, zeros])
 
 
 def _filtered(
@@ -280,7 +298,8 @@ def _extra(
         table = _labelled(derived, name, context.labels)
         table, step = _without_held_out(table, held_out, name=name)
         source = {"file": name, "sha256": derived.manifest["sha256"]}
-        parts.append((table, step.model_copy(update=source)))
+        gates = _gate_facts(derived.manifest, table, context.labels)
+        parts.append((table, step.model_copy(update=source | gates)))
     return parts
 
 
@@ -292,8 +311,21 @@ def _generated(
     derived = generate_rows(settings.generation, rows, splits, context.labels, log=context.log)
     table = _labelled(derived, "generated", context.labels)
     table, step = _without_held_out(table, splits.labelled, name="generated")
-    source = {"rejected": dict(derived.manifest["rejected"]), "file": str(derived.path)}
-    return [(table, step.model_copy(update=source))]
+    gates = _gate_facts(derived.manifest, table, context.labels)
+    return [(table, step.model_copy(update={"file": str(derived.path), **gates}))]
+
+
+def _gate_facts(
+    manifest: Mapping[str, Any], table: datasets.Dataset, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return what is recorded about rows that passed gates; nothing for other rows."""
+    if "written_by_class" not in manifest:
+        return {}
+    return {
+        "rejected": dict(manifest["rejected"]),
+        "written_by_class": dict(manifest["written_by_class"]),
+        "by_class": dict(counts_by_class(np.asarray(table["label"][:], dtype=np.int64), labels)),
+    }
 
 
 def _labelled(derived: DerivedRows, name: str, labels: Sequence[str]) -> datasets.Dataset:

@@ -161,6 +161,7 @@ def tokenize_training_rows(run: ActiveRun, built: Built, prepared: PreparedRows)
         tokenized(run, prepared.table, prepared.fingerprint, tokenizer=built.tokenizer),
         weights=prepared.weights,
         smoothing=prepared.smoothing,
+        soft_labels=prepared.soft_labels,
     )
     if cut := cut_report(rows, max_tokens=job.settings.inference.max_tokens).describe("training"):
         run.log(cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -17,6 +18,7 @@ from pennyweight.data.splits import Splits
 from pennyweight.errors import DataError
 from pennyweight.runs.record import RowStep
 from pennyweight.settings.values import (
+    BalancedRows,
     ConfidentRows,
     DensityRatioSettings,
     SelfTrainingSettings,
@@ -30,6 +32,7 @@ from pennyweight.training.pseudo_labels import (
 from pennyweight.training.target_answers import answer_target
 
 __all__ = [
+    "PseudoLabelledRows",
     "check_self_training",
     "consistency_rows",
     "density_weights",
@@ -38,6 +41,24 @@ __all__ = [
 ]
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabelledRows:
+    """Target rows to train on, with what finished runs say about their classes.
+
+    Attributes:
+        table: columns text and label, the most probable class.
+        step: for the record.
+        soft_labels: float32 `[rows, classes]`, the probabilities that are taught; None to teach the
+            labels.
+        weights: float32 `[rows]`, in the loss; None for equal weights.
+    """
+
+    table: datasets.Dataset
+    step: RowStep
+    soft_labels: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 def labelled_table(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset:
@@ -51,7 +72,7 @@ def labelled_table(texts: Sequence[str], labels: np.ndarray) -> datasets.Dataset
 
 def self_training_rows(
     splits: Splits, settings: SelfTrainingSettings, labels: Sequence[str], *, seed: int, log: Log
-) -> tuple[datasets.Dataset, RowStep]:
+) -> PseudoLabelledRows:
     """Return the target rows that finished runs label, as far as they are selected.
 
     Args:
@@ -70,14 +91,13 @@ def self_training_rows(
     target = splits.target
     assert target is not None  # noqa: S101 - self-training needs a target
     answers = answer_target(splits, settings.teachers, settings.prior, seed=seed, log=log)
-    if isinstance(settings.rows, ConfidentRows):
-        selected = _confident_rows(answers, settings.rows, labels)
+    rows = settings.rows
+    if isinstance(rows, ConfidentRows):
+        selected = _confident_rows(answers, rows, labels)
     else:
-        if settings.rows.has_second_view:
-            answers = add_second_view(
-                target["text"][:], answers, share=settings.rows.share, rounds=settings.rows.rounds
-            )
-        selected = surest_of_each_class(answers, share=settings.rows.share)
+        if rows.has_second_view:
+            answers = add_second_view(target["text"][:], answers, rounds=rows.rounds)
+        selected = surest_of_each_class(answers, share=rows.share)
     predicted = answers.logits.argmax(axis=1)[selected]
     counts = dict(zip(labels, np.bincount(predicted, minlength=len(labels)).tolist(), strict=True))
     if len(selected) == 0:
@@ -92,8 +112,28 @@ def self_training_rows(
             f"self-training: no row of {', '.join(missing)} is labelled with enough confidence, so "
             "the added rows shift the class balance; lower the confidence for it"
         )
-    table = labelled_table(target.select(selected)["text"][:], predicted)
-    return table, RowStep(step="self-training", added=len(selected), by_class=counts)
+    step = RowStep(step="self-training", added=len(selected), by_class=counts)
+    return _taught_rows(target, answers, selected, rows, step)
+
+
+def _taught_rows(
+    target: datasets.Dataset,
+    answers: TargetAnswers,
+    selected: np.ndarray,
+    settings: ConfidentRows | BalancedRows,
+    step: RowStep,
+) -> PseudoLabelledRows:
+    """Return the selected rows of the target with their labels, probabilities and weights."""
+    if isinstance(settings, ConfidentRows):
+        settings = BalancedRows(share=1.0, has_second_view=False, rounds=1)
+    indices = np.tile(selected, settings.copies)
+    probabilities = softmax(answers.logits[indices], axis=1).astype(np.float32)
+    return PseudoLabelledRows(
+        labelled_table(target.select(indices)["text"][:], probabilities.argmax(axis=1)),
+        step,
+        soft_labels=probabilities if settings.soft else None,
+        weights=probabilities.max(axis=1) if settings.weighted else None,
+    )
 
 
 def _confident_rows(

@@ -30,7 +30,7 @@ from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
 from pennyweight.settings.task import task_of
 from pennyweight.settings.values import Settings
-from pennyweight.training.finished_run import require_labels
+from pennyweight.training.finished_run import require_labels, require_task
 
 __all__ = ["check_teachers", "teach"]
 
@@ -50,7 +50,7 @@ def check_teachers(settings: Settings) -> None:
             record = load_record(Path(teacher))
             require_complete(Path(teacher), record)
             require_labels(f"{_KEY}: {teacher}", record.recipe.data.label_names, settings.labels)
-            _require_task(teacher, task_of(record.recipe), settings.task)
+            require_task(f"{_KEY}: {teacher}", task_of(record.recipe), settings.task)
 
 
 def teach(
@@ -157,14 +157,6 @@ def _plain_teacher(directory: str, settings: Settings) -> Predictor:
         )
     tokenizer = load_tokenizer(base, tokenizer=None)
     return predictor_of(model, compute, settings.inference, tokenizer=tokenizer)
-
-
-def _require_task(teacher: str, task: str, expected: str) -> None:
-    if task != expected:
-        raise RecipeError(
-            f"{_KEY}: {teacher}: its task is {task}, and that of the recipe is {expected}; they "
-            "must be the same"
-        )
 
 
 def _require_width(teacher: str, width: int, expected: int) -> None:

@@ -12,7 +12,12 @@ from pennyweight.engine.adapter_bank import train_together as train_steps_togeth
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import Learner, TrainContext
 from pennyweight.engine.train.loop import train as train_steps
-from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, RecipeError
+from pennyweight.errors import (
+    NonFiniteLogitsError,
+    NonFiniteLossError,
+    PrunedError,
+    RecipeError,
+)
 from pennyweight.inference.model_card import write_model_card
 from pennyweight.recipe import Recipe, as_recipe
 from pennyweight.runs.directory import hash_artifact
@@ -65,6 +70,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     watcher: Watcher | None = None,
+    uses_held_out: bool = True,
 ) -> RunRecord:
     """Train a recipe and leave everything about it in the directory `out`.
 
@@ -76,13 +82,23 @@ def train(
             directory.
         out: the run's directory.
         resume: go on from the last checkpoint of an unfinished run.
-        watcher: is told what happens.
+        watcher: is told what happens, and may end the run early.
+        uses_held_out: whether the finished run is evaluated on the sets in `[evaluate]`. Without,
+            the rows of these sets are still compared with the others, and nothing else is done
+            with them; a search evaluates its trials so.
 
     Raises:
+        PrunedError: the watcher ended the run; `record.json` says "pruned" and why.
         PennyweightError: the training cannot begin or go on; once the run has begun,
             `record.json` says "failed" and why.
     """
-    job = make_job(as_recipe(recipe), Path(out), resume=resume, watcher=watcher)
+    job = make_job(
+        as_recipe(recipe),
+        Path(out),
+        resume=resume,
+        watcher=watcher,
+        uses_held_out=uses_held_out,
+    )
     try:
         splits, built = read_splits(job), build(job)
         with open_run(job, splits) as run:
@@ -122,6 +138,8 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
                 if interrupt.requested:
                     saver.save_interrupted()
                     raise KeyboardInterrupt
+                if step.evaluation and (reason := run.job.watcher.prune(step)):
+                    raise PrunedError(reason)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
     _refit_head(saver)

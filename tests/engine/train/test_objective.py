@@ -23,6 +23,14 @@ def test_one_pass_is_the_summed_cross_entropy() -> None:
     assert Objective().passes == 1
 
 
+def test_soft_labels_take_the_place_of_labels() -> None:
+    soft = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])[: len(LABELS)]
+    weights = torch.tensor([1.0, 0.5, 2.0])[: len(LABELS)]
+    targets = Targets(LABELS, weights=weights, soft_labels=soft)
+    expected = -(weights * (soft * LOGITS.log_softmax(dim=1)).sum(dim=1)).sum()
+    torch.testing.assert_close(Objective().of_rows([LOGITS], targets), expected)
+
+
 def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
     log = LOGITS.log_softmax(1)
     target = torch.full((2, 3), 0.3 / 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,19 +10,29 @@ import numpy as np
 from pennyweight.budget.allocate.problem import Gains, HeadOption, Problem, Target
 from pennyweight.budget.formula import count_by_formula
 from pennyweight.budget.layout import Layout, WeightMatrix
-from pennyweight.budget.methods.method import (
-    DEFAULT_HEAD_RANK,
-    Choice,
-    Head,
-    trained_head_modules,
-)
+from pennyweight.budget.methods.method import Choice, trained_head_modules
+from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK, Head
 from pennyweight.budget.spending import Spending, head_adapter, select_targets
 from pennyweight.errors import RecipeError
 
-__all__ = ["make_problem", "measured_matrices"]
+__all__ = ["allocation_refusal", "make_problem", "measured_matrices"]
 
-# The rank of a method without a largest one, as VeRA's.
-_ANY_RANK = 1 << 20
+
+def allocation_refusal(spending: Spending, targets: Sequence[WeightMatrix]) -> str | None:
+    """Return why the matrices cannot have ranks of their own, or None if they can.
+
+    A strategy adds up what ranks cost: the method must allow different ranks, and each further rank
+    of a matrix must cost the same.
+    """
+    row = spending.row
+    if refusal := row.allocation_refusal:
+        return refusal
+    # Matrices of one shape cost the same.
+    for matrix in {(m.rows, m.columns, m.has_bias): m for m in targets}.values():
+        costs = [row.parameters(matrix, r, spending.options) for r in _ranks(matrix, spending)]
+        if np.unique(np.diff(costs)).size > 1:
+            return f"the cost of {row.name} does not grow by the same number with each rank"
+    return None
 
 
 def make_problem(
@@ -43,11 +53,13 @@ def make_problem(
         plans_head: whether all kinds of head compete, instead of `spending.head` alone.
 
     Raises:
-        RecipeError: a pattern matches nothing, or the base does not allow the head.
+        RecipeError: a pattern matches nothing, the base does not allow the head, or the method does
+            not allow different ranks.
     """
-    targets = tuple(
-        _target(layout, matrix, spending) for matrix in select_targets(layout, spending.targets)
-    )
+    matrices = select_targets(layout, spending)
+    if refusal := allocation_refusal(spending, matrices):
+        raise RecipeError(f"adapter.rank: cannot be allocated, because {refusal}")
+    targets = tuple(_target(layout, matrix, spending) for matrix in matrices)
     if not plans_head:
         return Problem(targets, (_option(layout, spending, gains),), budget, gains or {})
     options = list(_head_options(layout, spending, budget, gains))
@@ -60,14 +72,22 @@ def measured_matrices(layout: Layout, spending: Spending) -> tuple[WeightMatrix,
     """Return the matrices that a measure is needed for: the targets, and those of the head."""
     dense = () if layout.head_dense is None else (layout.head_dense,)
     full = layout.with_head_rank(None)
-    return (*select_targets(layout, spending.targets), *dense, full.head_output)
+    return (*select_targets(layout, spending), *dense, full.head_output)
 
 
 def _target(layout: Layout, matrix: WeightMatrix, spending: Spending) -> Target:
-    first, second = (spending.row.parameters(matrix, rank) for rank in (1, 2))
+    ranks, count = _ranks(matrix, spending), spending.row.parameters
+    first, last = (count(matrix, ranks[end], spending.options) for end in (0, -1))
+    per_rank = (last - first) // (len(ranks) - 1) if len(ranks) > 1 else first
     bias = layout.sizes.get(f"{matrix.name}.bias", 0) if spending.bias == "lora_only" else 0
-    largest = _ANY_RANK if spending.row.support.rank_above_matrix else matrix.largest_rank
-    return Target(matrix, second - first, 2 * first - second + bias, largest)
+    return Target(matrix, per_rank, first - per_rank + bias, len(ranks))
+
+
+def _ranks(matrix: WeightMatrix, spending: Spending) -> range:
+    """Return the ranks that a matrix may have."""
+    dial = spending.row.dial
+    values = dial.values((matrix,), spending.options) if dial else ()
+    return range(1, max(values, default=0) + 1)
 
 
 def _head_options(
@@ -123,6 +143,7 @@ def _option(layout: Layout, spending: Spending, gains: Gains | None) -> HeadOpti
         dropout=0.0,
         bias=spending.bias,
         head=spending.head,
+        options=spending.options,
     )
     return HeadOption(
         spending.head,

@@ -17,7 +17,7 @@ from pennyweight.budget.layout import WeightMatrix
 from pennyweight.errors import BudgetError
 
 if TYPE_CHECKING:
-    from pennyweight.budget.methods.method import Head
+    from pennyweight.budget.methods.sections import Head
 
 __all__ = ["Allocation", "Gains", "HeadOption", "Problem", "Target"]
 

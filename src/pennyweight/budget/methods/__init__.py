@@ -12,17 +12,14 @@ import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pennyweight.budget.methods.method import (
-    AdaptedMatrix,
+from pennyweight.budget.methods.dial import Dial
+from pennyweight.budget.methods.method import AdaptedMatrix, Choice, Method, Support, Tensors
+from pennyweight.budget.methods.sections import (
     AdapterSection,
     Bias,
-    Choice,
     Head,
-    Method,
     Quantization,
-    Support,
     TargetedSection,
-    Tensors,
 )
 
 __all__ = [
@@ -32,6 +29,7 @@ __all__ = [
     "AdapterSection",
     "Bias",
     "Choice",
+    "Dial",
     "Head",
     "Method",
     "Quantization",

@@ -9,20 +9,13 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
 from pennyweight.budget.layout import Layout
-from pennyweight.budget.methods.method import (
-    Choice,
-    Method,
-    Support,
-    TargetedSection,
-    Tensors,
-    peft_options,
-)
+from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
+from pennyweight.budget.methods.sections import Alpha, LowRankSection, Size
 from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RecipeError
 from pennyweight.section import Fraction
@@ -34,13 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "AdaLoraAdapter"]
 
 
-class AdaLoraAdapter(TargetedSection):
+class AdaLoraAdapter(LowRankSection):
     """`[adapter]`: W + P diag(e) Q with ranks reduced during training (arXiv:2303.10512)."""
 
     method: Literal["adalora"] = "adalora"
-    rank: PositiveInt = Field(12, description="the rank of every target at the start of training")
+    rank: Size = Field(12, description="the rank of every target at the start of training")
     target_rank: PositiveInt = Field(8, description="the mean rank at the end of training")
-    alpha: PositiveFloat = Field(16.0, description="the alpha of every target")
+    alpha: Alpha = Field(16.0, description='the alpha of every target; "auto" is twice the rank')
     start_steps: NonNegativeInt = Field(
         200, description="the number of steps before ranks are reduced"
     )
@@ -59,7 +52,7 @@ class AdaLoraAdapter(TargetedSection):
 
     @model_validator(mode="after")
     def _rank_falls(self) -> AdaLoraAdapter:
-        if self.target_rank > self.rank:
+        if self.rank != "fill" and self.target_rank > self.rank:
             raise ValueError(
                 f"adapter.target_rank: given {self.target_rank}; allowed: up to adapter.rank, "
                 f"{self.rank}"
@@ -72,6 +65,11 @@ def _config(layout: Layout, choice: Choice) -> AdaLoraConfig:
 
     options = choice.options
     start, final = options["start_steps"], options["final_steps"]
+    if options["target_rank"] > choice.adapted[0].rank:
+        raise RecipeError(
+            f'adapter.rank: "fill" gives {choice.adapted[0].rank}, less than adapter.target_rank, '
+            f"{options['target_rank']}; lower the latter"
+        )
     return AdaLoraConfig(
         **peft_options(layout, choice),
         init_r=choice.adapted[0].rank,
@@ -157,7 +155,7 @@ METHODS: tuple[Method, ...] = (
         formula="r (rows + columns + 1) at the start",
         paper="Zhang et al. 2023, AdaLoRA, arXiv:2303.10512",
         section=AdaLoraAdapter,
-        parameters=lambda matrix, rank: matrix.low_rank_parameters(rank) + rank,
+        parameters=lambda matrix, rank, options: matrix.low_rank_parameters(rank) + rank,
         config=_config,
         tensors=Tensors(
             peft_type="ADALORA",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pennyweight.budget.methods.method import AdapterSection, Method, Support
+from pennyweight.budget.methods.method import Method, Support
+from pennyweight.budget.methods.sections import AdapterSection
 
 __all__ = ["METHODS", "FullAdapter"]
 
@@ -25,9 +26,10 @@ METHODS: tuple[Method, ...] = (
         formula="rows * columns",
         paper="Devlin et al. 2018, BERT, arXiv:1810.04805",
         section=FullAdapter,
-        parameters=lambda matrix, rank: matrix.rows * matrix.columns,
+        parameters=lambda matrix, rank, options: matrix.rows * matrix.columns,
         config=None,
         tensors=None,
+        dial=None,
         support=Support(quantizations=("none",)),
     ),
 )

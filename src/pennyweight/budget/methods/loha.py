@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field
 
 from pennyweight.budget.layout import Layout
-from pennyweight.budget.methods.method import (
-    Choice,
-    Method,
-    Support,
-    TargetedSection,
-    Tensors,
-    peft_options,
-)
+from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
+from pennyweight.budget.methods.sections import Alpha, DropoutSection, Size
 
 if TYPE_CHECKING:
     from peft import LoHaConfig
@@ -22,21 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "LohaAdapter"]
 
 
-class LohaAdapter(TargetedSection):
+class LohaAdapter(DropoutSection):
     """`[adapter]`: W + (alpha / r) (B1 A1) * (B2 A2), multiplied elementwise.
 
     `dropout` drops whole ranks.
     """
 
     method: Literal["loha"] = "loha"
-    rank: PositiveInt = Field(4, description="the rank of each of the two products")
-    alpha: PositiveFloat = Field(4.0, description="the alpha of every target")
-
-    @model_validator(mode="after")
-    def _no_bias(self) -> LohaAdapter:
-        if self.bias != "none":
-            raise ValueError(f'adapter.bias: given "{self.bias}"; allowed with loha: "none"')
-        return self
+    rank: Size = Field(4, description="the rank of each of the two products")
+    alpha: Alpha = Field(4.0, description='the alpha of every target; "auto" is twice the rank')
 
 
 def _config(layout: Layout, choice: Choice) -> LoHaConfig:
@@ -57,9 +45,10 @@ METHODS: tuple[Method, ...] = (
         formula="2 r (rows + columns)",
         paper="Hyeon-Woo et al. 2022, FedPara, arXiv:2108.06098",
         section=LohaAdapter,
-        parameters=lambda matrix, rank: 2 * matrix.low_rank_parameters(rank),
+        parameters=lambda matrix, rank, options: 2 * matrix.low_rank_parameters(rank),
         config=_config,
         tensors=Tensors(peft_type="LOHA", prefix="hada_"),
-        support=Support(rank_per_matrix=False, low_rank_head=False),
+        # LoHa reads the shape of the weight, which bitsandbytes packs in 4 bits.
+        support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none", "int8")),
     ),
 )

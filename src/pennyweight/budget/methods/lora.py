@@ -17,12 +17,12 @@ from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods.method import (
     Choice,
     Method,
-    Quantization,
     Support,
-    TargetedSection,
     Tensors,
+    low_rank_parameters,
     peft_options,
 )
+from pennyweight.budget.methods.sections import LowRankSection, Quantization
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
@@ -49,7 +49,7 @@ _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
 _LOFTQ_METHODS = ("lora", "rslora")
 
 
-class LoraAdapter(TargetedSection):
+class LoraAdapter(LowRankSection):
     """`[adapter]`: W + scaling B A (Hu et al. 2021, arXiv:2106.09685) and its closest variants.
 
     The scaling is alpha / rank, or alpha / sqrt(rank) with "rslora" and "rsdora".
@@ -175,7 +175,8 @@ def _shapes_only(config: PeftConfig) -> PeftConfig:
     return replace(config, init_lora_weights=True, eva_config=None)
 
 
-def _with_magnitudes(matrix: WeightMatrix, rank: int) -> int:
+def _with_magnitudes(matrix: WeightMatrix, rank: int, options: Mapping[str, Any]) -> int:
+    del options
     return matrix.low_rank_parameters(rank) + matrix.rows
 
 
@@ -190,7 +191,7 @@ METHODS: tuple[Method, ...] = (
         formula="r (rows + columns)",
         paper="Hu et al. 2021, LoRA, arXiv:2106.09685",
         section=LoraAdapter,
-        parameters=WeightMatrix.low_rank_parameters,
+        parameters=low_rank_parameters,
         config=_config(),
         tensors=_TENSORS,
         shapes_only=_shapes_only,
@@ -201,7 +202,7 @@ METHODS: tuple[Method, ...] = (
         formula="r (rows + columns)",
         paper="Kalajdzievski 2023, rank-stabilized LoRA, arXiv:2312.03732",
         section=LoraAdapter,
-        parameters=WeightMatrix.low_rank_parameters,
+        parameters=low_rank_parameters,
         config=_config(use_rslora=True),
         tensors=_TENSORS,
         shapes_only=_shapes_only,
@@ -236,7 +237,7 @@ METHODS: tuple[Method, ...] = (
         formula="r * rows",
         paper="Zhang et al. 2023, LoRA-FA, arXiv:2308.03303",
         section=LoraAdapter,
-        parameters=lambda matrix, rank: rank * matrix.rows,
+        parameters=lambda matrix, rank, options: rank * matrix.rows,
         config=_config(),
         tensors=replace(_TENSORS, frozen=(".lora_A.",)),
         shapes_only=_shapes_only,

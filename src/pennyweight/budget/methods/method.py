@@ -12,83 +12,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveInt
-
 from pennyweight.budget.layout import Layout, WeightMatrix
+from pennyweight.budget.methods.dial import Dial
+from pennyweight.budget.methods.sections import AdapterSection, Bias, Head, Quantization
 from pennyweight.budget.summary import Matrix
-from pennyweight.section import Fraction, Section
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig
 
 __all__ = [
-    "DEFAULT_HEAD_RANK",
     "AdaptedMatrix",
-    "AdapterSection",
-    "Bias",
     "Choice",
-    "Head",
     "Method",
-    "Quantization",
     "Support",
-    "TargetedSection",
     "Tensors",
+    "low_rank_parameters",
+    "no_shared_parameters",
     "peft_options",
     "trained_head_modules",
 ]
 
-Bias = Literal["none", "all", "lora_only"]
-Head = Literal["full", "low-rank", "output-only", "frozen"]
-Quantization = Literal["none", "nf4", "int8"]
-DEFAULT_HEAD_RANK = 8
-
-
-class AdapterSection(Section):
-    """Base of every `[adapter]` section. Subclasses narrow `method` to a `Literal`."""
-
-    method: str = Field(description="the adapter method; `pennyweight methods` lists them")
-
-    def quantization_conflict(self, quantization: Quantization) -> str | None:
-        """Return why these keys do not work on a quantized base, or None if they do."""
-        del quantization
-        return None
-
-
-class TargetedSection(AdapterSection):
-    """Base of the sections of methods that adapt selected weight matrices."""
-
-    targets: tuple[str, ...] = Field(
-        ("query", "value"),
-        min_length=1,
-        strict=False,
-        description="name patterns of the weight matrices that get an adapter",
-    )
-    dropout: Fraction = Field(0.0, description="the dropout rate on the input of the adapter")
-    bias: Bias = Field("none", description="which biases are trained as well")
-    head: Literal["full", "low-rank", "output-only", "frozen", "auto"] = Field(
-        "full", description="how much of the classification head is trained"
-    )
-    head_rank: PositiveInt | Literal["auto"] = Field(
-        DEFAULT_HEAD_RANK,
-        description='with head = "low-rank": the rank of the adapter on a native head\'s dense '
-        "layer, or of a pooled head's weights",
-        json_schema_extra={"allowed": 'a whole number from 1, or "auto"'},
-    )
-
-    def quantization_conflict(self, quantization: Quantization) -> str | None:
-        """Return why these keys do not work on a quantized base, or None if they do."""
-        if quantization != "none" and self.bias != "none":
-            return (
-                f'adapter.bias: cannot train "{self.bias}" biases of a base that '
-                f'base.quantization = "{quantization}" keeps frozen; use adapter.bias = "none"'
-            )
-        return super().quantization_conflict(quantization)
-
 
 @dataclass(frozen=True, slots=True)
 class AdaptedMatrix:
-    """A weight matrix with the rank of its adapter, and its alpha if the method has one."""
+    """A weight matrix with the rank of its adapter, and its alpha if the method has one.
+
+    For a method with another dial, the rank is the dial's value; for one without a dial, it is 1.
+    """
 
     matrix: WeightMatrix
     rank: int
@@ -127,6 +78,7 @@ class Tensors:
         peft_type: PEFT's name of the method in `adapter_config.json`, such as "LORA".
         prefix: how the names of a matrix' adapter parameters begin after the matrix' own name.
         frozen: parts of the names of tensors that the file holds and training never changes.
+        shared: the part of the names of trained tensors that all matrices share; None without any.
         dropped: returns the number of trained parameters that the saved file no longer holds,
             from its `adapter_config.json` and the planned matrices.
     """
@@ -134,6 +86,7 @@ class Tensors:
     peft_type: str
     prefix: str
     frozen: tuple[str, ...] = ()
+    shared: str | None = None
     dropped: Callable[[Mapping[str, Any], Sequence[Matrix]], int] = _no_rank_dropped
 
 
@@ -144,20 +97,34 @@ class Support:
     Attributes:
         rank_per_matrix: whether ranks may differ between matrices.
         low_rank_head: whether the head's dense layer may get an adapter of its own rank.
-        rank_above_matrix: whether a rank may exceed that of the matrix itself.
         quantizations: the values of `base.quantization` that the method works with.
         resume_refusal: why an interrupted run cannot be resumed; None if it can.
     """
 
     rank_per_matrix: bool = True
     low_rank_head: bool = True
-    rank_above_matrix: bool = False
     quantizations: tuple[Quantization, ...] = ("none", "nf4", "int8")
     resume_refusal: str | None = None
 
 
 def _unchanged(config: PeftConfig) -> PeftConfig:
     return config
+
+
+def low_rank_parameters(matrix: WeightMatrix, rank: int, options: Mapping[str, Any]) -> int:
+    """Return the size of LoRA's B and A (arXiv:2106.09685, section 4.1), whatever the options."""
+    del options
+    return matrix.low_rank_parameters(rank)
+
+
+def no_shared_parameters(choice: Choice) -> int:
+    """Return 0: every trained parameter belongs to one matrix."""
+    del choice
+    return 0
+
+
+def _linear_layers(layout: Layout) -> tuple[WeightMatrix, ...]:
+    return layout.encoder
 
 
 def _no_penalties(
@@ -177,11 +144,15 @@ class Method:
         formula: the parameters per matrix of `rows` by `columns` at rank r, for display.
         paper: the method's paper.
         section: the pydantic model of its `[adapter]` section.
-        parameters: returns the number of trained parameters for a matrix and a rank.
+        parameters: returns the number of trained parameters that belong to one matrix, from the
+            matrix, its rank and the method's own keys.
         config: returns PEFT's config for a choice; None for full fine-tuning, which trains every
             weight of the base and leaves a whole model instead of an adapter.
         tensors: the names of its tensors; None for full fine-tuning.
+        dial: the key that sets the size of its adapters; None if they have one size only.
         support: what it can be combined with.
+        shared: returns the number of trained parameters that all matrices share.
+        targets: returns the layers that can get an adapter.
         shapes_only: returns the config with which PEFT builds the same shapes on the meta device,
             where an initialization cannot read the base's weights.
         begin_training: prepares PEFT's model and the optimizer for a run of the given number of
@@ -193,10 +164,13 @@ class Method:
     formula: str
     paper: str
     section: type[AdapterSection]
-    parameters: Callable[[WeightMatrix, int], int]
+    parameters: Callable[[WeightMatrix, int, Mapping[str, Any]], int]
     config: Callable[[Layout, Choice], PeftConfig] | None
     tensors: Tensors | None
+    dial: Dial | None = field(default_factory=Dial)
     support: Support = field(default_factory=Support)
+    shared: Callable[[Choice], int] = no_shared_parameters
+    targets: Callable[[Layout], tuple[WeightMatrix, ...]] = _linear_layers
     shapes_only: Callable[[PeftConfig], PeftConfig] = _unchanged
     begin_training: Callable[
         [Any, torch.optim.Optimizer, int], tuple[Callable[[], torch.Tensor], ...]
@@ -211,6 +185,19 @@ class Method:
     def may_exceed_budget(self) -> bool:
         """Whether a plan over budget is allowed: a fully trained model is a teacher or baseline."""
         return self.trains_every_weight
+
+    @property
+    def allocation_refusal(self) -> str | None:
+        """Why matrices cannot get ranks of their own from a strategy, or None if they can."""
+        if self.dial is None:
+            return f"the adapters of {self.name} have one size only"
+        if self.dial.key != "rank":
+            return f"{self.name} has no rank; adapter.{self.dial.key} sets the size of its adapters"
+        if not self.support.rank_per_matrix:
+            return f"{self.name} has one rank for all targets"
+        if self.shared is not no_shared_parameters:
+            return f"the matrices share parameters of {self.name}"
+        return None
 
     @property
     def artifact(self) -> Literal["adapter", "model"]:
@@ -242,7 +229,14 @@ class Method:
 
     def owns(self, parameter: str, *, matrix: str) -> bool:
         """Return whether a model's parameter belongs to the adapter of the matrix of that name."""
-        return self.tensors is not None and f".{matrix}.{self.tensors.prefix}" in parameter
+        if self.tensors is None or self.is_shared(parameter):
+            return False
+        return f".{matrix}.{self.tensors.prefix}" in parameter
+
+    def is_shared(self, parameter: str) -> bool:
+        """Return whether a model's parameter is one that all matrices share."""
+        shared = self.tensors.shared if self.tensors else None
+        return shared is not None and shared in parameter
 
 
 def trained_head_modules(layout: Layout, head: Head) -> tuple[str, ...]:

@@ -113,12 +113,15 @@ class Targets:
         teacher: outputs of the teachers; None without distillation.
         weights: float32 `[rows]`, weight of each row in the loss; None for equal weights.
         smoothing: float32 `[rows]`, label smoothing of each row; None for the objective's own.
+        soft_labels: float32 `[rows, classes]`, a distribution over the classes that is taught
+            instead of each row's label; None to teach the labels.
     """
 
     labels: torch.Tensor
     teacher: TeacherOutputs | None = None
     weights: torch.Tensor | None = None
     smoothing: torch.Tensor | None = None
+    soft_labels: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class TokenizedRows:
         teacher: outputs of the teachers; None without distillation.
         weights: float32 `[rows]`, weight of each row in the loss; None for equal weights.
         smoothing: float32 `[rows]`, label smoothing of each row; None for the objective's own.
+        soft_labels: float32 `[rows, classes]`, a distribution over the classes that is taught
+            instead of each row's label; None to teach the labels.
         token_types: token types by row, which tell the texts of a pair apart; None where the model
             reads none or all are 0.
         full_lengths: int64 `[rows]`, tokens per row before truncation; None if unknown.
@@ -150,6 +155,7 @@ class TokenizedRows:
     teacher: TeacherOutputs | None = None
     weights: np.ndarray | None = None
     smoothing: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
     token_types: TokenStore | None = None
     full_lengths: np.ndarray | None = None
 
@@ -172,6 +178,7 @@ class TokenizedRows:
             teacher=None if self.teacher is None else self.teacher.take(indices),
             weights=None if self.weights is None else self.weights[indices],
             smoothing=None if self.smoothing is None else self.smoothing[indices],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[indices],
             token_types=None if self.token_types is None else self.token_types.take(indices),
             full_lengths=None if self.full_lengths is None else self.full_lengths[indices],
         )
@@ -195,6 +202,7 @@ def targets(rows: TokenizedRows, indices: np.ndarray, device: torch.device | str
         None if rows.teacher is None else rows.teacher.take(indices).to(device),
         select(rows.weights),
         select(rows.smoothing),
+        select(rows.soft_labels),
     )
 
 

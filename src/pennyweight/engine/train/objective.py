@@ -166,7 +166,8 @@ class Objective:
         if self.balance.offsets is not None:
             logits = logits + self.balance.offsets
         is_plain = gamma == 0.0 and self.balance.weights is None and self._mix is None
-        if is_plain and targets.weights is None and targets.smoothing is None:
+        is_plain = is_plain and targets.weights is None and targets.soft_labels is None
+        if is_plain and targets.smoothing is None:
             return functional.cross_entropy(
                 logits,
                 labels,
@@ -176,7 +177,9 @@ class Objective:
             )
         classes = logits.shape[1]
         share = self._smoothing(targets)
-        distribution = functional.one_hot(labels.clamp(min=0), classes).float()
+        distribution = targets.soft_labels
+        if distribution is None:
+            distribution = functional.one_hot(labels.clamp(min=0), classes).float()
         distribution = (1.0 - share) * distribution + share / classes
         weights = _weights(labels >= 0, targets)
         if self.balance.weights is not None:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "ALL_STEPS_DONE",
+    "LOWER_IS_BETTER",
     "Progress",
     "Step",
     "StepOutcome",
@@ -29,7 +30,7 @@ __all__ = [
 ALL_STEPS_DONE = "all steps done"
 
 # Metrics for which lower values are better.
-_LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
+LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ def _gain(value: float, other: float | None, options: TrainOptions) -> float:
     """Return how much better a value of the metric is than another one, if there is one."""
     if other is None:
         return math.inf
-    return other - value if options.keep_best in _LOWER_IS_BETTER else value - other
+    return other - value if options.keep_best in LOWER_IS_BETTER else value - other
 
 
 def is_patience_exhausted(progress: Progress, options: TrainOptions) -> bool:

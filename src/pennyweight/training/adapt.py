@@ -1,0 +1,84 @@
+"""The recipe with which a finished run learns from unlabelled text of where it will be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pennyweight.data.ingest import read_rows
+from pennyweight.data.source import Source
+from pennyweight.inference.classifier import require_complete
+from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.runs.record import load_record
+from pennyweight.settings.assemble import read_options
+
+__all__ = ["adaptation_recipe"]
+
+# Labelled rows that are seen again, so that what was learned from them is kept. A smaller target is
+# seen several times in an epoch, until it has about as many rows.
+_TRAIN_ROWS, _MOST_COPIES = 4_000, 5
+_EPOCHS = 6
+
+Shares = Mapping[str, float] | Literal["uniform"]
+
+
+def adaptation_recipe(
+    run: str | Path, target: Source, *, name: str, shares: Shares | None = None
+) -> Recipe:
+    """Return the recipe that trains a finished run's adapter further on the texts of a target.
+
+    The run labels the target, together with a lexical classifier of the target's own texts, and the
+    probabilities of all rows are taught; see `[transduction.self_training]`. Everything that does
+    not depend on that is as in the run's own recipe.
+
+    Args:
+        run: directory of a finished run.
+        target: unlabelled texts.
+        name: of the new recipe.
+        shares: of each class in the target, by name; "uniform" for equal ones; None if they are
+            unknown, so that the run's answers are not corrected.
+
+    Raises:
+        RecipeError: the shares are not those of the run's classes.
+        RunError: it is no finished run.
+        DataError: the target cannot be read.
+    """
+    record = load_record(Path(run))
+    require_complete(Path(run), record)
+    recipe = record.recipe
+    rows = read_rows("target", target, read_options(recipe), labelled=False)
+    values: dict[str, Any] = recipe.model_dump()
+    values["name"], values["summary"] = name, f"{recipe.name}, trained further on unlabelled text"
+    values["data"] |= {
+        "target": {
+            "location": target.location,
+            "format": target.format,
+            "text_columns": target.text_columns,
+        },
+        "train_rows": _TRAIN_ROWS,
+        "max_tokens": "auto",
+        "validation_fraction": "auto",
+    }
+    values["train"] |= {
+        "start_from": str(run),
+        "epochs": _EPOCHS,
+        "max_steps": None,
+        "evaluate_every": "auto",
+        "keep_within": "auto",
+        "early_stopping": "off",
+        "head_end": "trained",
+    }
+    values["evaluate"]["baselines"] = ()
+    values["transduction"] = {
+        "prior": None if shares is None else {"method": "stated", "stated": shares},
+        "self_training": {
+            "method": "balanced",
+            "teachers": (str(run),),
+            "share": 1.0,
+            "labels": "soft",
+            "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
+        },
+    }
+    return resolve_recipe(values)

@@ -1,0 +1,81 @@
+"""A finished run learns from unlabelled text of where it will be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pennyweight.cli.adapt import parse_shares
+from pennyweight.data.source import Source
+from pennyweight.errors import RecipeError, RunError
+from pennyweight.recipe import with_overrides
+from pennyweight.runs.record import load_record
+from pennyweight.training.adapt import adaptation_recipe
+from pennyweight.training.train import train
+from tiny import LABELS, news, tiny_recipe, write_news
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Source:
+    return Source(str(write_news(tmp_path / "target.csv", news(120, seed=5))))
+
+
+def test_the_adapter_of_a_run_is_trained_further_with_the_probabilities_of_all_target_rows(
+    roberta: Path, sets: Path, target: Source, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    before = train(tiny_recipe(roberta, sets, train={"epochs": 4}), out=first)
+    shares = dict.fromkeys(LABELS, 0.25)
+    recipe = adaptation_recipe(first, target, name="adapted", shares=shares)
+    assert recipe.train.start_from == str(first)
+    assert recipe.adapter == before.recipe.adapter
+    assert recipe.optimizer == before.recipe.optimizer
+    record = train(with_overrides(recipe, ["train.epochs=2"]), out=tmp_path / "second")
+    assert record.parameters is not None
+    assert before.parameters is not None
+    assert record.parameters.file == before.parameters.file
+    assert record.transductive == (
+        "self-training on the target",
+        "predictions matched to stated class shares of the target",
+    )
+    assert record.data is not None
+    assert before.data is not None
+    validation = record.data.sets["validation"]
+    assert validation.fingerprint == before.data.sets["validation"].fingerprint
+    training = record.data.training
+    assert training is not None
+    # A small target is seen several times in an epoch.
+    assert training.rows == record.data.sets["train"].rows + 5 * 120
+
+
+def test_without_shares_the_answers_of_the_run_are_not_corrected(
+    roberta: Path, sets: Path, target: Source, tmp_path: Path
+) -> None:
+    train(tiny_recipe(roberta, sets, train={"max_steps": 1}), out=tmp_path / "first")
+    recipe = adaptation_recipe(tmp_path / "first", target, name="adapted")
+    assert recipe.transduction is not None
+    assert recipe.transduction.prior is None
+
+
+def test_shares_of_other_classes_and_unfinished_runs_are_refused(
+    roberta: Path, sets: Path, target: Source, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    record = train(tiny_recipe(roberta, sets, train={"max_steps": 1}), out=first)
+    with pytest.raises(RecipeError, match="stated"):
+        adaptation_recipe(first, target, name="adapted", shares={"Weather": 1.0})
+    unfinished = record.model_copy(update={"status": "running"})
+    (first / "record.json").write_text(unfinished.model_dump_json())
+    assert load_record(first).status == "running"
+    with pytest.raises(RunError, match="the run's status is running"):
+        adaptation_recipe(first, target, name="adapted")
+
+
+def test_shares_on_the_command_line() -> None:
+    assert parse_shares("uniform") == "uniform"
+    assert parse_shares("World=0.25, Sci/Tech = 0.75") == {"World": 0.25, "Sci/Tech": 0.75}
+    assert parse_shares("a=b=1") == {"a=b": 1.0}
+    for text in ("World", "World=much", "", "World=0.5,,"):
+        with pytest.raises(RecipeError, match="is not CLASS=NUMBER"):
+            parse_shares(text)
