@@ -209,7 +209,9 @@ def _recipe_options(values: dict[str, Any]) -> RecipeOptions:
 def _load_options(values: dict[str, Any]) -> Recipe:
     """Load the recipe of a command, with the quickstart in place of a reader's own recipe."""
     options = _recipe_options(values)
-    assert options.recipe or options.data, "neither a recipe nor --data"
+    # Only `plan` has rows of its own: those of the bundled sample.
+    is_plan = "explain" in values
+    assert options.recipe or options.data or is_plan, "neither a recipe nor --data"
     if options.recipe not in shipped_recipes():
         options = replace(options, recipe="quickstart")
     return options.load("data.target=sample:shifted")

@@ -18,6 +18,12 @@ _METHOD_SECTIONS = {
         'it may be `"fill"`. r is the rank. Adapters of a fixed size have no such key. '
         "Every count is checked against the model and against the saved file.",
     ),
+    MethodKind.allocation: (
+        "Allocation strategies",
+        "The values of `adapter.allocate.method`, which choose ranks where `adapter.rank` is "
+        '"allocate". '
+        "No strategy exceeds the budget. See [Allocation](../concepts/allocation.md).",
+    ),
     MethodKind.optimizers: ("Optimizers", "The values of `optimizer.method`."),
     MethodKind.cleaning: (
         "Cleaning steps",
@@ -69,7 +75,8 @@ def _unsupported() -> list[str]:
 def _cell(key: str, text: str) -> str:
     if key in ("what", "removes"):
         return text[:1].upper() + text[1:]
-    return text if not text or key in ("parameters", "paper", "endings") else f"`{text}`"
+    plain = ("parameters", "needs", "paper", "endings")
+    return text if not text or key in plain else f"`{text}`"
 
 
 def _heading(key: str) -> str:

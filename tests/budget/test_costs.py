@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import peft
@@ -17,6 +18,7 @@ from transformers import (
 
 from pennyweight.base import locate, skeleton
 from pennyweight.budget import Plan, Spending, make_plan
+from pennyweight.budget.allocate.pool import allocation_refusal, make_problem
 from pennyweight.budget.layout import Layout, WeightMatrix, layout_of
 from pennyweight.budget.methods import METHODS, AdaptedMatrix, Choice
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
@@ -162,11 +164,42 @@ def test_a_method_of_one_size_refuses_fill(name: str) -> None:
         resolve_recipe({"adapter": {"method": name, "rank": "fill"}})
 
 
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_only_methods_with_a_rank_for_each_matrix_can_be_allocated(name: str) -> None:
+    section, row = {"method": name, "rank": "allocate"}, METHODS[name]
+    if row.allocation_refusal is None:
+        assert resolve_recipe({"adapter": section}).adapter.model_dump()["allocate"]["method"]
+        return
+    with pytest.raises(RecipeError, match=r'adapter\.rank: given "allocate", but') as error:
+        resolve_recipe({"adapter": section})
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_able_methods_cost_the_same_for_each_rank() -> None:
+    able = [name for name in ADAPTERS if METHODS[name].allocation_refusal is None]
+    assert able
+    base = skeleton(locate("embedded", labels=LABELS, config_only=True))
+    for name in able:
+        spending = Spending.of(resolve_recipe({"adapter": {"method": name}}).adapter.model_dump())
+        assert allocation_refusal(spending, layout_of(base, labels=4).encoder) is None
+
+
+def test_ranks_whose_cost_is_not_linear_are_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(METHODS["lora"], parameters=lambda matrix, rank, options: rank * rank)
+    monkeypatch.setattr(Spending, "row", row)
+    spending = Spending.of(resolve_recipe({}).adapter.model_dump())
+    layout = layout_of(skeleton(locate("embedded", labels=LABELS, config_only=True)), labels=4)
+    with pytest.raises(RecipeError, match="the cost of lora does not grow by the same number"):
+        make_problem(layout, spending, budget=100_000)
+
+
 @pytest.mark.parametrize("name", SIZED)
 def test_fill_without_room_says_what_the_smallest_adapters_cost(name: str) -> None:
     dial = METHODS[name].dial
     assert dial is not None
-    with pytest.raises(BudgetError, match=f'adapter.{dial.key}: "fill" has no room: the smallest'):
+    message = f'adapter.{dial.key}: "fill" has no room: .*the smallest adapter'
+    with pytest.raises(BudgetError, match=message):
         _plan(name, base="embedded", budget=1_000, **{dial.key: "fill"})
 
 

@@ -64,7 +64,7 @@ GENERATE = (
 )
 EXAMPLES = {
     "demo": Example(f"--out runs/demo {SHORT_DEMO}", "Predictions:", "runs/demo/record.json"),
-    "plan": Example("tiny.toml", " of 1,000,000 allowed"),
+    "plan": Example("tiny.toml --out plan.toml", " of 1,000,000 allowed", "plan.toml"),
     "train": Example("tiny.toml --out runs/two", "verified in runs/two/adapter"),
     "adapt": Example(
         "runs/one --target test.csv --out runs/three --shares uniform --set train.epochs=1",
@@ -252,6 +252,7 @@ def test_an_unknown_base_is_an_error_that_names_the_embedded_one(tmp_path: Path)
     ("kind", "name"),
     [
         ("adapters", "lora"),
+        ("allocation", "uniform"),
         ("optimizers", "adamw"),
         ("cleaning", "whitespace"),
         ("filters", "length"),

@@ -209,6 +209,7 @@ def test_paths_are_relative_to_the_file_or_to_the_working_directory(
 # Every key that may hold a path, with a relative one; {} stands before it.
 _PATHS = {
     "base.name": '"{}existing"',
+    "adapter.plan": '"{}plan.toml"',
     "base.tokenizer": '"{}existing"',
     "data.train": '"{}rows.csv"',
     "data.validation": '{{ location = "{}rows.csv", format = "csv" }}',

@@ -99,6 +99,19 @@ def test_ranks_that_differ_are_drawn(finished: Path) -> None:
     assert "fig:ranks" in make_content(Facts((run,)), _FRONT, {}, frozenset({"ranks"})).labels
 
 
+def test_matrices_that_are_named_one_by_one_are_described_by_their_types(finished: Path) -> None:
+    run = load_facts([finished / "one"]).main
+    names = tuple(matrix.name for matrix in run.adapted)
+    adapter = run.record.recipe.adapter.model_copy(update={"targets": names})
+    recipe = run.record.recipe.model_copy(update={"adapter": adapter})
+    named = replace(run, record=run.record.with_changes(recipe=recipe))
+    content = make_content(Facts((named,)), _FRONT, {}, frozenset())
+    settings = next(b for s in content.sections for b in s.blocks if isinstance(b, Table))
+    matrices = dict(row[:2] for row in settings.rows)["matrices"]
+    types = dict.fromkeys(matrix.role for matrix in run.adapted)
+    assert matrices == f"{len(names)} of the types {', '.join(types)}"
+
+
 def test_full_fine_tuning_is_not_described_as_adapters(finished: Path) -> None:
     facts = load_facts([finished / "one"])
     matrices = (Matrix("encoder", "full", None, None, 900, layer=None, role="encoder"),)

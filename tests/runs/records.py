@@ -13,6 +13,7 @@ from pennyweight.engine.train.progress import Step
 from pennyweight.evaluation.metrics import measure
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.record import (
+    AllocationRecord,
     ArtifactRecord,
     BaselineRecord,
     BaseRecord,
@@ -79,6 +80,10 @@ def example_record(**changes: Any) -> RunRecord:
     values: dict[str, Any] = {
         "status": "complete",
         "recipe": example_recipe(),
+        "allocation": AllocationRecord(
+            adapter=example_recipe(adapter={"rank": "allocate"}).adapter,
+            notes=("allocation: gradient",),
+        ),
         "plan": PlanSummary(1000, 192, 5000, True, (query, head)),
         "parameters": ParameterCounts(planned=192, model=192, file=192, budget=1000),
         "data": DataRecord(

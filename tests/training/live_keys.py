@@ -8,52 +8,10 @@ training per key. In values, "{sets}" and the like stand for files; see `places`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from small_adapters import SMALL
 from tiny import LABELS
+from training.live_adapter_keys import ADAPTER_CHANGES, Change, Settings
 
 __all__ = ["CHANGES", "SEARCH_KEYS", "Change", "Settings"]
-
-Settings = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of one key.
-
-    Attributes:
-        value: the key's other value; None removes the key.
-        besides: keys that both runs have, in the order in which they are set.
-        element: of a list of tables, the one whose key is changed.
-    """
-
-    value: Any
-    besides: Settings = field(default_factory=dict)
-    element: int = 0
-
-
-_ADALORA: Settings = {
-    "adapter": {
-        "method": "adalora",
-        "rank": 3,
-        "target_rank": 1,
-        "start_steps": 1,
-        "final_steps": 2,
-        "every": 1,
-    },
-    "train.epochs": 3,
-}
-_VERA: Settings = {"adapter": {"method": "vera", "rank": 4}}
-
-
-def _adapter(method: str) -> Settings:
-    return {"adapter": {"method": method, **SMALL[method]}}
-
-
-_LOKR: Settings = {"adapter": {"method": "lokr", "rank": 1, "alpha": 4, "factor": 8}}
-_LOW_RANK: Settings = {"adapter.head": "low-rank"}
 
 
 def _optimizer(method: str) -> Settings:
@@ -205,42 +163,8 @@ _BASE_AND_DATA: dict[str, Change] = {
     "data.overlap": Change("keep"),
     "data.near_duplicate_similarity": Change(0.2),
 }
-_ADAPTER_AND_OPTIMIZER: dict[str, Change] = {
+_BUDGET_AND_OPTIMIZER: dict[str, Change] = {
     "budget.trainable_parameters": Change(1700),
-    "adapter.method": Change("rslora"),
-    "adapter.targets": Change(["key"]),
-    "adapter.rank": Change(3),
-    "adapter.alpha": Change(1.0),
-    "adapter.dropout": Change(0.5),
-    "adapter.bias": Change("all"),
-    "adapter.head": Change("low-rank"),
-    "adapter.head_rank": Change(2, _LOW_RANK),
-    "adapter.initialization": Change("gaussian"),
-    "adapter.target_rank": Change(2, _ADALORA),
-    "adapter.start_steps": Change(2, _ADALORA),
-    "adapter.final_steps": Change(1, _ADALORA),
-    "adapter.every": Change(3, _ADALORA),
-    "adapter.betas": Change([0.1, 0.1], _ADALORA),
-    "adapter.orthogonality": Change(0.0, _ADALORA),
-    "adapter.d_initial": Change(1.0, _VERA),
-    "adapter.variant": Change(4, _adapter("road")),
-    "adapter.group_size": Change(8, _adapter("road")),
-    "adapter.frequencies": Change(50, _adapter("fourierft")),
-    "adapter.scaling": Change(10.0, _adapter("fourierft")),
-    "adapter.vector_length": Change(40, _adapter("unilora")),
-    "adapter.inner_rank": Change(2, _adapter("unilora")),
-    "adapter.vectors": Change(10, _adapter("vblora")),
-    "adapter.top_k": Change(3, _adapter("vblora")),
-    "adapter.weight_tying": Change(0.5, _adapter("tinylora")),
-    "adapter.block_size": Change(4, _adapter("oft")),
-    "adapter.orthonormal": Change(True, _adapter("hra")),
-    "adapter.bound": Change(2.0, _adapter("delora")),
-    "adapter.scale_inputs": Change([], _adapter("ia3")),
-    "adapter.factor": Change(2, _LOKR),
-    "adapter.decompose_both": Change(True, _LOKR),
-    "adapter.blocks": Change(4, _adapter("gralora")),
-    "adapter.depth": Change(1, _adapter("peanut")),
-    "adapter.projection": Change("qr", _adapter("deft")),
     "optimizer.method": Change("adam"),
     "optimizer.learning_rate": Change(0.001),
     "optimizer.weight_decay": Change(0.5),
@@ -372,7 +296,8 @@ _LAB_AND_TARGET: dict[str, Change] = {
 }
 CHANGES: dict[str, Change] = {
     **_BASE_AND_DATA,
-    **_ADAPTER_AND_OPTIMIZER,
+    **ADAPTER_CHANGES,
+    **_BUDGET_AND_OPTIMIZER,
     **_TRAIN_AND_EVALUATE,
     **_LAB_AND_TARGET,
 }

@@ -71,10 +71,10 @@ def test_nearly_every_training_shows_that_a_key_is_live() -> None:
     changed = {_as_text(_with_change(key, change)) for key, change in CHANGES.items()}
     references = {_as_text(_values(change.besides)) for change in CHANGES.values()}
     assert len(changed) == len(CHANGES)
-    # The recipe itself, AdaLoRA, VeRA, four optimizers, large batches, logit adjustment, balanced
-    # self-training, an endpoint, a metric that gets worse again, and 13 adapter methods with keys
-    # of their own.
-    assert len(references - changed) == 25
+    # The recipe itself, AdaLoRA, VeRA, four allocations, four optimizers, large batches, logit
+    # adjustment, balanced self-training, an endpoint, a metric that gets worse again, and 13
+    # adapter methods with keys of their own.
+    assert len(references - changed) == 29
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,9 @@ def _lab_files(folder: Path, rows: list[tuple[int, str]]) -> dict[str, str]:
     model.save(folder / "lm")
     prompts = [f'"{label}" = ["the {label.lower()} says", "a"]' for label in LABELS]
     (folder / "prompts.toml").write_text("\n".join(prompts))
+    query = "roberta.encoder.layer.0.attention.self.query"
+    plan = f'[head]\nkind = "output-only"\n[matrices]\n"{query}" = {{ rank = 3 }}\n'
+    (folder / "plan.toml").write_text(plan)
     instructions = [f'"{label}" = "{label} like {{examples}}"' for label in LABELS]
     (folder / "instructions.toml").write_text("\n".join(instructions))
     table = pa.table({"text": ["a new week", "the report"], "label": [0, 1]})
@@ -142,6 +145,7 @@ def _lab_files(folder: Path, rows: list[tuple[int, str]]) -> dict[str, str]:
     return {
         "lm": str(folder / "lm"),
         "prompts": str(folder / "prompts.toml"),
+        "plan": str(folder / "plan.toml"),
         "instructions": str(folder / "instructions.toml"),
         "extra": str(folder / "extra.parquet"),
         "wordnet": str(write_wordnet(folder / "wordnet")),
@@ -222,7 +226,7 @@ def _run(values: Settings, places: dict[str, str], out: Path) -> str:
         mode="json",
         # What repeats the recipe, and what differs between two runs of the same recipe.
         exclude={
-            *("recipe", "plan", "artifact", "environment", "git"),
+            *("recipe", "plan", "allocation", "artifact", "environment", "git"),
             *("started", "seconds", "predicted_seconds", "peak_memory_bytes", "process_id"),
         },
     )

@@ -4,79 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pennyweight.budget import patterns
+from pennyweight.budget.allocate.even import fill
+from pennyweight.budget.allocate.pool import allocation_refusal, make_problem
+from pennyweight.budget.formula import count_by_formula
 from pennyweight.budget.layout import Layout, WeightMatrix
-from pennyweight.budget.methods import METHODS, AdaptedMatrix, Bias, Choice, Dial, Head, Method
-from pennyweight.budget.methods.method import trained_head_modules
-from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
+from pennyweight.budget.methods import AdaptedMatrix, Choice, Dial, Method
+from pennyweight.budget.spending import (
+    AUTO_SCALING,
+    Alpha,
+    Spending,
+    head_adapter,
+    select_targets,
+)
 from pennyweight.errors import BudgetError, RecipeError
 
-__all__ = ["Spending", "choose", "count_by_formula", "smallest_size", "trained_biases"]
+__all__ = ["choose", "smallest_size"]
 
-Rank = int | Literal["fill"] | Mapping[str, int]
-Alpha = float | Literal["auto"] | Mapping[str, float]
-
-# Alpha over rank with "auto": the same scaling of the adapter whatever rank the budget allows.
-_AUTO_SCALING = 2.0
 # Allowed values that a message lists at most.
 _MOST_SHOWN = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """How the budget is to be spent: the plain values of a recipe's `[adapter]` section.
-
-    Attributes:
-        method: the adapter method's name.
-        targets: patterns of the matrices that get an adapter.
-        rank: one for all targets, one per pattern, or "fill" for the largest that fits. Of a method
-            with another dial, the value of that key; None without a dial.
-        alpha: one for all targets, one per pattern, or "auto" for twice the rank; None if the
-            method has none.
-        dropout: dropout probability on the adapters' input.
-        bias: which biases are trained.
-        head: how much of the classification head is trained.
-        head_rank: with a low-rank head, rank of the adapter on the head's dense layer, or of a
-            pooled head's weights.
-        options: the method's own keys.
-    """
-
-    method: str
-    targets: tuple[str, ...]
-    rank: Rank | None
-    alpha: Alpha | None
-    dropout: float
-    bias: Bias
-    head: Head
-    head_rank: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Spending:
-        """Return the values of a recipe's `[adapter]` section."""
-        options = dict(section)
-        dial = METHODS[options["method"]].dial
-        head: Any = options.pop("head", None) or "full"
-        return cls(
-            method=options.pop("method"),
-            targets=options.pop("targets", ()),
-            rank=options.pop(dial.key) if dial else None,
-            alpha=options.pop("alpha", None),
-            dropout=options.pop("dropout", 0.0),
-            bias=options.pop("bias", "none"),
-            # "auto": the rows are not known yet.
-            head="full" if head == "auto" else head,
-            head_rank=_known(options.pop("head_rank", DEFAULT_HEAD_RANK)),
-            options=options,
-        )
-
-    @property
-    def row(self) -> Method:
-        """The method's row in the table."""
-        return METHODS[self.method]
 
 
 def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
@@ -84,11 +32,10 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
 
     Raises:
         RecipeError: a pattern matches nothing, or a rank does not fit its matrix or method.
-        BudgetError: "fill" leaves no room for a rank of 1.
+        BudgetError: "fill" leaves no room for the smallest adapters.
     """
-    targets = _select_targets(spending.row.targets(layout), spending.targets)
-    _check_head(layout, spending.head)
-    head = _head_adapter(layout, spending)
+    targets = select_targets(layout, spending)
+    head = head_adapter(layout, spending)
     _check_patterns(spending, targets, head)
 
     def at_rank(rank: int | Mapping[str, int]) -> Choice:
@@ -104,7 +51,11 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
     dial = spending.row.dial
     if dial is None:
         return at_rank(1)
-    if spending.rank == "fill":
+    if spending.rank != "fill":
+        choice = at_rank(1 if spending.rank is None else spending.rank)
+    elif allocation_refusal(spending, targets) is None:
+        choice = at_rank(_filled(layout, spending, budget))
+    else:
         rank = _largest(
             dial,
             _values(dial, targets, spending.options),
@@ -112,8 +63,6 @@ def choose(layout: Layout, spending: Spending, *, budget: int) -> Choice:
             budget=budget,
         )
         choice = at_rank(rank)
-    else:
-        choice = at_rank(1 if spending.rank is None else spending.rank)
     if not choice.adapted:
         raise RecipeError("adapter.rank: every target has rank 0, so there is nothing to adapt")
     _check_ranks(choice, head, spending.row)
@@ -129,98 +78,17 @@ def smallest_size(layout: Layout, spending: Spending) -> int | None:
     dial = spending.row.dial
     if dial is None:
         return None
-    targets = _select_targets(spending.row.targets(layout), spending.targets)
-    return _values(dial, targets, spending.options)[0]
+    return _values(dial, select_targets(layout, spending), spending.options)[0]
 
 
-def count_by_formula(layout: Layout, choice: Choice, *, method: Method) -> int:
-    """Return the number of parameters that a choice trains, by arithmetic alone."""
-    modules = trained_head_modules(layout, choice.head)
-    head = [size for module in modules for size in layout.elements_in(module).values()]
-    adapters = [method.parameters(a.matrix, a.rank, choice.options) for a in choice.adapted]
-    biases = trained_biases(layout, choice)
-    return sum(head) + sum(adapters) + method.shared(choice) + sum(biases.values())
-
-
-def trained_biases(layout: Layout, choice: Choice) -> dict[str, int]:
-    """Return the sizes of the trained biases, without those of head modules trained in full."""
-    in_head = tuple(f"{module}." for module in trained_head_modules(layout, choice.head))
-    biases = {
-        name: size
-        for name, size in layout.sizes.items()
-        if name.endswith(".bias") and not name.startswith(in_head)
-    }
-    if choice.bias == "all":
-        return biases
-    targeted = {f"{a.matrix.name}.bias" for a in choice.adapted} if choice.bias != "none" else set()
-    return {name: size for name, size in biases.items() if name in targeted}
-
-
-def _known(head_rank: int | Literal["auto"]) -> int:
-    return DEFAULT_HEAD_RANK if head_rank == "auto" else head_rank
-
-
-def _select_targets(matrices: Sequence[WeightMatrix], targets: Sequence[str]) -> list[WeightMatrix]:
-    for pattern in targets:
-        if not any(patterns.matches_end(pattern, *matrix.names) for matrix in matrices):
-            roles = sorted({matrix.role for matrix in matrices})
-            raise RecipeError(
-                f'adapter.targets: "{pattern}" matches no layer that this method can adapt; '
-                f'they are {", ".join(roles)}; "*" matches all of them'
-            )
-    return [
-        matrix
-        for matrix in matrices
-        if any(patterns.matches_end(pattern, *matrix.names) for pattern in targets)
-    ]
-
-
-def _check_head(layout: Layout, head: Head) -> None:
-    if head in ("output-only", "low-rank") and len(layout.head_modules) > 1:
-        dense, output = layout.head_modules
-        raise RecipeError(
-            f'adapter.head: given "{head}", but with this base PEFT trains {dense} whenever it '
-            f'trains {output}; allowed here: "full", "frozen"; or set base.pooling'
-        )
-
-
-def _head_adapter(layout: Layout, spending: Spending) -> tuple[AdaptedMatrix, ...]:
-    """Return the adapter of the dense layer of a low-rank head; empty for other heads."""
-    if spending.head != "low-rank":
-        return ()
-    if layout.head_down is not None:
-        _check_head_rank(layout, layout.head_down)
-        return ()
-    if not spending.row.support.low_rank_head:
-        raise RecipeError(
-            f'adapter.head: given "low-rank", which {spending.method} does not support; '
-            'allowed with it: "full", "output-only", "frozen"'
-        )
-    dense = layout.head_dense
-    if dense is None:
-        raise RecipeError(
-            'adapter.head: given "low-rank", but this base has no dense layer before its output '
-            'layer; allowed here: "full", "output-only", "frozen"; or set base.pooling'
-        )
-    alpha = spending.alpha
-    if isinstance(alpha, Mapping):
-        own_alpha = patterns.lookup(alpha, *dense.names)
-        alpha = own_alpha if own_alpha is not None else float(spending.head_rank)
-    if alpha == "auto":
-        alpha = _AUTO_SCALING * spending.head_rank
-    return (AdaptedMatrix(dense, spending.head_rank, alpha),)
-
-
-def _check_head_rank(layout: Layout, down: WeightMatrix) -> None:
-    """Refuse a pooled head of a low rank that costs no less than a full matrix."""
-    rows, columns, rank = layout.head_output.rows, down.columns, down.rows
-    largest = (rows * columns - 1) // (rows + columns)
-    if rank > largest:
-        raise RecipeError(
-            f'adapter.head_rank: given {rank}; with {rows} classes, adapter.head = "low-rank" '
-            f"saves parameters up to {largest}; "
-            + ("use a smaller rank" if largest else 'use adapter.head = "full"')
-        )
+def _filled(layout: Layout, spending: Spending, budget: int) -> Mapping[str, int]:
+    """Return the rank of every target with "fill": 0 for those that the budget leaves out."""
+    problem = make_problem(layout, spending, budget=budget)
+    try:
+        ranks = fill(problem, {}).ranks
+    except BudgetError as error:
+        raise BudgetError(f'adapter.rank: "fill" {error}') from None
+    return {target.name: ranks.get(target.name, 0) for target in problem.targets}
 
 
 def _check_patterns(
@@ -249,7 +117,7 @@ def _adapt(
     own_rank = patterns.lookup(rank, *matrix.names) if isinstance(rank, Mapping) else rank
     own_alpha = patterns.lookup(alpha, *matrix.names) if isinstance(alpha, Mapping) else alpha
     if own_alpha == "auto":
-        own_alpha = None if own_rank is None else _AUTO_SCALING * own_rank
+        own_alpha = None if own_rank is None else AUTO_SCALING * own_rank
     if own_rank is None:
         raise _uncovered("rank", matrix)
     if own_alpha is None and alpha is not None:

@@ -8,19 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pennyweight.budget.choose import (
-    Spending,
-    choose,
-    count_by_formula,
-    smallest_size,
-    trained_biases,
-)
+from pennyweight.budget.choose import choose, smallest_size
 from pennyweight.budget.count import total_parameters, trainable_sizes
 from pennyweight.budget.facts import ArtifactFacts
+from pennyweight.budget.formula import count_by_formula, trained_biases
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.methods import Choice, Head, Method
 from pennyweight.budget.methods.method import trained_head_modules
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
+from pennyweight.budget.spending import Spending, select_targets
 from pennyweight.budget.summary import Matrix, PlanSummary
 from pennyweight.data.label import Task
 from pennyweight.errors import BudgetError, RecipeError
@@ -268,5 +264,14 @@ def _cheaper(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tup
         except (RecipeError, BudgetError):
             continue
         count = count_by_formula(changed_layout, choice, method=spending.row)
+        rank = str(choice.adapted[0].rank)
+        if changed.rank == "fill" and _leaves_out(changed_layout, changed, choice):
+            rank = "fill"
         if count <= budget:
-            yield count, change.replace(_FILLED, str(choice.adapted[0].rank))
+            yield count, change.replace(_FILLED, rank)
+
+
+def _leaves_out(layout: Layout, spending: Spending, choice: Choice) -> bool:
+    """Return whether a choice adapts some of the targets only."""
+    adapted = {each.matrix.name for each in choice.adapted}
+    return any(matrix.name not in adapted for matrix in select_targets(layout, spending))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pennyweight.budget.layout import layer_of, role_of
 
-__all__ = ["SHARED", "Matrix", "PlanSummary"]
+__all__ = ["SHARED", "Matrix", "PlanSummary", "RankTable"]
 
 # The name of what the adapters of all matrices share.
 SHARED = "shared by all matrices"
@@ -49,6 +51,26 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class RankTable:
+    """The ranks of a plan's adapters inside the layers.
+
+    Attributes:
+        roles: names of the adapted matrices inside a layer, such as "attention.self.query".
+        layers: numbers of the layers, from 0 to the highest one with an adapter.
+        ranks: int `[roles, layers]`; 0 where a matrix has no adapter.
+    """
+
+    roles: tuple[str, ...]
+    layers: tuple[int, ...]
+    ranks: np.ndarray
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all ranks are equal, so that a heat map of them would show nothing."""
+        return len(np.unique(self.ranks)) <= 1
+
+
+@dataclass(frozen=True, slots=True)
 class PlanSummary:
     """The counts of a plan.
 
@@ -65,3 +87,20 @@ class PlanSummary:
     total_parameters: int
     within_budget: bool
     matrices: tuple[Matrix, ...]
+
+    def ranks(self) -> RankTable:
+        """Return the rank of every adapted matrix by role and layer."""
+        by_place = {
+            (matrix.role, matrix.layer): matrix.rank
+            for matrix in self.matrices
+            if matrix.rank is not None and matrix.layer is not None
+        }
+        by_layer: dict[int, list[str]] = {}
+        for role, layer in by_place:
+            by_layer.setdefault(layer, []).append(role)
+        # The layer with the most adapters has the model's own order of the roles.
+        ordered = sorted(by_layer.values(), key=len, reverse=True)
+        roles = tuple(dict.fromkeys(role for each in ordered for role in each))
+        layers = tuple(range(max(by_layer, default=-1) + 1))
+        table = [[by_place.get((role, layer), 0) for layer in layers] for role in roles]
+        return RankTable(roles, layers, np.array(table, dtype=int).reshape(len(roles), len(layers)))

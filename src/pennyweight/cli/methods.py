@@ -23,6 +23,7 @@ class MethodKind(StrEnum):
     """The tables of methods that a recipe can name."""
 
     adapters = "adapters"
+    allocation = "allocation"
     optimizers = "optimizers"
     cleaning = "cleaning"
     filters = "filters"
@@ -67,18 +68,9 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
     # Only the table that is listed is imported.
     match kind:
         case MethodKind.adapters:
-            from pennyweight.budget.methods import METHODS
-
-            return [
-                {
-                    "method": method.name,
-                    "what": method.summary,
-                    "size": method.dial.key if method.dial else "fixed",
-                    "parameters": method.formula,
-                    "paper": method.paper,
-                }
-                for method in METHODS.values()
-            ]
+            return _adapters()
+        case MethodKind.allocation:
+            return _strategies()
         case MethodKind.optimizers:
             from pennyweight.engine.train.optimizer import OPTIMIZERS
 
@@ -114,3 +106,27 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
                 }
                 for reader in READERS.values()
             ]
+
+
+def _adapters() -> list[dict[str, str]]:
+    from pennyweight.budget.methods import METHODS
+
+    return [
+        {
+            "method": method.name,
+            "what": method.summary,
+            "size": method.dial.key if method.dial else "fixed",
+            "parameters": method.formula,
+            "paper": method.paper,
+        }
+        for method in METHODS.values()
+    ]
+
+
+def _strategies() -> list[dict[str, str]]:
+    from pennyweight.budget.allocate.strategies import STRATEGIES
+
+    return [
+        {"strategy": row.name, "what": row.summary, "needs": row.needs, "paper": row.paper}
+        for row in STRATEGIES.values()
+    ]

@@ -124,13 +124,31 @@ class RecipeOptions:
             help="The maximum number of trainable parameters, such as 100k or 1M.",
         ),
     ] = None
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="A plan file, whose ranks, alphas and head are used instead of the recipe's.",
+        ),
+    ] = None
     overrides: Set = None
 
-    def load(self, *more: str) -> Recipe:
-        """Load the recipe with the options and overrides, followed by `more`."""
+    def load(self, *more: str, data: str | None = None) -> Recipe:
+        """Load the recipe with the options and overrides, followed by `more`.
+
+        Args:
+            more: further overrides.
+            data: the training rows of the default recipe, if none are named.
+
+        Raises:
+            RecipeError: neither a recipe nor rows are named, or the recipe is not valid.
+        """
         from pennyweight.recipe import load_recipe
 
-        if not self.recipe and self.data is None:
+        if not self.recipe and self.data is None and data is not None:
+            more = (f"data.train.location={_quoted(data)}", *more)
+        elif not self.recipe and self.data is None:
             raise RecipeError(
                 "nothing to train: name labelled rows with --data FILE, or a recipe (a shipped "
                 "one, a TOML file or a run directory)"
@@ -153,6 +171,8 @@ class RecipeOptions:
             yield f"base.name={_quoted(self.base)}"
         if self.budget is not None:
             yield f"budget.trainable_parameters={parse_count(self.budget)}"
+        if self.plan is not None:
+            yield f"adapter.plan={_quoted(str(self.plan))}"
 
 
 def _quoted(text: str) -> str:

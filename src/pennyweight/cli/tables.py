@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from pennyweight.budget.summary import PlanSummary
     from pennyweight.evaluation.metrics import (
         AnyMetrics,
         ClassMetrics,
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "baseline_line",
     "headline",
+    "print_line",
     "show_comparison",
     "show_metrics",
-    "show_plan",
     "show_search",
     "show_study",
     "show_table",
@@ -49,40 +48,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*row)
-    _print(table)
-
-
-def show_plan(plan: PlanSummary) -> None:
-    """Print the planned parameters, grouped by the role of their matrices, and the total."""
-    from pennyweight.budget.methods import METHODS
-
-    kinds = {matrix.kind for matrix in plan.matrices}
-    dials = [row.dial.key for kind, row in METHODS.items() if kind in kinds and row.dial]
-    groups: dict[tuple[str, str, int | None, float | None], list[int]] = {}
-    for matrix in plan.matrices:
-        key = (matrix.role, matrix.kind, matrix.rank, matrix.alpha)
-        groups.setdefault(key, []).append(matrix.parameters)
-    show_table(
-        ("matrices", "kind", *(dials or ["rank"]), "alpha", "number", "parameters"),
-        [
-            (
-                role,
-                kind,
-                "" if rank is None else str(rank),
-                "" if alpha is None else f"{alpha:g}",
-                str(len(parameters)),
-                f"{sum(parameters):,}",
-            )
-            for (role, kind, rank, alpha), parameters in groups.items()
-        ],
-    )
-    share = plan.trainable_parameters / plan.budget
-    _print(
-        f"trainable {plan.trainable_parameters:,} of {plan.budget:,} allowed ({share:.1%}); "
-        f"total {plan.total_parameters:,}"
-    )
-    if not plan.within_budget:
-        _print("over budget: it can serve as a teacher or a baseline, but cannot be submitted")
+    print_line(table)
 
 
 def show_study(rows: Sequence[StudyRow]) -> None:
@@ -106,7 +72,7 @@ def show_study(rows: Sequence[StudyRow]) -> None:
     _show_baselines(rows)
     for row in rows:
         for seed, reason in row.failures.items():
-            _print(f"{row.name}, seed {seed}: failed: {reason}")
+            print_line(f"{row.name}, seed {seed}: failed: {reason}")
 
 
 def show_comparison(comparison: RunComparison) -> None:
@@ -119,13 +85,13 @@ def show_comparison(comparison: RunComparison) -> None:
     )
 
     for compared in comparison.sets:
-        _print(set_title(compared))
+        print_line(set_title(compared))
         show_table(*comparison_table(comparison, compared))
         for line in conclusions(comparison, compared):
-            _print(line)
-        _print("")
+            print_line(line)
+        print_line("")
     for line in remarks(comparison):
-        _print(line)
+        print_line(line)
 
 
 def show_search(result: SearchResult) -> None:
@@ -145,11 +111,11 @@ def show_search(result: SearchResult) -> None:
     show_table(("trial", *result.keys, f"validation {result.metric}", "status", "s"), lines)
     for row in result.rows:
         if row.status == "failed":
-            _print(f"{row.run}: {row.reason}")
+            print_line(f"{row.run}: {row.reason}")
     for name, each in result.held_out.items():
-        _print(describe_held_out(name, each))
+        print_line(describe_held_out(name, each))
     for mark in result.marks:
-        _print(mark)
+        print_line(mark)
 
 
 def _show_baselines(rows: Sequence[StudyRow]) -> None:
@@ -163,7 +129,7 @@ def _show_baselines(rows: Sequence[StudyRow]) -> None:
         lines = {"": next(iter(lines.values()), [])}
     for row_name, each in lines.items():
         for line in each:
-            _print(f"{row_name}: {line}" if row_name else line)
+            print_line(f"{row_name}: {line}" if row_name else line)
 
 
 def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
@@ -256,8 +222,8 @@ def _show_multi_label(metrics: MultiLabelMetrics, *, all_classes: bool) -> None:
     header = ("class", "precision", "recall", "F1", "AP", "threshold", "rows")
     show_table(header, map(cells, classes))
     if note is not None:
-        _print(note)
-    _print(
+        print_line(note)
+    print_line(
         f"micro F1 {metrics.micro_f1:.4f}, mean average precision "
         f"{metrics.mean_average_precision:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
         f"ECE {metrics.ece:.4f}"
@@ -279,10 +245,10 @@ def _show_single_label(metrics: Metrics, *, all_classes: bool) -> None:
     matrix = _with_matrix(header, lines, metrics) if note is None else None
     show_table(*(matrix or (header, lines)))
     if note is not None:
-        _print(note)
+        print_line(note)
     if not matrix:
         _show_confusions(metrics)
-    _print(
+    print_line(
         f"macro F1 {metrics.macro_f1:.4f}, NLL {metrics.nll:.4f}, Brier {metrics.brier:.4f}, "
         f"ECE {metrics.ece:.4f}"
     )
@@ -308,7 +274,7 @@ def _show_confusions(metrics: Metrics) -> None:
     confusions = largest_confusions(metrics, limit=_CONFUSIONS)
     if not confusions:
         return
-    _print("Largest confusions, with their share of the rows of the class:")
+    print_line("Largest confusions, with their share of the rows of the class:")
     show_table(
         ("class", "predicted", "rows", "share"),
         [
@@ -318,5 +284,6 @@ def _show_confusions(metrics: Metrics) -> None:
     )
 
 
-def _print(line: str | Table) -> None:
+def print_line(line: str | Table) -> None:
+    """Print a line or a table as it is."""
     Console(highlight=False).print(line)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pennyweight.budget.methods import AdapterSection
 from pennyweight.data.infer import Inferred, infer
 from pennyweight.defaults.facts import read_facts
 from pennyweight.defaults.rules import RULES, Facts
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
+from pennyweight.recipe.plan_file import with_plan_file
 from pennyweight.settings import find_base
 from pennyweight.settings.assemble import source_of
 
@@ -91,13 +93,27 @@ def complete(recipe: Recipe) -> Completed:
     )
 
 
-def is_completion(recipe: Recipe, original: Recipe) -> bool:
+def is_completion(
+    recipe: Recipe, original: Recipe, *, allocated: AdapterSection | None = None
+) -> bool:
     """Return whether a recipe is another one with its open keys filled in; no row is read.
 
     Args:
         recipe: a complete recipe, such as that of a run.
         original: the recipe as it was written; may be complete as well.
+        allocated: the `[adapter]` section from which a strategy made that of `recipe`; None if none
+            did.
+
+    Raises:
+        RecipeError: the plan file of `original` cannot be used.
     """
+    if allocated is not None and _fills(recipe.model_copy(update={"adapter": allocated}), original):
+        return True
+    named = original.model_copy(update={"adapter": with_plan_file(original.adapter)})
+    return _fills(recipe, named)
+
+
+def _fills(recipe: Recipe, original: Recipe) -> bool:
     filled, values = recipe.model_dump(), original.model_dump()
     for key in (*RULES, *_INFERRED):
         if _has(values, key) and _value(values, key) in (None, _AUTO):

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from pennyweight.budget.methods import METHODS
-from pennyweight.budget.summary import Matrix
+from pennyweight.budget.summary import Matrix, RankTable
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import (
     AnyMetrics,
@@ -30,26 +29,6 @@ __all__ = [
     "StudyRowFacts",
     "load_facts",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class RankTable:
-    """The ranks of a run's adapters.
-
-    Attributes:
-        roles: names of the adapted matrices inside a layer, such as "attention.self.query".
-        layers: numbers of the layers, from 0 to the highest one with an adapter.
-        ranks: int `[roles, layers]`; 0 where a matrix has no adapter.
-    """
-
-    roles: tuple[str, ...]
-    layers: tuple[int, ...]
-    ranks: np.ndarray
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all ranks are equal, so that a heat map of them would show nothing."""
-        return len(np.unique(self.ranks)) <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +115,7 @@ class RunFacts:
 
     def ranks(self) -> RankTable:
         """Return the rank of every adapted matrix by role and layer."""
-        by_place = {
-            (matrix.role, matrix.layer): matrix.rank
-            for matrix in self.adapted
-            if matrix.layer is not None and matrix.rank is not None
-        }
-        roles = tuple(dict.fromkeys(role for role, _ in by_place))
-        layers = tuple(range(max((layer for _, layer in by_place), default=-1) + 1))
-        table = [[by_place.get((role, layer), 0) for layer in layers] for role in roles]
-        return RankTable(roles, layers, np.array(table).reshape(len(roles), len(layers)))
+        return self.record.plan.ranks()
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
     targets = getattr(recipe.adapter, "targets", ("*",))
     rows = [
         ("method", f"{title(recipe.adapter.method)}: {method.summary}" if method else "full"),
-        ("matrices", "all linear layers" if targets == ("*",) else ", ".join(targets)),
+        ("matrices", _matrices(run, targets)),
         (_size_key(method), _range([matrix.rank for matrix in run.adapted])),
         ("alpha", _range([matrix.alpha for matrix in run.adapted])),
         ("head", f"{getattr(recipe.adapter, 'head', 'full')}"),
@@ -242,6 +242,16 @@ def _settings(run: RunFacts) -> tuple[tuple[str, str], ...]:
 def _size_key(method: Method | None) -> str:
     """Return the name of what sets the size of a method's adapters."""
     return method.dial.key.replace("_", " ") if method and method.dial else "rank"
+
+
+def _matrices(run: RunFacts, targets: tuple[str, ...]) -> str:
+    """Return the targets in words; of allocated ranks, which name each matrix, the types."""
+    if targets == ("*",):
+        return "all linear layers"
+    if set(targets) <= {matrix.name for matrix in run.adapted}:
+        types = dict.fromkeys(matrix.role for matrix in run.adapted if matrix.layer is not None)
+        return f"{len(targets)} of the types {', '.join(types)}"
+    return ", ".join(targets)
 
 
 def _training(train: Train) -> str:

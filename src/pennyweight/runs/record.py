@@ -15,9 +15,11 @@ from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import Metrics, MultiLabelMetrics
 from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
+from pennyweight.recipe.adapters import Adapter
 from pennyweight.runs.upgrade import upgrade
 
 __all__ = [
+    "AllocationRecord",
     "ArtifactRecord",
     "BaseRecord",
     "BaselineRecord",
@@ -70,6 +72,18 @@ class ParameterCounts(_Part):
     model: int
     file: int
     budget: int
+
+
+class AllocationRecord(_Part):
+    """How a strategy chose the ranks of the recipe.
+
+    Attributes:
+        adapter: the `[adapter]` section that the recipe had before.
+        notes: lines on what was measured and chosen.
+    """
+
+    adapter: Adapter
+    notes: tuple[str, ...] = ()
 
 
 class RowStep(_Part):
@@ -241,6 +255,7 @@ class RunRecord(_Part):
     status: Literal["running", "complete", "failed", "interrupted", "pruned"]
     recipe: Recipe
     plan: PlanSummary
+    allocation: AllocationRecord | None = None
     parameters: ParameterCounts | None = None
     data: DataRecord | None = None
     leaks: tuple[str, ...] = ()

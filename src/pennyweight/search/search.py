@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pennyweight.defaults import complete
+from pennyweight.defaults import complete, plan
 from pennyweight.errors import RecipeError, RunError, TrainingError
 from pennyweight.recipe import Recipe, as_recipe, change_recipe
 from pennyweight.recipe.search import Search
@@ -24,7 +24,6 @@ from pennyweight.search.results import (
     write_best_recipe,
 )
 from pennyweight.search.space import space_of
-from pennyweight.settings import plan
 from pennyweight.settings.task import selection_metric, task_of
 
 __all__ = ["make_search_job", "run_search"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pennyweight.budget.methods import METHODS
-from pennyweight.defaults import complete, is_completion
+from pennyweight.defaults import is_completion, plan
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.metrics import headline_in
 from pennyweight.evaluation.statistics import holm, mean_interval, paired_p
@@ -21,7 +21,6 @@ from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
 from pennyweight.runs.results import baseline_headlines, ordered_sets
 from pennyweight.search.study_directory import STUDY_FILE, row_directory
-from pennyweight.settings import plan
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 
@@ -135,7 +134,7 @@ def _check_plans(study: Study, out: Path) -> None:
         if all(_is_complete(run) for run in runs):
             continue
         try:
-            plan(complete(variation.recipes[0]).recipe)
+            plan(variation.recipes[0])
         except (RecipeError, BudgetError, DataError) as error:
             problems.append(type(error)(f'row "{variation.name}": {error}'))
     if problems:
@@ -152,7 +151,8 @@ def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
     if not RunDirectory(run).record.is_file():
         return train(recipe, out=run, watcher=watcher)
     record = load_record(run)
-    if not is_completion(record.recipe, recipe):
+    allocated = None if record.allocation is None else record.allocation.adapter
+    if not is_completion(record.recipe, recipe, allocated=allocated):
         raise RunError(
             f"{run}: trained with another recipe; name a new --out, or delete the directory"
         )

@@ -115,7 +115,8 @@ def _run(job: SearchJob, trial: optuna.Trial, recipe: Recipe, log: Log) -> RunRe
         shutil.rmtree(out, ignore_errors=True)
         return _begin(recipe, out, reporter, resume=False)
     record = load_record(out)
-    if not is_completion(record.recipe, recipe):
+    allocated = None if record.allocation is None else record.allocation.adapter
+    if not is_completion(record.recipe, recipe, allocated=allocated):
         raise RunError(
             f"{out}: trained with another recipe than that of the trial; name a new --out, or "
             "delete the directory"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, make_plan
-from pennyweight.budget.plan import Spending
+from pennyweight.budget.spending import Spending
+from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe
 from pennyweight.settings.task import task_of
 
-__all__ = ["find_base", "plan"]
+__all__ = ["find_base", "plan", "spending_of"]
 
 
 def find_base(recipe: Recipe, *, config_only: bool) -> BaseModel:
@@ -50,7 +51,21 @@ def plan(recipe: Recipe, *, base: BaseModel | None = None) -> Plan:
     base = base or find_base(recipe, config_only=True)
     return make_plan(
         skeleton(base),
-        Spending.of(recipe.adapter.model_dump()),
+        spending_of(recipe),
         labels=len(recipe.data.label_names),
         budget=recipe.budget.trainable_parameters,
     )
+
+
+def spending_of(recipe: Recipe) -> Spending:
+    """Return the values of a recipe's `[adapter]` section.
+
+    Raises:
+        RecipeError: the section leaves ranks to a plan file or an allocation.
+    """
+    values = recipe.adapter.model_dump()
+    if values.get("rank") == "allocate" or values.get("plan") is not None:
+        raise RecipeError(
+            "adapter.rank: the ranks have not been settled; call pennyweight.defaults.allocate"
+        )
+    return Spending.of(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,19 +15,21 @@ from accelerate.state import AcceleratorState
 from pennyweight.base import BaseModel
 from pennyweight.budget import Plan
 from pennyweight.data.splits import check_sources
-from pennyweight.defaults import complete
+from pennyweight.defaults import allocate, complete, is_completion
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
 from pennyweight.runs.record import (
+    AllocationRecord,
     BaseRecord,
     ComputeRecord,
     EnvironmentRecord,
     GitRecord,
     GitState,
     RunRecord,
+    load_record,
 )
 from pennyweight.runs.resume import Opening, decide_opening
 from pennyweight.settings import find_base, plan
@@ -57,6 +60,7 @@ class Job:
         watcher: who is told about it.
         began: `time.perf_counter()` when the run began.
         uses_held_out: whether the finished run is evaluated on the held-out sets.
+        allocation: how a strategy settled the ranks; None if the recipe has ranks itself.
     """
 
     settings: Settings
@@ -70,6 +74,7 @@ class Job:
     watcher: Watcher
     began: float
     uses_held_out: bool = True
+    allocation: AllocationRecord | None = None
 
     def log(self, line: str) -> None:
         """Tell the watcher, once for all processes."""
@@ -92,10 +97,12 @@ def make_job(
             over budget, or the directory holds something else.
     """
     began, watcher = time.perf_counter(), watcher or Watcher()
-    completed = complete(recipe)
-    recipe = completed.recipe
+    # A new run is refused its directory before anything is read or measured.
+    opening = None if resume else decide_opening(out, recipe, resume=False)
+    settled = _settle(recipe, out, resume=resume, log=_once(watcher.log))
+    recipe = settled.recipe
     settings = settings_of(recipe)
-    opening = decide_opening(out, recipe, resume=resume)
+    opening = opening or decide_opening(out, recipe, resume=True)
     base = find_base(recipe, config_only=False)
     planned = plan(recipe, base=base)
     if resume and planned.method.resume_refusal and opening.directory.checkpoint.is_dir():
@@ -114,22 +121,47 @@ def make_job(
         settings.compute.compile, device=compute.device.partition(":")[0]
     )
     job = Job(
-        settings,
-        recipe,
-        base,
-        planned,
-        compute,
-        compiled,
-        accelerator,
-        opening,
-        watcher,
-        began,
-        uses_held_out,
+        *(settings, recipe, base, planned, compute, compiled, accelerator, opening, watcher, began),
+        uses_held_out=uses_held_out,
+        allocation=settled.allocation,
     )
     _describe(job, reason)
-    for line in completed.lines():
+    for line in settled.lines:
         job.log(line)
     return job
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A recipe that leaves nothing open, how its ranks came about, and lines that say why."""
+
+    recipe: Recipe
+    allocation: AllocationRecord | None
+    lines: tuple[str, ...] = ()
+
+
+def _settle(recipe: Recipe, out: Path, *, resume: bool, log: Callable[[str], None]) -> _Settled:
+    """Complete a recipe and settle its ranks; a run that is resumed has done so before.
+
+    Raises:
+        PennyweightError: the recipe cannot be completed, or there is no run to resume.
+    """
+    if resume:
+        record = load_record(out)
+        section = None if record.allocation is None else record.allocation.adapter
+        if is_completion(record.recipe, recipe, allocated=section):
+            return _Settled(record.recipe, record.allocation)
+    completed = complete(recipe)
+    allocated = allocate(completed.recipe, log=log)
+    allocation = None
+    if allocated.section is not None:
+        allocation = AllocationRecord(adapter=allocated.section, notes=allocated.notes)
+    return _Settled(allocated.recipe, allocation, (*completed.lines(), *allocated.notes))
+
+
+def _once(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that logs in the first of several processes only."""
+    return log if os.environ.get("RANK", "0") == "0" else lambda _: None
 
 
 def _check_sources(settings: Settings) -> None:
@@ -186,6 +218,7 @@ def first_record(job: Job) -> RunRecord:
     record = RunRecord(
         status="running",
         recipe=job.recipe,
+        allocation=job.allocation,
         plan=job.plan.summary,
         compute=ComputeRecord(
             **compute, processes=job.accelerator.num_processes, compiled=job.compiled

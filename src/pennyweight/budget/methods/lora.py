@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from pennyweight.budget.allocate.sections import DEFAULT as DEFAULT_STRATEGY
+from pennyweight.budget.allocate.sections import Allocate
 from pennyweight.budget.layout import Layout, WeightMatrix
 from pennyweight.budget.methods.method import (
     Choice,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Initialization", "LoraAdapter"]
 
 Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
+# One kind more than other methods have, because their ranks cannot be allocated.
+_Head = Literal["full", "low-rank", "output-only", "frozen", "auto", "planned"]
 # PEFT's names of the initializations.
 _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
     {
@@ -54,11 +58,12 @@ class LoraAdapter(LowRankSection):
     method: Literal["lora", "rslora", "dora", "rsdora", "lora-fa"] = Field(
         "lora", description="the adapter method; `pennyweight methods` lists them"
     )
-    rank: PositiveInt | Literal["fill"] | dict[str, NonNegativeInt] = Field(
+    rank: PositiveInt | Literal["fill", "allocate"] | dict[str, NonNegativeInt] = Field(
         8,
-        description="the rank of every target, or per pattern",
+        description='the rank of every target, or per pattern; "fill" is the largest that fits the '
+        'budget, and "allocate" chooses a rank for each matrix as [adapter.allocate] says',
         json_schema_extra={
-            "allowed": 'a whole number from 1, "fill", '
+            "allowed": 'a whole number from 1, "fill", "allocate", '
             "or a table of patterns and whole numbers from 0"
         },
     )
@@ -69,7 +74,48 @@ class LoraAdapter(LowRankSection):
             "allowed": 'a number above 0, "auto", or a table of patterns and numbers above 0'
         },
     )
+    head: _Head = Field(  # type: ignore[assignment]
+        "full",
+        description='how much of the classification head is trained; "planned" lets it compete '
+        'with the matrices and needs rank = "allocate"',
+    )
+    allocate: Allocate | None = Field(
+        None,
+        description='how the budget is allocated to matrices with rank = "allocate"; if not set, '
+        f'method = "{DEFAULT_STRATEGY}"',
+    )
+    plan: str | None = Field(
+        None,
+        description="a plan file, as `pennyweight plan --out` writes it, whose ranks, alphas and "
+        "head are used instead of those of this section",
+        json_schema_extra={"path": "path"},
+    )
     initialization: Initialization = Field("kaiming", description="the initialization of A and B")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaling_follows_rank(cls, values: Any) -> Any:
+        """Set what an allocation needs and a recipe leaves out."""
+        if isinstance(values, dict) and values.get("rank") == "allocate":
+            return {"alpha": "auto", **values, "allocate": values.get("allocate") or {}}
+        return values
+
+    @model_validator(mode="after")
+    def _allocation_is_used(self) -> LoraAdapter:
+        if self.rank == "allocate":
+            if self.alpha != "auto":
+                raise ValueError(
+                    'adapter.alpha: with rank = "allocate" each matrix has a rank of its own, and '
+                    'one alpha would scale them differently; use alpha = "auto"'
+                )
+        elif self.allocate is not None:
+            raise ValueError(
+                'adapter.allocate: has no effect without adapter.rank = "allocate"; set it, or '
+                "remove the section"
+            )
+        elif self.head == "planned":
+            raise ValueError('adapter.head: "planned" needs adapter.rank = "allocate"')
+        return self
 
     @model_validator(mode="after")
     def _loftq_fits_method(self) -> LoraAdapter:

@@ -187,6 +187,19 @@ class Method:
         return self.trains_every_weight
 
     @property
+    def allocation_refusal(self) -> str | None:
+        """Why matrices cannot get ranks of their own from a strategy, or None if they can."""
+        if self.dial is None:
+            return f"the adapters of {self.name} have one size only"
+        if self.dial.key != "rank":
+            return f"{self.name} has no rank; adapter.{self.dial.key} sets the size of its adapters"
+        if not self.support.rank_per_matrix:
+            return f"{self.name} has one rank for all targets"
+        if self.shared is not no_shared_parameters:
+            return f"the matrices share parameters of {self.name}"
+        return None
+
+    @property
     def artifact(self) -> Literal["adapter", "model"]:
         """The name of the run's subdirectory that holds the trained weights."""
         return "model" if self.trains_every_weight else "adapter"

@@ -72,6 +72,25 @@ class TargetedSection(AdapterSection):
         json_schema_extra={"allowed": 'a whole number from 1, or "auto"'},
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ranks_can_be_allocated(cls, values: Any) -> Any:
+        """Refuse an allocation by a strategy with a reason, where the method has none."""
+        given = values if isinstance(values, dict) else {}
+        for key, value in (("rank", "allocate"), ("head", "planned")):
+            if given.get(key) == value:
+                # Late, because the table is made of the modules that import this one.
+                from pennyweight.budget.methods import DEFAULT, METHODS
+
+                refusal = METHODS[given.get("method", DEFAULT)].allocation_refusal
+                able = [name for name, row in METHODS.items() if row.allocation_refusal is None]
+                if refusal:
+                    raise ValueError(
+                        f'adapter.{key}: given "{value}", but {refusal}; it works with '
+                        f"{', '.join(able)}"
+                    )
+        return values
+
 
 class FixedSizeSection(TargetedSection):
     """Base of the sections of methods whose adapters have no size to choose."""
