@@ -14,7 +14,7 @@ __all__ = ["MethodKind", "command", "list_methods"]
 
 
 class MethodKind(StrEnum):
-    """The tables of methods that a recipe can name."""
+    """The tables of methods that a recipe or a command can name."""
 
     adapters = "adapters"
     optimizers = "optimizers"
@@ -22,6 +22,7 @@ class MethodKind(StrEnum):
     filters = "filters"
     augmentations = "augmentations"
     formats = "formats"
+    combinations = "combinations"
 
 
 def command(
@@ -95,4 +96,11 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
                     "endings": ", ".join(reader.endings),
                 }
                 for reader in READERS.values()
+            ]
+        case MethodKind.combinations:
+            from pennyweight.model.combinations import COMBINATIONS
+
+            return [
+                {"combination": row.name, "what": row.summary, "paper": row.paper}
+                for row in COMBINATIONS.values()
             ]

@@ -54,6 +54,11 @@ class AdapterSection(Section):
         del quantization
         return None
 
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter's initialization changes the base's weights."""
+        return False
+
 
 class TargetedSection(AdapterSection):
     """Base of the sections of methods that adapt selected weight matrices."""
@@ -147,6 +152,9 @@ class Support:
         rank_above_matrix: whether a rank may exceed that of the matrix itself.
         quantizations: the values of `base.quantization` that the method works with.
         resume_refusal: why an interrupted run cannot be resumed; None if it can.
+        combines: how trained adapters can be combined into one: by their "deltas", where the
+            trained update of a matrix is scaling B A and nothing else, or by "factors" only, the
+            average of each trained tensor; None if not at all.
     """
 
     rank_per_matrix: bool = True
@@ -154,6 +162,7 @@ class Support:
     rank_above_matrix: bool = False
     quantizations: tuple[Quantization, ...] = ("none", "nf4", "int8")
     resume_refusal: str | None = None
+    combines: Literal["deltas", "factors"] | None = None
 
 
 def _unchanged(config: PeftConfig) -> PeftConfig:
