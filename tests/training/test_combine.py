@@ -17,6 +17,7 @@ from pennyweight.errors import BudgetError, PennyweightError, RunError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.merge import merge
 from pennyweight.model.combinations import COMBINATIONS
+from pennyweight.recipe import resolve_recipe
 from pennyweight.runs.directory import verify_artifact
 from pennyweight.runs.record import load_record, save_record
 from pennyweight.training.combine import combine
@@ -26,7 +27,6 @@ from pennyweight.training.watcher import Watcher
 from tiny import LABELS, news, tiny_recipe
 
 TEXTS = [text for _, text in news(6, seed=9)]
-BACKWARDS = list(reversed(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,18 @@ def trained(bert: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) ->
     run("one", 1, 12)
     run("two", 1, 6)
     run("three", 3, 12)
-    run("four", 3, 12, data={"labels": BACKWARDS, "train": str(sets / "train.csv")})
+    named = {name: _with_names(sets / f"{name}.csv", folder) for name in ("train", "validation")}
+    run("four", 3, 12, data={"labels": list(reversed(LABELS)), "max_tokens": 24, **named})
     return folder
+
+
+def _with_names(file: Path, folder: Path) -> str:
+    """Write a set of news with the names of the labels, and return its path."""
+    lines = file.read_text().splitlines()
+    rows = (line.partition(",") for line in lines[1:])
+    named = [lines[0], *(f"{LABELS[int(label)]},{text}" for label, _, text in rows)]
+    (folder / file.name).write_text("\n".join(named))
+    return str(folder / file.name)
 
 
 def _logits(run: Path) -> torch.Tensor:
@@ -160,8 +170,8 @@ def test_classes_in_another_order_are_mapped_by_their_names(trained: Path, tmp_p
     assert record.combination is not None
     assert any("mapped by name" in line for line in lines)
     for each in record.combination.runs:
-        own = load_record(each.run).metrics["test"].accuracy
-        assert each.results["test"] == own
+        own = load_record(each.run).metrics["validation"].accuracy
+        assert each.results["validation"] == own
     reordered = _logits(trained / "four")[:, [3, 2, 1, 0]]
     options = CombineOptions(method="weighted", weights=(0.0, 1.0))
     combine(runs, out=tmp_path / "all", options=options)
@@ -217,6 +227,11 @@ def _recipe(record: Any, section: str, **keys: Any) -> Any:
     return record.with_changes(recipe=record.recipe.model_copy(update={section: changed}))
 
 
+def _with_vera(record: Any) -> Any:
+    values = {**record.recipe.model_dump(), "adapter": {"method": "vera"}}
+    return record.with_changes(recipe=resolve_recipe(values))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -229,7 +244,7 @@ def _recipe(record: Any, section: str, **keys: Any) -> Any:
         (lambda r: _recipe(r, "base", quantization="nf4"), "its base.quantization is nf4"),
         (lambda r: _recipe(r, "data", labels=("A", "B")), "its classes are A, B, and those of"),
         (lambda r: _recipe(r, "data", task="multi-label"), "its task is multi-label"),
-        (lambda r: _recipe(r, "adapter", method="vera"), "adapters of vera cannot be combined"),
+        (lambda r: _with_vera(r), "adapters of vera cannot be combined"),
         (lambda r: _recipe(r, "adapter", method="dora"), "its adapter.method is dora, and that of"),
     ],
 )
