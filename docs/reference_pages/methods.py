@@ -1,4 +1,4 @@
-"""The reference of the methods that a recipe can name, from their tables."""
+"""The reference of the methods that a recipe or a command can name, from their tables."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ _METHOD_SECTIONS = {
         "The values of `format` in a source of rows, and of the option `--format`. If the format "
         "is not given, it is detected from the file.",
     ),
+    MethodKind.combinations: (
+        "Combinations of runs",
+        "The values of `pennyweight combine --method`; see "
+        "[Combine runs](../how-to/combine-runs.md).",
+    ),
 }
 
 
@@ -47,8 +52,8 @@ def methods_page() -> str:
     intro = """\
     # Methods
 
-    These are the methods that a recipe can select by name. `pennyweight methods KIND` prints these
-    tables.
+    These are the methods that a recipe or a command can select by name. `pennyweight methods KIND`
+    prints these tables.
     The keys of each method are in the [recipe reference](recipe.md).
     """
     blocks = [GENERATED + textwrap.dedent(intro).rstrip()]

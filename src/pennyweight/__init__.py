@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from pennyweight.search.results import SearchResult
     from pennyweight.search.search import run_search
     from pennyweight.search.studies import StudyRow, run_study
+    from pennyweight.training.combine import combine
+    from pennyweight.training.combine_options import CombineOptions
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
 
 __all__ = [
     "Classifier",
+    "CombineOptions",
     "Metrics",
     "MultiLabelMetrics",
     "OutputOptions",
@@ -54,6 +57,7 @@ __all__ = [
     "Study",
     "StudyRow",
     "Watcher",
+    "combine",
     "compare_runs",
     "doctor",
     "evaluate",
@@ -75,6 +79,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "inference.classifier",
+    "CombineOptions": "training.combine_options",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
     "OutputOptions": "inference.predict",
@@ -89,6 +94,7 @@ _HOMES = {
     "Study": "recipe.study",
     "StudyRow": "search.studies",
     "Watcher": "training.watcher",
+    "combine": "training.combine",
     "compare_runs": "search.compare",
     "doctor": "machine",
     "evaluate": "inference.evaluate",

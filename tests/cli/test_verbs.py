@@ -82,6 +82,11 @@ EXAMPLES = {
         "submission.csv",
     ),
     "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
+    "combine": Example(
+        "runs/one copies/one --out combined/one",
+        "verified in combined/one/adapter",
+        "combined/one/record.json",
+    ),
     "inspect": Example("runs/one/adapter", "trainable parameters in adapter_model.safetensors"),
     "study": Example("study.toml --out studies/tiny", "accuracy (95%)", "studies/tiny/study.json"),
     "compare": Example("--group one=runs/one --group copy=copies/one", "12 rows, accuracy in %"),
@@ -258,6 +263,7 @@ def test_an_unknown_base_is_an_error_that_names_the_embedded_one(tmp_path: Path)
         ("filters", "length"),
         ("augmentations", "swap"),
         ("formats", "csv"),
+        ("combinations", "greedy"),
     ],
 )
 def test_every_kind_of_method_is_listed(
@@ -274,6 +280,20 @@ def test_the_parts_of_a_report_are_those_that_can_be_chosen() -> None:
     from pennyweight.report.write import PARTS
 
     assert [part.value for part in PartName] == list(PARTS)
+
+
+def test_the_ways_to_combine_runs_are_those_that_can_be_chosen() -> None:
+    from pennyweight.cli.combine import CombinationName
+    from pennyweight.model.combinations import COMBINATIONS
+
+    assert [name.value for name in CombinationName] == list(COMBINATIONS)
+
+
+def test_weights_that_are_no_numbers_are_refused(in_workspace: Path) -> None:
+    arguments = ("combine", "runs/one", "copies/one", "--out", "x", "--method", "weighted")
+    result = _run_module(*arguments, "--weights", "a,b")
+    assert result.returncode == 2
+    assert result.stderr == "pennyweight: --weights a,b: expected numbers, such as 2,1\n"
 
 
 def test_full_fine_tuning_names_the_directory_that_holds_its_model(

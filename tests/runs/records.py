@@ -12,6 +12,7 @@ from pennyweight.data.splits import OverlapCount, SetFacts
 from pennyweight.engine.train.progress import Step
 from pennyweight.evaluation.metrics import measure
 from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.runs.combination import CombinationRecord, CombinedRun
 from pennyweight.runs.record import (
     AllocationRecord,
     ArtifactRecord,
@@ -151,6 +152,31 @@ def example_record(**changes: Any) -> RunRecord:
             ),
             accuracy_without={"test": 0.6},
             predicted_shares_without={"a": 0.7, "b": 0.3},
+        ),
+        "combination": CombinationRecord(
+            method="ties",
+            space="deltas",
+            reason="ties works on whole deltas",
+            head="average",
+            runs=(
+                CombinedRun(
+                    run="runs/one",
+                    name="one",
+                    seed=1,
+                    share=0.5,
+                    sha256="1" * 64,
+                    score=0.5,
+                    results={"test": 0.6},
+                ),
+                CombinedRun(run="runs/two", name="two", seed=2, share=0.5, sha256="2" * 64),
+            ),
+            toward=0.5,
+            density=0.2,
+            seed=3,
+            error=0.1,
+            largest_error=0.2,
+            largest_error_in="encoder.layer.0.query",
+            notes=("thresholds are fitted again",),
         ),
         "artifact": ArtifactRecord(directory="adapter", files={"pennyweight.json": "0" * 64}),
         "failure": "interrupted once",

@@ -9,6 +9,7 @@ import typer
 
 from pennyweight.cli import (
     adapt,
+    combine,
     compare,
     data,
     demo,
@@ -49,6 +50,7 @@ for module in (
     predict,
     submit,
     merge,
+    combine,
     inspect,
     study,
     compare,

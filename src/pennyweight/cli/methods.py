@@ -20,7 +20,7 @@ _IDENTIFIER = re.compile(r"arXiv:[\d.]+|openreview\.net\S+")
 
 
 class MethodKind(StrEnum):
-    """The tables of methods that a recipe can name."""
+    """The tables of methods that a recipe or a command can name."""
 
     adapters = "adapters"
     allocation = "allocation"
@@ -29,6 +29,7 @@ class MethodKind(StrEnum):
     filters = "filters"
     augmentations = "augmentations"
     formats = "formats"
+    combinations = "combinations"
 
 
 def command(
@@ -105,6 +106,13 @@ def list_methods(kind: MethodKind) -> list[dict[str, str]]:
                     "endings": ", ".join(reader.endings),
                 }
                 for reader in READERS.values()
+            ]
+        case MethodKind.combinations:
+            from pennyweight.model.combinations import COMBINATIONS
+
+            return [
+                {"combination": row.name, "what": row.summary, "paper": row.paper}
+                for row in COMBINATIONS.values()
             ]
 
 

@@ -177,6 +177,7 @@ def _description(record: RunRecord) -> list[str]:
         "Method": _method(record),
         "Trainable parameters": _parameters(record),
         "Training rows": _training_rows(record),
+        "Combined from": _combination(record),
     }
     lines = [f"- **{name}:** {value}" for name, value in facts.items() if value]
     blocks = [f"# {recipe.name}", recipe.summary, "\n".join(lines)]
@@ -234,6 +235,18 @@ def _training_rows(record: RunRecord) -> str:
     sources = {name: facts.rows for name, facts in data.sets.items() if name != "train"}
     others = ", ".join(f"{name} {number:,}" for name, number in sources.items())
     return f"{rows:,}" + (f" (other rows: {others})" if others else "")
+
+
+def _combination(record: RunRecord) -> str:
+    """Return the runs that a run was made of, with their weights; empty for a trained one."""
+    combination = record.combination
+    if combination is None:
+        return ""
+    runs = ", ".join(
+        f"`{Path(each.run).name}` (seed {each.seed}, weight {each.share:.3g})"
+        for each in combination.runs
+    )
+    return f"{runs}, by the method {combination.method} on {combination.space}"
 
 
 def _metrics(record: RunRecord) -> str:

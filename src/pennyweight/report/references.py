@@ -10,7 +10,7 @@ from types import MappingProxyType
 from pennyweight.budget.methods import METHODS
 from pennyweight.report.method_references import METHOD_REFERENCES
 
-__all__ = ["REFERENCES", "Reference", "citation", "method_keys"]
+__all__ = ["REFERENCES", "Reference", "citation", "combination_keys", "method_keys"]
 
 _IDENTIFIER = re.compile(r"(?:arXiv:|openreview\.net/forum\?id=)([\w.]+)")
 
@@ -110,6 +110,34 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             2022,
             "FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning",
             _ICLR,
+        ),
+        "2203.05482": _reference(
+            "Wortsman, M.; Ilharco, G.; Gadre, S. Y.; Roelofs, R.; Gontijo-Lopes, R.; "
+            "Morcos, A. S.; Namkoong, H.; Farhadi, A.; Carmon, Y.; Kornblith, S.; Schmidt, L.",
+            2022,
+            "Model Soups: Averaging Weights of Multiple Fine-Tuned Models Improves Accuracy "
+            "Without Increasing Inference Time",
+            _ICML,
+        ),
+        "2306.01708": _reference(
+            "Yadav, P.; Tam, D.; Choshen, L.; Raffel, C.; Bansal, M.",
+            2023,
+            "TIES-Merging: Resolving Interference When Merging Models",
+            _NEURIPS,
+        ),
+        "2311.03099": _reference(
+            "Yu, L.; Yu, B.; Yu, H.; Huang, F.; Li, Y.",
+            2024,
+            "Language Models Are Super Mario: Absorbing Abilities from Homologous Models as a "
+            "Free Lunch",
+            _ICML,
+        ),
+        "2109.01903": _reference(
+            "Wortsman, M.; Ilharco, G.; Kim, J. W.; Li, M.; Kornblith, S.; Roelofs, R.; "
+            "Gontijo-Lopes, R.; Hajishirzi, H.; Farhadi, A.; Namkoong, H.; Schmidt, L.",
+            2022,
+            "Robust Fine-Tuning of Zero-Shot Models",
+            "In *IEEE/CVF Conference on Computer Vision and Pattern Recognition*",
         ),
         "1810.04805": _reference(
             "Devlin, J.; Chang, M.-W.; Lee, K.; Toutanova, K.",
@@ -246,6 +274,15 @@ def citation(keys: Sequence[str]) -> str:
     """Return the citation of some references, such as "(Guo et al. 2017; Wilson 1927)"."""
     ordered = sorted((REFERENCES[key] for key in keys), key=lambda reference: reference.entry)
     return f"({'; '.join(reference.short for reference in ordered)})"
+
+
+def combination_keys(name: str) -> tuple[str, ...]:
+    """Return the keys of the papers that a row of the table of combinations names."""
+    # Imported late, because the table needs torch.
+    from pennyweight.model.combinations import COMBINATIONS
+
+    paper = COMBINATIONS[name].paper if name in COMBINATIONS else ""
+    return tuple(key for key in _IDENTIFIER.findall(paper) if key in REFERENCES)
 
 
 def method_keys(method: str) -> tuple[str, ...]:

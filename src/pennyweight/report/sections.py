@@ -13,7 +13,7 @@ from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.findings import lessons, results
 from pennyweight.report.phrases import cite, join, percent, plural, score, spell, title
-from pennyweight.report.references import method_keys
+from pennyweight.report.references import combination_keys, method_keys
 from pennyweight.runs.record import RowStep
 
 __all__ = ["BUILDERS"]
@@ -84,7 +84,7 @@ def _data_sentences(run: RunFacts) -> str:
     held_out = [name for name in run.sets if name in rows and name != "validation"]
     sentences = [f"We train on {plural(trained, 'row')}{' of AG News' if is_ag_news else ''}"]
     sentences[0] += f"{cite('1509.01626') if is_ag_news else ''}"
-    if "validation" in rows:
+    if "validation" in rows and (record.best is not None or record.combination is None):
         metric = title(record.best.metric if record.best else record.recipe.train.keep_best)
         sentences[0] += f" and select the checkpoint with the best {metric} on "
         sentences[0] += f"{plural(rows['validation'], 'validation row')}"
@@ -121,7 +121,7 @@ def _methodology(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
             f"We use {adapters} and train with {training}. [tab:recipe] lists the settings. "
             f"{_spending(run)}"
         ),
-        *(Text(sentence) for sentence in _extras(run)),
+        *(Text(sentence) for sentence in (*_combination(run), *_extras(run))),
         *(Text(_step_sentence(step), is_item=True) for step in steps),
         Table(
             "recipe", f"Settings of the recipe {run.name}.", ("setting", "value"), _settings(run)
@@ -187,6 +187,29 @@ def _extras(run: RunFacts) -> list[str]:
             f"Predictions are corrected for the class shares of the target texts{cite(*papers)}."
         )
     return sentences
+
+
+def _combination(run: RunFacts) -> list[str]:
+    """Return how the run was made of others; nothing for a trained one."""
+    combination = run.record.combination
+    if combination is None:
+        return []
+    runs = [each for each in combination.runs if each.share > 0]
+    averaged = {
+        "factors": "The factors of the adapters were averaged",
+        "deltas": "The products of the factors were combined and brought back to the ranks by a "
+        "truncated singular value decomposition",
+        "ranks": "The ranks of the adapters were added up",
+    }[combination.space]
+    error = ""
+    if combination.error is not None:
+        error = f", with a relative error of {percent(combination.error)}"
+    paper = combination_keys(combination.method)
+    return [
+        f"The classifier was not trained itself: it combines the adapters of "
+        f"{plural(len(runs), 'finished run')} by the method {plain(combination.method)}"
+        f"{cite(*paper)}. {averaged}{error}."
+    ]
 
 
 def _step_sentence(step: RowStep) -> str:

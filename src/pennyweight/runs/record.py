@@ -16,6 +16,7 @@ from pennyweight.evaluation.metrics import Metrics, MultiLabelMetrics
 from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.adapters import Adapter
+from pennyweight.runs.combination import CombinationRecord
 from pennyweight.runs.upgrade import upgrade
 
 __all__ = [
@@ -278,6 +279,7 @@ class RunRecord(_Part):
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None
     correction: CorrectionRecord | None = None
+    combination: CombinationRecord | None = None
     artifact: ArtifactRecord | None = None
     failure: str | None = None
 

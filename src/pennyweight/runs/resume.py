@@ -58,6 +58,10 @@ def decide_opening(out: Path, recipe: Recipe, *, resume: bool) -> Opening:
     record = load_record(out)
     if record.status == "complete":
         raise RunError(f"{out}: the run is complete already; name a new directory to train again")
+    if record.combination is not None:
+        raise RunError(
+            f"{out}: was made by pennyweight combine and cannot be resumed; run that command again"
+        )
     if differing := _differing_keys(record.recipe, recipe):
         keys = ", ".join(differing)
         raise RunError(

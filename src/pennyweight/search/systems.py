@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pennyweight.errors import RunError
-from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import short_path
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.search.study_directory import is_study, study_runs
@@ -76,7 +75,7 @@ def find_systems(paths: Sequence[Path], groups: Mapping[str, Sequence[Path]]) ->
                 raise RunError(f"{path}: the study has no complete run")
             continue
         run = _complete_run(path)
-        key = _recipe_key(run.record.recipe)
+        key = _recipe_key(run.record)
         if key not in by_recipe:
             by_recipe[key] = []
             order.append(key)
@@ -105,13 +104,19 @@ def _complete_run(path: Path) -> SystemRun:
     return SystemRun(path, record)
 
 
-def _recipe_key(recipe: Recipe) -> str:
-    """Return the recipe as text, without the keys that make no other system."""
-    values = recipe.model_dump(mode="json")
+def _recipe_key(record: RunRecord) -> str:
+    """Return the recipe as text, without the keys that make no other system.
+
+    A run that was made by combining others is of another system than those that were trained.
+    """
+    values = record.recipe.model_dump(mode="json")
     for section, names in _IGNORED.items():
         table = values[section] if section else values
         for name in names:
             del table[name]
+    if (combination := record.combination) is not None:
+        made = combination.model_dump(include={"method", "space", "head", "toward", "density"})
+        values["combination"] = {**made, "runs": len(combination.runs)}
     return json.dumps(values, sort_keys=True)
 
 

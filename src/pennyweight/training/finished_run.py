@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pennyweight.base.locate import BaseModel
 from pennyweight.data.label import Task
 from pennyweight.errors import RecipeError
 from pennyweight.inference.classifier import require_complete
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
 
-__all__ = ["finished_run", "require_labels", "require_task"]
+__all__ = ["finished_run", "pooling_of", "require_labels", "require_task"]
 
 
 def finished_run(key: str, run: Path, labels: Sequence[str]) -> RunRecord:
@@ -68,3 +69,9 @@ def require_task(place: str, task: Task, expected: Task) -> None:
             f"{place}: its task is {task}, and that of the recipe is {expected}; they must be the "
             "same"
         )
+
+
+def pooling_of(base: BaseModel) -> str:
+    """Return how a base's hidden states are pooled, "native" with transformers' own head."""
+    pooling: str = getattr(base.config, "classifier_pooling", "native")
+    return pooling

@@ -89,8 +89,18 @@ def make_job(
     resume: bool = False,
     watcher: Watcher | None = None,
     uses_held_out: bool = True,
+    trains: bool = True,
 ) -> Job:
     """Settle everything that is known before rows are read; nothing is written.
+
+    Args:
+        recipe: the system.
+        out: the run's directory.
+        resume: go on from the last checkpoint of an unfinished run.
+        watcher: is told what happens.
+        uses_held_out: whether the finished run is evaluated on the sets in `[evaluate]`.
+        trains: False where the weights come from finished runs, so that what only training reads,
+            such as teachers, may be missing.
 
     Raises:
         PennyweightError: the base, a source, a teacher or a setting cannot be used, the plan is
@@ -113,8 +123,10 @@ def make_job(
         config=base.config,
         trains_all=planned.method.trains_every_weight,
     )
-    _check_sources(settings)
-    check_start(settings, planned, base)
+    check_sources(settings.data.sources)
+    if trains:
+        _check_training_sources(settings)
+        check_start(settings, planned, base)
     accelerator = _make_accelerator(compute, settings.fit.trackers, opening.directory.logs)
     compute = replace(compute, device=str(accelerator.device))
     compiled, reason = choose_compile(
@@ -164,9 +176,8 @@ def _once(log: Callable[[str], None]) -> Callable[[str], None]:
     return log if os.environ.get("RANK", "0") == "0" else lambda _: None
 
 
-def _check_sources(settings: Settings) -> None:
+def _check_training_sources(settings: Settings) -> None:
     """Refuse what cannot be read later, before anything takes time."""
-    check_sources(settings.data.sources)
     for name in settings.rows.extra:
         if not Path(name).is_file():
             raise RecipeError(f"data.extra: {name}: no such file")

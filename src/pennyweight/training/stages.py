@@ -45,6 +45,8 @@ __all__ = [
     "cache_prefix",
     "initialize_adapters",
     "make_fit",
+    "make_predictor",
+    "measure_selection",
     "record_memory",
     "resume_fit",
     "tokenize_training_rows",
@@ -107,18 +109,27 @@ class Fit:
         name = f"step {self.progress.step}, validation"
         with self.averaged():
             logits = self.predictor.rows(self.validation, name=name).logits
-        labels, thresholds = self.validation.labels, None
-        if labels.ndim == 2:
-            thresholds = fit_thresholds(sigmoid(logits), labels)
-        metrics = measure(
-            logits,
-            labels,
-            names=self.names,
-            bins=self.calibration_bins,
-            thresholds=thresholds,
-            resamples=0,
+        return measure_selection(
+            logits, self.validation.labels, names=self.names, bins=self.calibration_bins
         )
-        return metrics.scalars()
+
+
+def measure_selection(
+    logits: np.ndarray, labels: np.ndarray, *, names: tuple[str, ...], bins: int
+) -> Mapping[str, float]:
+    """Return the metrics on validation rows that weights are selected by.
+
+    Args:
+        logits: float `[rows, classes]`.
+        labels: int `[rows]`, or `[rows, classes]` of 0 and 1, for which thresholds are fitted.
+        names: of the classes.
+        bins: of the calibration error.
+    """
+    thresholds = None
+    if labels.ndim == 2:
+        thresholds = fit_thresholds(sigmoid(logits), labels)
+    metrics = measure(logits, labels, names=names, bins=bins, thresholds=thresholds, resamples=0)
+    return metrics.scalars()
 
 
 def build(job: Job) -> Built:
@@ -224,24 +235,28 @@ def make_fit(run: ActiveRun, built: Built, rows: TokenizedRows, validation: Toke
     average = None
     if settings.average is not None:
         average = MovingAverage(built.model, optimizer, decay=settings.average)
-    inference = job.settings.inference
-    backend = TorchBackend(
-        built.model,
-        built.batcher,
-        job.compute,
-        batch_rows=inference.batch_rows,
-        output_layer=job.plan.output_layer,
-        accelerator=job.accelerator,
-    )
     return Fit(
         Learner(built.model, optimizer, scheduler, objective),
         average,
         Progress(),
-        Predictor(backend),
+        make_predictor(job, built),
         validation,
         job.settings.labels,
-        inference.calibration_bins,
+        job.settings.inference.calibration_bins,
     )
+
+
+def make_predictor(job: Job, built: Built) -> Predictor:
+    """Return a predictor of the model as it is, for tokenized rows."""
+    backend = TorchBackend(
+        built.model,
+        built.batcher,
+        job.compute,
+        batch_rows=job.settings.inference.batch_rows,
+        output_layer=job.plan.output_layer,
+        accelerator=job.accelerator,
+    )
+    return Predictor(backend)
 
 
 def _objective(

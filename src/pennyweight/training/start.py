@@ -14,7 +14,7 @@ from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.values import Settings
-from pennyweight.training.finished_run import finished_run
+from pennyweight.training.finished_run import finished_run, pooling_of
 
 __all__ = ["check_start", "continue_from"]
 
@@ -69,7 +69,7 @@ def _difference(record: RunRecord, plan: Plan, base: BaseModel) -> str | None:
     """Return how a run differs from the one that is to start from it; None if it fits."""
     if record.base is not None and record.base.reference != base.reference:
         return f"its base is {record.base.reference}, and that of the recipe is {base.reference}"
-    poolings = [_pooling(find_base(record.recipe, config_only=True)), _pooling(base)]
+    poolings = [pooling_of(find_base(record.recipe, config_only=True)), pooling_of(base)]
     if poolings[0] != poolings[1]:
         return f"its base.pooling is {poolings[0]}, and that of the recipe is {poolings[1]}"
     theirs, ours = record.plan.matrices, plan.matrices
@@ -79,10 +79,6 @@ def _difference(record: RunRecord, plan: Plan, base: BaseModel) -> str | None:
     if len(theirs) != len(ours):
         return f"its plan has {len(theirs)} trained parts, and that of the recipe has {len(ours)}"
     return None
-
-
-def _pooling(base: BaseModel) -> str:
-    return getattr(base.config, "classifier_pooling", "native")
 
 
 def _shown(part: Matrix) -> str:

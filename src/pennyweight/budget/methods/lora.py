@@ -47,6 +47,8 @@ _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
     }
 )
 _LOFTQ_METHODS = ("lora", "rslora")
+# They subtract the product of the initial A and B from the base's weights.
+_CHANGE_BASE = ("pissa", "olora")
 
 
 class LoraAdapter(LowRankSection):
@@ -126,6 +128,11 @@ class LoraAdapter(LowRankSection):
             )
         return self
 
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter's initialization changes the base's weights."""
+        return self.initialization in _CHANGE_BASE
+
     def quantization_conflict(self, quantization: Quantization) -> str | None:
         """Return why these keys do not work on a quantized base, or None if they do."""
         if self.initialization == "loftq" and quantization != "nf4":
@@ -133,7 +140,7 @@ class LoraAdapter(LowRankSection):
                 'adapter.initialization: "loftq" compensates for the error of 4-bit weights; it '
                 'needs base.quantization = "nf4"'
             )
-        if quantization != "none" and self.initialization in ("pissa", "olora"):
+        if quantization != "none" and self.initialization in _CHANGE_BASE:
             return (
                 f'adapter.initialization: "{self.initialization}" changes the base\'s weights, '
                 f'which base.quantization = "{quantization}" keeps frozen; use "loftq"'
@@ -182,7 +189,9 @@ def _with_magnitudes(matrix: WeightMatrix, rank: int, options: Mapping[str, Any]
 
 _TENSORS = Tensors(peft_type="LORA", prefix="lora_")
 # bitsandbytes' int8 layers do not expose the weight whose norms DoRA needs.
-_DORA_SUPPORT = Support(quantizations=("none", "nf4"))
+# A magnitude rescales the whole row of W, which no sum of deltas of a low rank does.
+_DORA_SUPPORT = Support(quantizations=("none", "nf4"), combines="factors")
+_LORA_SUPPORT = Support(combines="deltas")
 
 METHODS: tuple[Method, ...] = (
     Method(
@@ -194,6 +203,7 @@ METHODS: tuple[Method, ...] = (
         parameters=low_rank_parameters,
         config=_config(),
         tensors=_TENSORS,
+        support=_LORA_SUPPORT,
         shapes_only=_shapes_only,
     ),
     Method(
@@ -205,6 +215,7 @@ METHODS: tuple[Method, ...] = (
         parameters=low_rank_parameters,
         config=_config(use_rslora=True),
         tensors=_TENSORS,
+        support=_LORA_SUPPORT,
         shapes_only=_shapes_only,
     ),
     Method(
@@ -240,6 +251,8 @@ METHODS: tuple[Method, ...] = (
         parameters=lambda matrix, rank, options: rank * matrix.rows,
         config=_config(),
         tensors=replace(_TENSORS, frozen=(".lora_A.",)),
+        # A is not counted, so it has to stay as it was drawn.
+        support=Support(combines="factors"),
         shapes_only=_shapes_only,
     ),
 )

@@ -99,12 +99,16 @@ class Support:
         low_rank_head: whether the head's dense layer may get an adapter of its own rank.
         quantizations: the values of `base.quantization` that the method works with.
         resume_refusal: why an interrupted run cannot be resumed; None if it can.
+        combines: how trained adapters can be combined into one: by their "deltas", where the
+            trained update of a matrix is scaling B A and nothing else, or by "factors" only, the
+            average of each trained tensor; None if not at all.
     """
 
     rank_per_matrix: bool = True
     low_rank_head: bool = True
     quantizations: tuple[Quantization, ...] = ("none", "nf4", "int8")
     resume_refusal: str | None = None
+    combines: Literal["deltas", "factors"] | None = None
 
 
 def _unchanged(config: PeftConfig) -> PeftConfig:

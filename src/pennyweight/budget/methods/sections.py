@@ -52,6 +52,11 @@ class AdapterSection(Section):
         del quantization
         return None
 
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter's initialization changes the base's weights."""
+        return False
+
 
 class TargetedSection(AdapterSection):
     """Base of the sections of methods that adapt selected layers."""
