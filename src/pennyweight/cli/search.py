@@ -43,7 +43,7 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search for better values of a recipe's keys, such as the learning rate.
+    """Search for better values of a recipe's keys.
 
     The section [search] of the recipe says which keys; without it, the learning rate is searched.
     The first trial is the recipe itself. Trials are compared on validation rows; the test is used
