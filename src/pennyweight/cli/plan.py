@@ -75,7 +75,7 @@ def command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Count the trainable parameters of a recipe, and show their places.
+    """Show where a recipe spends its budget, and the exact count.
 
     The count is exact. Weights are loaded only for an allocation that measures what ranks gain. A
     plan over budget is refused with exit code 2. Without a recipe and rows, the default recipe is
