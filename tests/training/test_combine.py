@@ -18,6 +18,7 @@ from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.merge import merge
 from pennyweight.model.combinations import COMBINATIONS
 from pennyweight.recipe import resolve_recipe
+from pennyweight.report.write import write_report
 from pennyweight.runs.directory import verify_artifact
 from pennyweight.runs.record import load_record, save_record
 from pennyweight.training.combine import combine
@@ -338,3 +339,14 @@ def test_the_table_names_every_option_that_methods_take() -> None:
     options = {name for row in COMBINATIONS.values() for name in row.options}
     assert options <= set(CombineOptions.__dataclass_fields__)
     assert all(set(row.needs) <= set(row.options) for row in COMBINATIONS.values())
+
+
+def test_a_combined_run_is_reported_without_curves(trained: Path, tmp_path: Path) -> None:
+    _combine(trained, tmp_path / "run", "one", "three")
+    write_report([tmp_path / "run"], out=tmp_path / "report", parts=("figures", "paper"))
+    figures = {file.stem for file in (tmp_path / "report" / "figures").glob("*.svg")}
+    assert "curves" not in figures
+    assert "confusion" in figures
+    text = (tmp_path / "report" / "paper.tex").read_text()
+    assert "it combines the adapters of" in text
+    assert "select the checkpoint" not in text

@@ -21,7 +21,7 @@ POOLED = {"head": "low-rank", "head_rank": 1}
 
 
 def _two_runs(
-    base: Path, sets: Path, folder: Path, seeds: tuple[int, int], **sections: Any
+    base: Path, sets: Path, folder: Path, seeds: tuple[int, int], /, **sections: Any
 ) -> list[Path]:
     runs = [folder / f"run-{number}" for number in (1, 2)]
     sections["adapter"] = {"targets": ["query"], "rank": 2, **sections.get("adapter", {})}

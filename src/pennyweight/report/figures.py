@@ -73,8 +73,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _curves(facts: Facts) -> Figure:
+def _curves(facts: Facts) -> Figure | None:
+    """Draw loss and validation metric; a run that was combined from others has neither."""
     run = facts.main
+    if not run.losses:
+        return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.45))
     left.plot(*_columns(run.losses), color=COLOURS[0])
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))

@@ -93,14 +93,8 @@ def make_job(
 ) -> Job:
     """Settle everything that is known before rows are read; nothing is written.
 
-    Args:
-        recipe: the system.
-        out: the run's directory.
-        resume: go on from the last checkpoint of an unfinished run.
-        watcher: is told what happens.
-        uses_held_out: whether the finished run is evaluated on the sets in `[evaluate]`.
-        trains: False where the weights come from finished runs, so that what only training reads,
-            such as teachers, may be missing.
+    Where the weights come from finished runs, `trains` is False: what only training reads, such as
+    teachers, may then be missing.
 
     Raises:
         PennyweightError: the base, a source, a teacher or a setting cannot be used, the plan is
