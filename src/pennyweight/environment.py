@@ -65,7 +65,8 @@ def peak_memory_bytes() -> int:
 def _git(directory: Path, *arguments: str) -> str | None:
     try:
         process = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", "-C", str(directory), *arguments],  # noqa: S607 - the user's own git
+            # A lock that is left behind when the time is up would be in the user's way.
+            ["git", "--no-optional-locks", "-C", str(directory), *arguments],  # noqa: S607 - own git
             capture_output=True,
             text=True,
             timeout=10,
