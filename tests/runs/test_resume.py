@@ -19,7 +19,7 @@ RECIPE = example_recipe()
 def _run(path: Path, status: str, **changes: object) -> Path:
     """Write an unfinished or complete run with some files of its own."""
     path.mkdir()
-    save_record(path, example_record(status=status, **changes))
+    save_record(path, example_record(status=status, combination=None, **changes))
     (path / "recipe.toml").write_text("old")
     (path / "adapter").mkdir()
     (path / "adapter" / "weights").write_text("old")
@@ -121,7 +121,7 @@ def test_a_run_that_another_process_began_in_the_meantime_is_not_touched(tmp_pat
 def test_an_unfinished_run_is_resumed_with_its_recipe(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", "interrupted")
     opening = decide_opening(run, RECIPE, resume=True)
-    assert opening.previous == example_record(status="interrupted")
+    assert opening.previous == example_record(status="interrupted", combination=None)
     assert opening.replaced is opening.describe() is None
     before = _files(run)
     prepare_directory(opening)

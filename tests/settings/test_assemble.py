@@ -24,6 +24,7 @@ MAY_TAKE_RECIPES = (
     "defaults/",
     "settings/",
     "cli/",
+    "training/combine.py",
     "training/train.py",
     "training/job.py",
     "training/data_lab.py",

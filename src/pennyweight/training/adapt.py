@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pennyweight.data.ingest import read_rows
@@ -19,7 +20,18 @@ __all__ = ["adaptation_recipe"]
 # Labelled rows that are seen again, so that what was learned from them is kept. A smaller target is
 # seen several times in an epoch, until it has about as many rows.
 _TRAIN_ROWS, _MOST_COPIES = 4_000, 5
-_EPOCHS = 6
+# Keys of `[train]`. A whole schedule is trained, and its end kept if validation allows it.
+_TRAINING: Mapping[str, Any] = MappingProxyType(
+    {
+        "epochs": 6,
+        "max_steps": None,
+        "minutes": None,
+        "evaluate_every": "auto",
+        "keep_within": "auto",
+        "early_stopping": "off",
+        "head_end": "trained",
+    }
+)
 
 Shares = Mapping[str, float] | Literal["uniform"]
 
@@ -67,15 +79,7 @@ def adaptation_recipe(
         "max_tokens": "auto",
         "validation_fraction": "auto",
     }
-    values["train"] |= {
-        "start_from": str(run),
-        "epochs": _EPOCHS,
-        "max_steps": None,
-        "evaluate_every": "auto",
-        "keep_within": "auto",
-        "early_stopping": "off",
-        "head_end": "trained",
-    }
+    values["train"] |= {"start_from": str(run), **_TRAINING}
     values["evaluate"]["baselines"] = ()
     values["transduction"] = {
         "prior": None if shares is None else {"method": "stated", "stated": shares},
