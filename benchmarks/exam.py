@@ -26,6 +26,7 @@ import numpy as np
 
 from pennyweight.data.ingest import ReadOptions, read_rows
 from pennyweight.data.source import Source
+from pennyweight.environment import cache_directory
 from pennyweight.inference.submit import submit
 from pennyweight.recipe.study import Study, load_study
 from pennyweight.search.studies import run_study
@@ -63,7 +64,7 @@ def with_seeds(study: Study, seeds: Sequence[int]) -> Study:
 
 def texts_of(path: Path, *, labelled: bool) -> list[str]:
     """Return the texts of a file, with nothing but letters and digits, to look rows up."""
-    options = ReadOptions(labels=LABELS)
+    options = ReadOptions(LABELS, (), "stop", cache_directory() / "rows")
     rows = read_rows(path.stem, Source(str(path)), options, labelled=labelled)
     return [re.sub(r"\W+", "", text).lower() for text in rows.table["text"][:]]
 
