@@ -19,6 +19,7 @@ from pennyweight.inference.correction import (
     Correction,
     ShiftEvidence,
     estimate_correction,
+    find_groups,
     load_correction,
 )
 from pennyweight.inference.evaluate import evaluate
@@ -124,7 +125,9 @@ def test_two_groups_are_separated_and_each_gets_its_shares(tmp_path: Path) -> No
         labels=labels,
         target=Predictions(target_logits, target_features),
     )
-    correction, record = estimate_correction(evidence, _settings("em"), seed=0)
+    settings = _settings("em")
+    groups = find_groups(evidence, settings, seed=0)
+    correction, record = estimate_correction(evidence, settings, groups=groups, seed=0)
     assert record.area_under_curve is not None
     assert record.area_under_curve > 0.7
     first, second = record.groups
@@ -157,7 +160,9 @@ def test_texts_that_cannot_be_told_apart_are_one_group() -> None:
         labels=labels[:300],
         target=Predictions(logits[300:], features[300:]),
     )
-    correction, record = estimate_correction(evidence, _settings("confusion"), seed=0)
+    settings = _settings("confusion")
+    groups = find_groups(evidence, settings, seed=0)
+    correction, record = estimate_correction(evidence, settings, groups=groups, seed=0)
     assert correction.grouping is None
     assert len(record.groups) == 1
     assert record.one_group_because is not None

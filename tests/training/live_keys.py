@@ -202,6 +202,7 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.r_drop": Change(1.0),
     "train.mixup": Change(0.5),
     "train.average": Change(0.5),
+    "train.interpolate": Change(0.5, {"train.head_start": "logistic", "base.pooling": "mean"}),
     "train.max_gradient_norm": Change(0.01),
     "train.evaluate_every": Change(2),
     "train.keep_best": Change("nll"),

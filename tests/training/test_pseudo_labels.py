@@ -68,6 +68,17 @@ def test_a_second_view_corrects_mistakes_and_keeps_the_class_shares() -> None:
     assert np.array_equal(better.groups, answers.groups)
 
 
+def test_a_second_view_leaves_rows_like_the_training_texts_as_they_are() -> None:
+    texts, labels, answers = _target(600, seed=2)
+    unlike = np.arange(600) >= 300
+    mixed = TargetAnswers(answers.logits, unlike.astype(np.int64))
+    better = add_second_view(texts, mixed)
+    first, second = (softmax(one.logits, axis=1) for one in (mixed, better))
+    np.testing.assert_allclose(second[~unlike], first[~unlike], atol=1e-3)
+    correct = better.logits[unlike].argmax(axis=1) == labels[unlike]
+    assert correct.mean() > (mixed.logits[unlike].argmax(axis=1) == labels[unlike]).mean() + 0.1
+
+
 def test_with_very_few_rows_there_is_no_second_view() -> None:
     texts, _, answers = _target(12, seed=3)
     assert np.array_equal(add_second_view(texts, answers, share=0.5).logits, answers.logits)

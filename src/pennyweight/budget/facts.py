@@ -27,6 +27,7 @@ class ArtifactFacts:
         task: whether a text has exactly one label, or any number of them.
         thresholds: of a multi-label task, the probability of each class from which a text is given
             the class; None for 0.5 each.
+        interpolated: share of the way from the weights at the start to the trained ones.
     """
 
     labels: tuple[str, ...]
@@ -34,6 +35,7 @@ class ArtifactFacts:
     frozen: tuple[str, ...] = ()
     task: Task = "single-label"
     thresholds: tuple[float, ...] | None = None
+    interpolated: float = 1.0
 
 
 _ADAPTER = TypeAdapter(ArtifactFacts)

@@ -29,7 +29,7 @@ from pennyweight.inference.groups import Grouping, Groups, group, load_grouping
 from pennyweight.runs.record import CorrectionRecord, GroupRecord, ShareEstimate, write_text
 from pennyweight.settings.values import PriorSettings
 
-__all__ = ["Correction", "ShiftEvidence", "estimate_correction", "load_correction"]
+__all__ = ["Correction", "ShiftEvidence", "estimate_correction", "find_groups", "load_correction"]
 
 _FILE = "correction.json"
 # With fewer rows, a group's shares cannot be estimated.
@@ -161,33 +161,44 @@ class _Group:
     prior: np.ndarray
 
 
+def find_groups(evidence: ShiftEvidence, settings: PriorSettings, *, seed: int) -> Groups | None:
+    """Return how the groups of a target are told apart; None where one group is asked for.
+
+    Args:
+        evidence: texts, or features, of training and target.
+        settings: whether there are groups, and what they are told apart by.
+        seed: of the discriminator's folds.
+    """
+    if settings.groups == "one":
+        return None
+    features = (evidence.validation.features, evidence.target.features)
+    return group(settings.discriminator, texts=evidence.texts, features=features, seed=seed)
+
+
 def estimate_correction(
-    evidence: ShiftEvidence, settings: PriorSettings, *, seed: int
+    evidence: ShiftEvidence, settings: PriorSettings, *, groups: Groups | None, seed: int
 ) -> tuple[Correction, CorrectionRecord]:
     """Estimate the correction for a target, and what a report says about it.
 
     Args:
         evidence: predictions on validation and target.
-        settings: the method, the groups, and shares that are known.
-        seed: of the bootstrap and of the discriminator's folds.
+        settings: the method, and shares that are known.
+        groups: of `find_groups`.
+        seed: of the bootstrap.
     """
     temperature = temperature_of(evidence.validation.logits, evidence.labels)
-    found: Groups | None = None
-    if settings.groups == "discriminated":
-        features = (evidence.validation.features, evidence.target.features)
-        found = group(settings.discriminator, texts=evidence.texts, features=features, seed=seed)
-    grouping = None if found is None else found.grouping
-    groups = [
+    grouping = None if groups is None else groups.grouping
+    estimates = [
         _group(members, evidence, settings, temperature=temperature, seed=seed)
         for members in _members_of_groups(grouping, evidence)
     ]
-    priors = np.stack([one.prior for one in groups])
+    priors = np.stack([one.prior for one in estimates])
     return Correction(temperature, evidence.source, priors, grouping), CorrectionRecord(
         method=settings.method,
         temperature=temperature,
-        area_under_curve=None if found is None else found.area,
-        one_group_because=None if found is None else found.refused,
-        groups=tuple(_record(one, evidence.names) for one in groups),
+        area_under_curve=None if groups is None else groups.area,
+        one_group_because=None if groups is None else groups.refused,
+        groups=tuple(_record(one, evidence.names) for one in estimates),
     )
 
 

@@ -142,6 +142,12 @@ class Train(Section):
         "saved in their place",
         json_schema_extra={"allowed": '"off", or a number between 0 and 1, such as 0.99'},
     )
+    interpolate: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0,
+        description="after training, how far to go from the weights that training started from "
+        "toward the trained ones (WiSE-FT, arXiv:2109.01903); less than 1, such as 0.85, often "
+        "gains accuracy on text unlike the training text, and may lose some on text like it",
+    )
     max_gradient_norm: PositiveFloat | Literal["off"] = Field(
         1.0,
         description="clip the norm of the gradients to this value",
@@ -200,6 +206,21 @@ class Train(Section):
             raise ValueError(
                 'train.head_end: "logistic" replaces the head, and train.average keeps an average '
                 "of it; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _interpolates_from_a_classifier(self) -> Train:
+        if self.interpolate == 1.0:
+            return self
+        if self.head_start == "random" and self.start_from is None:
+            raise ValueError(
+                "train.interpolate: the weights that training starts from must classify texts; set "
+                'train.head_start = "logistic", or train.start_from'
+            )
+        if self.average != "off":
+            raise ValueError(
+                "train.interpolate: does not work with train.average; leave one of them out"
             )
         return self
 

@@ -199,6 +199,7 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
         optimizer=_optimizer(recipe),
         objective=_objective(recipe),
         average=None if train.average == "off" else train.average,
+        interpolate=None if train.interpolate == 1.0 else train.interpolate,
         start_from=None if train.start_from is None else Path(train.start_from),
         starts_head=train.head_start == "logistic" and train.start_from is None,
         refits_head=train.head_end == "logistic",

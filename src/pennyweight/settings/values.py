@@ -268,6 +268,8 @@ class FitSettings:
         optimizer: with its schedule.
         objective: the loss.
         average: decay of the moving average that is evaluated and saved; None for none.
+        interpolate: share of the way from the weights at the start to the trained ones that is
+            kept; None for all of it.
         start_from: the run whose trained weights training starts from; None for a new start.
         starts_head: whether the head starts from a logistic regression on embeddings.
         refits_head: whether the head is fitted again in the same way after training.
@@ -281,6 +283,7 @@ class FitSettings:
     optimizer: OptimizerOptions
     objective: ObjectiveOptions
     average: float | None
+    interpolate: float | None
     start_from: Path | None
     starts_head: bool
     refits_head: bool

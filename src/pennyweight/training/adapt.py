@@ -30,6 +30,7 @@ _TRAINING: Mapping[str, Any] = MappingProxyType(
         "keep_within": "auto",
         "early_stopping": "off",
         "head_end": "trained",
+        "interpolate": 1.0,
     }
 )
 

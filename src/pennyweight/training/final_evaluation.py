@@ -25,7 +25,7 @@ from pennyweight.evaluation.thresholds import (
     sigmoid,
 )
 from pennyweight.files import replacing
-from pennyweight.inference.correction import ShiftEvidence, estimate_correction
+from pennyweight.inference.correction import ShiftEvidence, estimate_correction, find_groups
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.texts import texts_of
 from pennyweight.runs.record import CorrectionRecord, Mistake, ShareEstimate, TargetRecord
@@ -151,7 +151,9 @@ def _corrected(
         target=target,
         texts=(texts_of(splits.train), target_texts),
     )
-    correction, record = estimate_correction(evidence, settings, seed=run.job.settings.seed)
+    seed = run.job.settings.seed
+    groups = find_groups(evidence, settings, seed=seed)
+    correction, record = estimate_correction(evidence, settings, groups=groups, seed=seed)
     for line in _describe(record):
         run.log(line)
     if run.job.accelerator.is_main_process:

@@ -51,6 +51,15 @@ class TargetAnswers:
         """The groups that have rows."""
         return sorted(set(self.groups.tolist()))
 
+    @property
+    def unlike_training(self) -> np.ndarray:
+        """Rows unlike the training texts, bool `[rows]`; all rows where there is one group.
+
+        A classifier answers texts of its own kind best by itself. What is known about the target
+        besides, such as a second view, changes the answers to these rows only.
+        """
+        return self.groups == 1 if self.groups.any() else np.ones(len(self.groups), dtype=bool)
+
 
 def surest_of_each_class(answers: TargetAnswers, *, share: float) -> np.ndarray:
     """Return the indices of the rows whose answers are the surest, int64 `[selected]`, ascending.
@@ -82,7 +91,8 @@ def add_second_view(
 ) -> TargetAnswers:
     """Return answers that combine the classifier's with those of a lexical view of the target.
 
-    The log probabilities of both are added, and every group keeps the class shares that it had.
+    The log probabilities of both are added for the rows unlike the training texts, and every group
+    keeps the class shares that it had.
 
     Args:
         texts: of the target's rows.
@@ -91,7 +101,7 @@ def add_second_view(
         share: of the rows that it is fitted to; see `surest_of_each_class`.
     """
     classes, shares = answers.logits.shape[1], answers.shares
-    combined = answers
+    unlike, combined = answers.unlike_training[:, None], answers
     for _ in range(rounds):
         rows = surest_of_each_class(combined, share=share)
         if len(rows) < _FEWEST_ROWS:
@@ -99,7 +109,8 @@ def add_second_view(
         labels = combined.logits[rows].argmax(axis=1)
         options = LinearOptions(classes=classes, seed=0)
         view = fit_tfidf([texts[row] for row in rows.tolist()], labels, options).logits(texts)
-        logits = log_softmax(answers.logits, axis=1) + log_softmax(view.astype(np.float64), axis=1)
+        second = np.where(unlike, log_softmax(view.astype(np.float64), axis=1), 0.0)
+        logits = log_softmax(answers.logits, axis=1) + second
         combined = replace(answers, logits=_with_shares(logits, answers, shares))
     return combined
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pennyweight.budget.facts import read_artifact_facts
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train import checkpoint
 from pennyweight.engine.train.progress import (
@@ -21,6 +22,7 @@ from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
 from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun
+from pennyweight.training.interpolate import interpolate_weights
 from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, Work, predict_time
 from pennyweight.training.stages import Built, Fit
 
@@ -82,9 +84,28 @@ class StepSaver:
         line = f"head fitted again on the trained encoder's embeddings{score}"
         self.run.log(line if is_kept else f"{line}; the best head so far is kept instead")
 
-    def _keep(self) -> None:
+    def save_interpolated(self) -> None:
+        """Interpolate the best weights with those of the start, where the recipe says so."""
+        share, start = self.run.job.settings.fit.interpolate, self.fit.start
+        artifact = self.run.directory.artifact(self.run.job.plan.method.artifact)
+        facts = read_artifact_facts(artifact)
+        # A run that was killed after this has been saved is resumed with what has been saved.
+        if share is None or start is None or facts is None or facts.interpolated == share:
+            return
+        checkpoint.load_weights(self.built.model, artifact)
+        self.run.job.accelerator.wait_for_everyone()
+        interpolate_weights(self.built.model, start, share=share)
+        progress, options = self.fit.progress, self.run.job.settings.fit.options
+        evaluation, before = self.fit.evaluate(), progress.kept
+        progress.kept = evaluation.get(options.keep_best)
+        self._keep(interpolated=share)
+        line = f"weights: {share:g} of the way from the start to the trained ones"
+        trained = "" if before is None else f" ({before:.4f} with the trained ones)"
+        self.run.log(f"{line}{_score(evaluation, options)}{trained}")
+
+    def _keep(self, *, interpolated: float = 1.0) -> None:
         if self.run.job.accelerator.is_main_process:
-            self._keep_best()
+            self._keep_best(interpolated=interpolated)
             self._record_best()
 
     def take(self, step: Step) -> None:
@@ -105,9 +126,16 @@ class StepSaver:
         if job.accelerator.is_main_process and job.plan.method.resume_refusal is None:
             replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
 
-    def _keep_best(self) -> None:
+    def _keep_best(self, *, interpolated: float = 1.0) -> None:
         artifact = self.run.directory.artifact(self.run.job.plan.method.artifact)
-        replace_directory(artifact, self._save_best)
+
+        def save(directory: Path) -> None:
+            with self.fit.averaged():
+                self._save_weights(
+                    directory, tokenizer=self.built.tokenizer, interpolated=interpolated
+                )
+
+        replace_directory(artifact, save)
 
     def _record_best(self) -> None:
         progress, metric = self.fit.progress, self.run.job.settings.fit.options.keep_best
@@ -137,10 +165,6 @@ class StepSaver:
         elif step.stop:
             self.run.log(f"stopped after step {step.step}: {step.stop}")
 
-    def _save_best(self, directory: Path) -> None:
-        with self.fit.averaged():
-            self._save_weights(directory, tokenizer=self.built.tokenizer)
-
     def _save_checkpoint(self, directory: Path) -> None:
         learner = self.fit.learner
         checkpoint.save_state(
@@ -152,12 +176,15 @@ class StepSaver:
         )
         self._save_weights(directory, tokenizer=None)
 
-    def _save_weights(self, directory: Path, *, tokenizer: object) -> None:
+    def _save_weights(
+        self, directory: Path, *, tokenizer: object, interpolated: float = 1.0
+    ) -> None:
         job = self.run.job
+        facts = job.plan.artifact_facts(job.settings.labels, task=job.settings.task)
         save_artifact(
             self.built.model,
             directory,
-            job.plan.artifact_facts(job.settings.labels, task=job.settings.task),
+            replace(facts, interpolated=interpolated),
             fresh_weights=self.built.fresh_weights,
             tokenizer=tokenizer,
         )

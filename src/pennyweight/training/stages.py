@@ -34,6 +34,7 @@ from pennyweight.evaluation.thresholds import fit_thresholds, sigmoid
 from pennyweight.model.build import BaseOptions, build_model, load_tokenizer
 from pennyweight.model.quantize import frozen_bytes
 from pennyweight.training.active_run import ActiveRun, tokenized
+from pennyweight.training.interpolate import copy_trained_weights
 from pennyweight.training.job import Job
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.teacher import teach
@@ -79,6 +80,7 @@ class Fit:
     Attributes:
         learner: the model with its optimizer, schedule and objective.
         average: moving average of the trained weights, which is evaluated and saved; or None.
+        start: the weights before training, where the trained ones are interpolated with them.
         progress: how far the training has come.
         predictor: of the model as it is.
         validation: rows to measure on.
@@ -88,6 +90,7 @@ class Fit:
 
     learner: Learner
     average: MovingAverage | None
+    start: Mapping[str, torch.Tensor] | None
     progress: Progress
     predictor: Predictor
     validation: TokenizedRows
@@ -238,6 +241,7 @@ def make_fit(run: ActiveRun, built: Built, rows: TokenizedRows, validation: Toke
     return Fit(
         Learner(built.model, optimizer, scheduler, objective),
         average,
+        None if settings.interpolate is None else copy_trained_weights(built.model),
         Progress(),
         make_predictor(job, built),
         validation,

@@ -9,7 +9,8 @@ from scipy.special import log_softmax, logsumexp
 
 from pennyweight.data.splits import Splits
 from pennyweight.inference.classifier import Classifier
-from pennyweight.inference.correction import ShiftEvidence, estimate_correction
+from pennyweight.inference.correction import ShiftEvidence, estimate_correction, find_groups
+from pennyweight.inference.groups import Groups
 from pennyweight.inference.texts import texts_of
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.pseudo_labels import TargetAnswers
@@ -25,7 +26,10 @@ def answer_target(
     seed: int,
     log: Callable[[str], None],
 ) -> TargetAnswers:
-    """Return the mean probabilities of the teachers, as logits, and the groups of the first one.
+    """Return what the teachers answer, as logits, and the groups of the first one.
+
+    Rows unlike the training texts get the mean probabilities of all teachers, and the others those
+    of the first teacher, which is to be the best one on texts like the training texts.
 
     A teacher that corrects for class shares gives corrected answers. Another one is corrected here,
     where the recipe has a prior.
@@ -37,18 +41,26 @@ def answer_target(
         seed: of the correction.
         log: gets a line for each teacher that is corrected.
     """
-    logits, groups = [], None
+    logits: list[np.ndarray] = []
+    groups: np.ndarray | None = None
+    found: Groups | None = None
     for teacher in teachers:
         classifier = Classifier.load(teacher)
         if prior is None or classifier.has_correction:
             corrected, members = _own_answers(classifier, splits)
         else:
             log(f"self-training: {teacher} is corrected for the class shares of the target")
-            corrected, members = _corrected_answers(classifier, splits, prior, seed=seed)
+            evidence = _evidence(classifier, splits, prior)
+            # Texts are told apart in the same way whichever classifier answers.
+            if found is None or prior.discriminator == "hidden-states":
+                found = find_groups(evidence, prior, seed=seed)
+            corrected, members = _corrected_answers(evidence, prior, found, seed=seed)
         logits.append(log_softmax(corrected.astype(np.float64), axis=1))
         groups = members if groups is None else groups
     assert groups is not None  # noqa: S101 - a recipe names at least one teacher
-    return TargetAnswers(logsumexp(logits, axis=0) - np.log(len(logits)), groups)
+    first = TargetAnswers(logits[0], groups)
+    mean = logsumexp(logits, axis=0) - np.log(len(logits))
+    return TargetAnswers(np.where(first.unlike_training[:, None], mean, first.logits), groups)
 
 
 def _own_answers(classifier: Classifier, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
@@ -56,22 +68,25 @@ def _own_answers(classifier: Classifier, splits: Splits) -> tuple[np.ndarray, np
     return classifier.outputs(splits.target).logits, classifier.groups(splits.target)
 
 
-def _corrected_answers(
-    classifier: Classifier, splits: Splits, prior: PriorSettings, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _evidence(classifier: Classifier, splits: Splits, prior: PriorSettings) -> ShiftEvidence:
     assert splits.target is not None  # noqa: S101 - self-training needs a target
     needs_features = prior.discriminator == "hidden-states"
     labels = np.asarray(splits.train["label"][:])
     counts = np.bincount(labels, minlength=len(classifier.labels))
-    target = classifier.outputs(splits.target, features=needs_features)
-    texts = texts_of(splits.target)
-    evidence = ShiftEvidence(
+    return ShiftEvidence(
         names=classifier.labels,
         source=counts / counts.sum(),
         validation=classifier.outputs(splits.validation, features=needs_features),
         labels=np.asarray(splits.validation["label"][:]),
-        target=target,
-        texts=(texts_of(splits.train), texts),
+        target=classifier.outputs(splits.target, features=needs_features),
+        texts=(texts_of(splits.train), texts_of(splits.target)),
     )
-    correction, _ = estimate_correction(evidence, prior, seed=seed)
-    return correction.apply(target, texts).logits, correction.groups_of(texts, target.features)
+
+
+def _corrected_answers(
+    evidence: ShiftEvidence, prior: PriorSettings, groups: Groups | None, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    correction, _ = estimate_correction(evidence, prior, groups=groups, seed=seed)
+    target, texts = evidence.target, evidence.texts[1]
+    members = correction.groups_of(texts, target.features)
+    return correction.apply(target, texts).logits, members

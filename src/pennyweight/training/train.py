@@ -144,6 +144,8 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
         raise saver.explain(error) from None
     _refit_head(saver)
     accelerator.wait_for_everyone()
+    saver.save_interpolated()
+    accelerator.wait_for_everyone()
     return _finish(run, built, prepared, baselines)
 
 
@@ -285,6 +287,7 @@ def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
         raise first.explain(error) from None
     for saver in savers:
         _refit_head(saver)
+        saver.save_interpolated()
 
 
 def _refuse_differences(recipes: Sequence[Recipe]) -> None:
