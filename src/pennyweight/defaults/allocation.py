@@ -20,7 +20,6 @@ from pennyweight.budget.formula import count_by_formula
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.methods import AdapterSection
 from pennyweight.budget.spending import Spending
-from pennyweight.defaults.measurement import gains_of
 from pennyweight.errors import BudgetError, RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.plan_file import with_plan_file
@@ -77,6 +76,9 @@ def allocate(
     gains: Gains | None = None
     notes: tuple[str, ...] = ()
     if strategy.needs != "nothing":
+        # Imported here, because a plan without a measure needs neither rows nor models.
+        from pennyweight.defaults.measurement import gains_of
+
         gains, note = gains_of(_with_full_head(recipe), spending, options, log=log)
         notes = (note,)
     problem = make_problem(

@@ -8,7 +8,6 @@ from typing import Any
 
 from pennyweight.budget.methods import AdapterSection
 from pennyweight.data.infer import Inferred, infer
-from pennyweight.defaults.facts import read_facts
 from pennyweight.defaults.rules import RULES, Facts
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
@@ -79,6 +78,9 @@ def complete(recipe: Recipe) -> Completed:
         raise RecipeError(
             "data.train: missing; name the labelled training rows, for example --data train.csv"
         )
+    # Imported here, because a recipe that is complete needs neither rows nor models.
+    from pennyweight.defaults.facts import read_facts
+
     inferred = _infer(recipe)
     recipe, reasons = _with_inferred(recipe, inferred)
     facts = read_facts(recipe, find_base(recipe, config_only=True), inferred)
