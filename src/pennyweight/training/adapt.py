@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pennyweight.data.ingest import read_rows
 from pennyweight.data.source import Source
 from pennyweight.inference.classifier import require_complete
-from pennyweight.recipe import Recipe, resolve_recipe
+from pennyweight.recipe import Recipe, change_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import read_options
 
@@ -20,17 +20,21 @@ __all__ = ["adaptation_recipe"]
 # Labelled rows that are seen again, so that what was learned from them is kept. A smaller target is
 # seen several times in an epoch, until it has about as many rows.
 _TRAIN_ROWS, _MOST_COPIES = 4_000, 5
-# Keys of `[train]`. A whole schedule is trained, and its end kept if validation allows it.
-_TRAINING: Mapping[str, Any] = MappingProxyType(
+# A whole schedule is trained, and its end kept if validation allows it.
+_CHANGES: Mapping[str, Any] = MappingProxyType(
     {
-        "epochs": 6,
-        "max_steps": None,
-        "minutes": None,
-        "evaluate_every": "auto",
-        "keep_within": "auto",
-        "early_stopping": "off",
-        "head_end": "trained",
-        "interpolate": 1.0,
+        "data.train_rows": _TRAIN_ROWS,
+        "data.max_tokens": "auto",
+        "data.validation_fraction": "auto",
+        "train.epochs": 6,
+        "train.max_steps": None,
+        "train.minutes": None,
+        "train.evaluate_every": "auto",
+        "train.keep_within": "auto",
+        "train.early_stopping": "off",
+        "train.head_end": "trained",
+        "train.interpolate": 1.0,
+        "evaluate.baselines": (),
     }
 )
 
@@ -68,28 +72,25 @@ def adaptation_recipe(
     require_complete(Path(run), record)
     recipe = record.recipe
     rows = read_rows("target", target, read_options(recipe), labelled=False)
-    values: dict[str, Any] = recipe.model_dump()
-    values["name"], values["summary"] = name, f"{recipe.name}, trained further on unlabelled text"
-    values["data"] |= {
-        "target": {
-            "location": target.location,
-            "format": target.format,
-            "text_columns": target.text_columns,
-        },
-        "train_rows": _TRAIN_ROWS,
-        "max_tokens": "auto",
-        "validation_fraction": "auto",
+    source = {
+        "location": target.location,
+        "format": target.format,
+        "text_columns": target.text_columns,
     }
-    values["train"] |= {"start_from": str(run), **_TRAINING}
-    values["evaluate"]["baselines"] = ()
-    values["transduction"] = {
-        "prior": None if shares is None else {"method": "stated", "stated": shares},
-        "self_training": {
-            "method": "balanced",
-            "teachers": tuple(teachers) or (str(run),),
-            "share": 1.0,
-            "labels": "soft",
-            "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
-        },
+    self_training = {
+        "method": "balanced",
+        "teachers": tuple(teachers) or (str(run),),
+        "share": 1.0,
+        "labels": "soft",
+        "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
     }
-    return resolve_recipe(values)
+    prior = None if shares is None else {"method": "stated", "stated": shares}
+    changes = {
+        **_CHANGES,
+        "name": name,
+        "summary": f"{recipe.name}, trained further on unlabelled text",
+        "data.target": source,
+        "train.start_from": str(run),
+        "transduction": {"prior": prior, "self_training": self_training},
+    }
+    return change_recipe(recipe, changes)
