@@ -8,9 +8,11 @@ import pytest
 
 from pennyweight.cli.adapt import parse_shares
 from pennyweight.data.source import Source
+from pennyweight.defaults.rules import accuracy_noise
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import with_overrides
 from pennyweight.runs.record import load_record
+from pennyweight.settings.assemble import settings_of
 from pennyweight.training.adapt import adaptation_recipe
 from pennyweight.training.train import train
 from tiny import LABELS, news, tiny_recipe, write_news
@@ -42,6 +44,9 @@ def test_the_adapter_of_a_run_is_trained_further_with_the_probabilities_of_all_t
     assert record.data is not None
     assert before.data is not None
     validation = record.data.sets["validation"]
+    assert recipe.train.keep_within == accuracy_noise(validation.rows)
+    options = settings_of(record.recipe).fit.options
+    assert options.below_start == options.keep_within
     assert validation.fingerprint == before.data.sets["validation"].fingerprint
     training = record.data.training
     assert training is not None

@@ -15,7 +15,7 @@ from typing import Any
 from pennyweight.budget.methods.sections import DEFAULT_HEAD_RANK
 from pennyweight.evaluation.metrics import EVEN_RATIO
 
-__all__ = ["RULES", "Derived", "Facts"]
+__all__ = ["RULES", "Derived", "Facts", "accuracy_noise"]
 
 # With fewer rows than this, or fewer of each class, all rows are trained on: a validation split
 # would cost more accuracy than the choice of a checkpoint gains.
@@ -249,13 +249,17 @@ def _keep_best(facts: Facts) -> Derived:
     return Derived("accuracy", "the classes have similar numbers of rows")
 
 
+def accuracy_noise(rows: int) -> float:
+    """Return the standard error of a typical accuracy on so many validation rows."""
+    return round(math.sqrt(_TYPICAL * (1.0 - _TYPICAL) / rows), 4)
+
+
 def _keep_within(facts: Facts) -> Derived:
     rows = facts.evaluated_rows
     if not rows:
         return Derived(0.0, "no validation rows")
-    within = round(math.sqrt(_TYPICAL * (1.0 - _TYPICAL) / rows), 4)
     return Derived(
-        within,
+        accuracy_noise(rows),
         f"the standard error of an accuracy of {_TYPICAL:.0%} on {rows:,} rows; of "
         "checkpoints that do not differ by more, the latest is kept",
     )

@@ -212,6 +212,8 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
 
 def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
     train = recipe.train
+    keep_within = _settled(train.keep_within, "train.keep_within")
+    learns_from_target = recipe.transduction is not None and recipe.transduction.self_training
     stopping = train.early_stopping if isinstance(train.early_stopping, EarlyStopping) else None
     return TrainOptions(
         epochs=_settled(train.epochs, "train.epochs"),
@@ -228,7 +230,9 @@ def _train_options(recipe: Recipe, task: Task) -> TrainOptions:
         threshold=stopping.threshold if stopping else 0.0,
         seed=recipe.seed,
         sampling=train.sampling,
-        keep_within=_settled(train.keep_within, "train.keep_within"),
+        keep_within=keep_within,
+        # What a target teaches does not show on validation, where it may only do no harm.
+        below_start=keep_within if learns_from_target else 0.0,
     )
 
 

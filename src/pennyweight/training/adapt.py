@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pennyweight.data.ingest import read_rows
 from pennyweight.data.source import Source
+from pennyweight.defaults.rules import accuracy_noise
 from pennyweight.inference.classifier import require_complete
 from pennyweight.recipe import Recipe, change_recipe
 from pennyweight.runs.record import load_record
@@ -30,7 +31,6 @@ _CHANGES: Mapping[str, Any] = MappingProxyType(
         "train.max_steps": None,
         "train.minutes": None,
         "train.evaluate_every": "auto",
-        "train.keep_within": "auto",
         "train.early_stopping": "off",
         "train.head_end": "trained",
         "train.interpolate": 1.0,
@@ -84,6 +84,9 @@ def adaptation_recipe(
         "labels": "soft",
         "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
     }
+    # The validation rows are those of the run.
+    validation = record.data.sets.get("validation") if record.data is not None else None
+    keep_within = accuracy_noise(validation.rows) if validation is not None else "auto"
     prior = None if shares is None else {"method": "stated", "stated": shares}
     changes = {
         **_CHANGES,
@@ -91,6 +94,7 @@ def adaptation_recipe(
         "summary": f"{recipe.name}, trained further on unlabelled text",
         "data.target": source,
         "train.start_from": str(run),
+        "train.keep_within": keep_within,
         "transduction": {"prior": prior, "self_training": self_training},
     }
     return change_recipe(recipe, changes)

@@ -103,6 +103,15 @@ def test_a_checkpoint_has_to_be_as_good_as_what_training_started_from() -> None:
         assert progress.kept == kept
 
 
+def test_where_it_may_be_worse_than_the_start_the_latest_within_the_noise_is_kept() -> None:
+    options = dataclasses.replace(OPTIONS, keep_within=0.02, below_start=0.02)
+    progress = Progress()
+    for step, accuracy, kept in ((0, 0.8, 0.8), (5, 0.77, 0.8), (10, 0.785, 0.785)):
+        progress.step = step
+        judge(progress, {"accuracy": accuracy}, options)
+        assert progress.kept == kept
+
+
 def test_a_lower_log_loss_is_better_within_the_tolerance_too() -> None:
     options = dataclasses.replace(OPTIONS, keep_best="nll", keep_within=0.1)
     progress = Progress(step=1)

@@ -49,6 +49,7 @@ class TrainOptions:
         keep_best: metric that decides which checkpoint is the best.
         keep_within: a later checkpoint is kept although its metric is worse, by at most this much,
             than the best so far; such a checkpoint also counts as an improvement for `patience`.
+        below_start: how much worse than what training started from a kept checkpoint may be.
         patience: evaluations without improvement after which training stops; None for never.
         threshold: smallest change of the metric that counts as an improvement for `patience`.
         seed: seed of the batch order, dropout and mixup.
@@ -68,6 +69,7 @@ class TrainOptions:
     seed: int
     sampling: Literal["natural", "balanced"] = "natural"
     keep_within: float = 0.0
+    below_start: float = 0.0
 
 
 @dataclass(slots=True)
@@ -210,8 +212,8 @@ def judge(
 
     Of equally good evaluations, and of those that `keep_within` takes for equally good, the later
     one is kept, because its weights have been trained longer. A checkpoint that is worse than what
-    training started from is never kept. An evaluation without metrics, as there are no validation
-    rows, is always kept, so that the weights of the last step are.
+    training started from, by more than `below_start`, is never kept. An evaluation without metrics,
+    as there are no validation rows, is always kept, so that the weights of the last step are.
 
     Returns:
         Whether the evaluated weights are to be kept, and why training stops, or None.
@@ -225,7 +227,8 @@ def judge(
     gain = _gain(value, progress.best, options)
     if progress.step == 0:
         progress.start = value
-    is_kept = gain >= -options.keep_within and _gain(value, progress.start, options) >= 0
+    gain_over_start = _gain(value, progress.start, options)
+    is_kept = gain >= -options.keep_within and gain_over_start >= -options.below_start
     is_improvement = gain > options.threshold or (options.keep_within > 0.0 and is_kept)
     progress.without_improvement = 0 if is_improvement else progress.without_improvement + 1
     if gain >= 0:
