@@ -27,7 +27,7 @@ _CHANGES: Mapping[str, Any] = MappingProxyType(
         "data.train_rows": _TRAIN_ROWS,
         "data.max_tokens": "auto",
         "data.validation_fraction": "auto",
-        "train.epochs": 6,
+        "train.epochs": 4,
         "train.max_steps": None,
         "train.minutes": None,
         "train.evaluate_every": "auto",
