@@ -264,6 +264,22 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     }
 
 
+def test_the_temporary_file_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a[1].txt"
+    abandoned, other = (tmp_path / f".{name}.0a1b2c3d4e5f.part" for name in ("a[1].txt", "b.txt"))
+    abandoned.touch()
+    other.touch()
+    with replacing(path) as first:
+        assert not abandoned.exists()
+        with replacing(path) as second:
+            assert first.exists()
+            second.write_text("second")
+        first.write_text("first")
+    assert _contents(tmp_path) == {path.name: "first", other.name: ""}
+
+
 _LEFT_BEHIND = (".partial-0a1b", ".states.npy.0a1b.part", "tmp0a1b")
 
 

@@ -7,6 +7,7 @@ cannot leave a renamed but empty file.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -36,9 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block has ended without an error.
 
     A reader sees the old file or the new one, never a part of it. After an error the temporary
-    file is removed and the old file is untouched. The permissions are those of the old file, or
-    those that the umask gives a new one, whatever a library sets. A symbolic link stays, and the
-    file that it points to is replaced.
+    file is removed and the old file is untouched; those of killed processes are removed first. The
+    permissions are those of the old file, or those that the umask gives a new one, whatever a
+    library sets. A symbolic link stays, and the file that it points to is replaced.
 
     A device, a pipe or a socket, such as `/dev/stdout` or the other end of a shell's `>(command)`,
     cannot be replaced: `path` itself is yielded, and is written to directly.
@@ -51,9 +52,12 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     if path.is_symlink():
         path = path.resolve()
+    _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    descriptor = os.open(part, os.O_CREAT | os.O_WRONLY, 0o666)
     try:
-        part.touch()
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         mode = (path if path.exists() else part).stat().st_mode
         with system_errors():
             yield part
@@ -62,6 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
         _sync(path.parent)
     finally:
+        os.close(descriptor)
         part.unlink(missing_ok=True)
 
 
@@ -179,6 +184,18 @@ def hash_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of a target whose processes were killed: nobody locks them."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            descriptor = os.open(part, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -20,12 +20,12 @@ _SECRET = "sk-0a1b2c3d4e5f"
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return the home directory of a user named alice, on a machine named alices-laptop."""
-    home = tmp_path / "alice"
+    """Return the home directory of a user named alice-q7, on a machine named laptop-of-q7."""
+    home = tmp_path / "alice-q7"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("API_KEY", _SECRET)
-    monkeypatch.setattr(socket, "gethostname", lambda: "alices-laptop")
+    monkeypatch.setattr(socket, "gethostname", lambda: "laptop-of-q7")
     return home
 
 
@@ -59,7 +59,7 @@ def test_a_run_names_neither_its_user_nor_home_nor_host_nor_secrets(
     record = train(recipe, out=run)
     assert list((run / "logs").rglob("events.out.tfevents.*"))
     assert list((run / "bad_rows").iterdir())
-    for text in (str(home), "alice", "alices-laptop", _SECRET):
+    for text in (str(home), "alice-q7", "laptop-of-q7", _SECRET):
         assert _files_with(run, text) == []
     installation = Path(os.__file__).parent
     for text in (str(installation), "site-packages"):

@@ -350,8 +350,8 @@ def load_record(run: str | Path) -> RunRecord:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     values = upgrade(values, path=path)
-    # In the recipe, paths are read again.
-    values["recipe"] = with_home(values.get("recipe"))
+    # These paths are read again, or compared with others.
+    values |= {key: with_home(values[key]) for key in ("recipe", "base") if key in values}
     try:
         return RunRecord.model_validate_json(json.dumps(values))
     except ValidationError as error:
