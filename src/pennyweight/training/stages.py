@@ -42,6 +42,7 @@ from pennyweight.training.teacher import teach
 __all__ = [
     "Built",
     "Fit",
+    "best_of",
     "build",
     "cache_prefix",
     "initialize_adapters",
