@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui exam clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui torture exam clean
 
 setup: $(READY)
 
@@ -73,6 +73,11 @@ bench-ui: setup
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py
+
+# Kills commands at random moments and checks that nothing is lost. TORTURE passes options, such as
+# TORTURE="--minutes 30 --kills 200 --write docs/concepts/faults.md".
+torture: setup
+	$(BIN)/python benchmarks/torture.py $(TORTURE)
 
 # The competition: trains Pennyweight's system with three seeds, without and with its target, and
 # writes the submissions. DATA is a directory with ag_news/train.parquet, ag_news/test.csv and

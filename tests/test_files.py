@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from pennyweight.files import hash_file, recover_directory, replace_directory, replacing
+from pennyweight.files import (
+    building_in,
+    hash_file,
+    recover_directory,
+    remove_leftovers,
+    replace_directory,
+    replacing,
+    system_errors,
+)
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -28,8 +41,8 @@ def operations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: dict[int, str] = {}
     opened, fsync, replace, rename = os.open, os.fsync, Path.replace, Path.rename
 
-    def remembered_open(path: Path, flags: int) -> int:
-        descriptor = opened(path, flags)
+    def remembered_open(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(path, flags, mode)
         names[descriptor] = path.name
         return descriptor
 
@@ -198,6 +211,108 @@ def test_recovering_leaves_a_complete_directory_alone(tmp_path: Path) -> None:
     (tmp_path / ".last.old").mkdir()
     assert recover_directory(directory)
     assert _contents(directory) == {"a": "2"}
+
+
+def _private(path: Path) -> None:
+    """Write a file that its owner alone may read, as safetensors does."""
+    path.write_text("weights")
+    path.chmod(0o600)
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """Set the umask to one that lets the group write."""
+    old = os.umask(0o002)
+    yield 0o664
+    os.umask(old)
+
+
+def test_files_have_the_permissions_of_the_umask_whatever_a_library_sets(
+    tmp_path: Path, umask: int
+) -> None:
+    with replacing(tmp_path / "a") as part:
+        _private(part)
+    replace_directory(tmp_path / "adapter", lambda new: _private(new / "b"))
+    for file in (tmp_path / "a", tmp_path / "adapter" / "b"):
+        assert file.stat().st_mode & 0o777 == umask
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a").chmod(0o640)
+    with replacing(tmp_path / "a") as part:
+        part.write_text("new")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_directory_before_is_kept_where_that_is_wanted(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last", tmp_path / "previous"
+    for text in "123":
+        write = partial(_write, {"a": text})
+        replace_directory(last, write, previous=previous)
+    assert _contents(tmp_path) == {"last/a": "3", "previous/a": "2"}
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".last.new", ".last.old", "last", ".hidden"):
+        (tmp_path / name).mkdir()
+    for name in (".record.json.0a1b.part", "record.json", ".lock", "a.part"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("last", ".hidden", "record.json", ".lock", "a.part")
+    }
+
+
+def test_the_temporary_file_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a[1].txt"
+    abandoned, other = (tmp_path / f".{name}.0a1b2c3d4e5f.part" for name in ("a[1].txt", "b.txt"))
+    abandoned.touch()
+    other.touch()
+    with replacing(path) as first:
+        assert not abandoned.exists()
+        with replacing(path) as second:
+            assert first.exists()
+            second.write_text("second")
+        first.write_text("first")
+    assert _contents(tmp_path) == {path.name: "first", other.name: ""}
+
+
+_LEFT_BEHIND = (".partial-0a1b", ".states.npy.0a1b.part", "tmp0a1b")
+
+
+def _leave_behind(cache: Path) -> None:
+    (cache / ".partial-0a1b").mkdir(parents=True, exist_ok=True)
+    (cache / ".partial-0a1b" / "rows.arrow").touch()
+    for name in _LEFT_BEHIND[1:]:
+        (cache / name).touch()
+
+
+def test_what_killed_processes_left_in_a_cache_is_removed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    _leave_behind(cache)
+    (cache / "entry").mkdir()
+    with building_in(cache):
+        assert {path.name for path in cache.iterdir()} == {"entry"}
+
+
+def test_nothing_is_removed_while_another_builds_in_the_cache(tmp_path: Path) -> None:
+    with building_in(tmp_path):
+        _leave_behind(tmp_path)
+        with building_in(tmp_path):
+            assert {*_LEFT_BEHIND} == {path.name for path in tmp_path.iterdir()}
+    with building_in(tmp_path):
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_system_that_a_library_wraps_is_one_again(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file or directory") as caught, system_errors():
+        save_file({"a": np.zeros(1)}, tmp_path / "missing" / "a.safetensors")
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(ValueError, match="no system"), system_errors():
+        raise ValueError("no system")
 
 
 def test_a_files_hash_is_its_sha_256(tmp_path: Path) -> None:

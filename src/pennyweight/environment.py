@@ -5,12 +5,25 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import resource
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["cache_directory", "describe_environment", "git_state", "peak_memory_bytes"]
+__all__ = [
+    "cache_directory",
+    "describe_environment",
+    "git_state",
+    "peak_memory_bytes",
+    "with_home",
+    "without_home",
+    "without_host_name",
+]
 
 _PACKAGES = (
     "pennyweight",
@@ -54,6 +67,39 @@ def git_state(directory: Path) -> dict[str, object]:
     if revision is None:
         return {"revision": None, "dirty": None}
     return {"revision": revision, "dirty": bool(_git(directory, "status", "--porcelain"))}
+
+
+def without_home(text: str) -> str:
+    """Return a text in which paths in the user's home directory begin with `~`.
+
+    What is shared then holds no user name.
+    """
+    home = str(Path.home())
+    if home == os.sep:
+        return text
+    return re.sub(rf"(?:(?<![\w.~/-])|(?<=://)){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def with_home(value: Any) -> Any:
+    """Return JSON's values with every string that begins with `~/` as an absolute path."""
+    if isinstance(value, dict):
+        return {key: with_home(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_home(each) for each in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path.home() / value[2:])
+    return value
+
+
+@contextmanager
+def without_host_name() -> Iterator[None]:
+    """Hide the machine's name from libraries that put it in the names of files, as TensorBoard."""
+    original = socket.gethostname
+    socket.gethostname = lambda: "localhost"
+    try:
+        yield
+    finally:
+        socket.gethostname = original
 
 
 def peak_memory_bytes() -> int:

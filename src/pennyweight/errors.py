@@ -8,13 +8,19 @@ PennyweightError                the message is for the user: one line, no traceb
 ├── BudgetError                 a plan over its budget, or a count that does not add up
 ├── TrainingError               training that cannot start or go on
 │   ├── NonFiniteLossError      a loss that is NaN or infinite
+│   ├── OutOfMemoryError        a step or a prediction that needs more memory than there is
 │   └── PrunedError             training that whoever watches it has ended early
 ├── NonFiniteLogitsError        a model whose logits are NaN or infinite
 ├── RunError                    a run directory or adapter that cannot be read or written
 └── ReportError                 a report that cannot be made
+
+KeyboardInterrupt
+└── TerminatedError             SIGTERM or SIGHUP asked the process to stop; exit code 128 + number
 """
 
 from __future__ import annotations
+
+import signal
 
 __all__ = [
     "BaseModelError",
@@ -22,11 +28,13 @@ __all__ = [
     "DataError",
     "NonFiniteLogitsError",
     "NonFiniteLossError",
+    "OutOfMemoryError",
     "PennyweightError",
     "PrunedError",
     "RecipeError",
     "ReportError",
     "RunError",
+    "TerminatedError",
     "TrainingError",
     "UnsafePickleError",
 ]
@@ -64,6 +72,10 @@ class NonFiniteLossError(TrainingError):
     """A loss that is NaN or infinite."""
 
 
+class OutOfMemoryError(TrainingError):
+    """A step or a prediction that needs more memory than there is."""
+
+
 class PrunedError(TrainingError):
     """Training that whoever watches it has ended early; the run's record says "pruned"."""
 
@@ -78,3 +90,15 @@ class RunError(PennyweightError):
 
 class ReportError(PennyweightError):
     """A report that cannot be made, or that is over its limit of pages."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """A signal asked the process to stop.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number

@@ -47,6 +47,19 @@ def _centred(logits: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
+def test_the_saved_tokenizer_does_not_depend_on_what_was_tokenized_before(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(bert, sets, train={"max_steps": 1}, data={"max_tokens": 23})
+    saved = []
+    # The second run finds the tokens in the cache, and never calls the tokenizer.
+    for name in ("one", "two"):
+        train(recipe, out=tmp_path / name)
+        saved.append((tmp_path / name / "adapter" / "tokenizer.json").read_bytes())
+    assert saved[0] == saved[1]
+    assert json.loads(saved[0])["truncation"] is None
+
+
 @pytest.mark.parametrize(
     ("family", "head", "bias"),
     [

@@ -59,6 +59,27 @@ def test_a_locked_directory_without_a_record_is_refused_too(tmp_path: Path) -> N
         pytest.fail("the lock was taken twice")
 
 
+def test_an_owner_that_no_longer_runs_is_not_named(tmp_path: Path) -> None:
+    # The lock is taken, and the new owner has not yet written the record.
+    with another_process_trains(tmp_path / "run"):
+        save_record(tmp_path / "run", example_record(status="running", process_id=2**22 + 1))
+        with (
+            pytest.raises(RunError, match="another process is training this run"),
+            lock_run(RunDirectory(tmp_path / "run")),
+        ):
+            pytest.fail("the lock was taken twice")
+
+
+def test_what_a_process_leaves_that_is_killed_before_the_record_counts_as_nothing(
+    tmp_path: Path,
+) -> None:
+    for name in (".lock", ".record.json.0a1b2c3d4e5f.part"):
+        (tmp_path / name).touch()
+    assert RunDirectory(tmp_path).is_unused()
+    (tmp_path / "notes.txt").touch()
+    assert not RunDirectory(tmp_path).is_unused()
+
+
 def test_the_lock_of_a_killed_process_does_not_matter(tmp_path: Path) -> None:
     with another_process_trains(tmp_path / "run") as process:
         process.kill()

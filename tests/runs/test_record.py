@@ -16,7 +16,7 @@ from pennyweight.engine.train.progress import Step
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import Bin, ClassMetrics, Metrics
 from pennyweight.recipe import Recipe
-from pennyweight.runs.record import RunRecord, load_record, save_record, write_text
+from pennyweight.runs.record import BaseRecord, RunRecord, load_record, save_record, write_text
 from runs.records import example_recipe, example_record
 
 
@@ -190,3 +190,19 @@ def test_reading_a_record_loads_neither_torch_nor_transformers(tmp_path: Path) -
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_paths_in_the_home_directory_are_saved_with_a_tilde_and_read_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    recipe = example_recipe(
+        base={"name": "/home/alice/base"}, data={"train": "/home/alice/train.csv"}
+    )
+    base = BaseRecord(name="b", reference="/home/alice/base", revision=None, origin="directory")
+    record = example_record(recipe=recipe, base=base, failure="/home/alice/x: cannot be read")
+    save_record(tmp_path, record)
+    assert "alice" not in (tmp_path / "record.json").read_text()
+    loaded = load_record(tmp_path)
+    assert (loaded.recipe, loaded.base) == (recipe, base)
+    assert loaded.failure == "~/x: cannot be read"

@@ -9,8 +9,14 @@ import pytest
 
 from pennyweight.errors import RunError
 from pennyweight.runs.directory import RunDirectory
-from pennyweight.runs.record import Best, save_record
-from pennyweight.runs.resume import Opening, check_data, decide_opening, prepare_directory
+from pennyweight.runs.record import Best, RowStep, TrainingRows, save_record
+from pennyweight.runs.resume import (
+    Opening,
+    check_data,
+    check_training_rows,
+    decide_opening,
+    prepare_directory,
+)
 from runs.records import example_facts, example_recipe, example_record, example_step
 
 RECIPE = example_recipe()
@@ -77,8 +83,9 @@ def test_an_unfinished_run_is_started_over_and_the_loss_of_its_steps_is_announce
     opening = decide_opening(run, example_recipe(optimizer={"learning_rate": 1.0}), resume=False)
     assert opening.describe() == f"{run}: replacing {expected} lost"
     assert "adapter/weights" in _files(run)
-    prepare_directory(opening)
-    assert _files(run) == {".lock"}
+    prepare_directory(opening, log=print)
+    # A kill at this moment leaves a run that can be resumed or started over.
+    assert _files(run) == {".lock", "record.json"}
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_loses_no_steps(tmp_path: Path) -> None:
@@ -92,8 +99,8 @@ def test_starting_over_removes_a_link_and_not_what_it_points_to(tmp_path: Path) 
     (tmp_path / "precious" / "file").touch()
     run = _run(tmp_path / "run", "failed")
     (run / "link").symlink_to(tmp_path / "precious")
-    prepare_directory(decide_opening(run, RECIPE, resume=False))
-    assert _files(run) == {".lock"}
+    prepare_directory(decide_opening(run, RECIPE, resume=False), log=print)
+    assert _files(run) == {".lock", "record.json"}
     assert (tmp_path / "precious" / "file").exists()
 
 
@@ -106,7 +113,7 @@ def test_a_run_that_another_process_completed_in_the_meantime_is_not_touched(
     save_record(run, example_record(status="complete"))
     before = _files(run)
     with pytest.raises(RunError, match="another process has changed this run in the meantime"):
-        prepare_directory(opening)
+        prepare_directory(opening, log=print)
     assert _files(run) == before
 
 
@@ -114,8 +121,40 @@ def test_a_run_that_another_process_began_in_the_meantime_is_not_touched(tmp_pat
     opening = decide_opening(tmp_path / "run", RECIPE, resume=False)
     run = _run(tmp_path / "run", "failed")
     with pytest.raises(RunError, match="another process has changed this run in the meantime"):
-        prepare_directory(opening)
+        prepare_directory(opening, log=print)
     assert "adapter/weights" in _files(run)
+
+
+def _trained_on(run: Path, rows: TrainingRows) -> Opening:
+    record = example_record(status="running")
+    assert record.data is not None
+    data = record.data.model_copy(update={"training": rows})
+    return Opening(RunDirectory(run), previous=record.with_changes(data=data))
+
+
+def test_the_same_training_rows_are_resumed_wherever_they_are_stored(tmp_path: Path) -> None:
+    one, other = (
+        TrainingRows(rows=9, steps=(RowStep(step="filter length", removed=1, file=file),))
+        for file in ("a", "b")
+    )
+    check_training_rows(_trained_on(tmp_path, one), other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        (RowStep(step="added", added=3, sha256="b"), "the training rows, in added, are others"),
+        (RowStep(step="swap", added=3, sha256="a"), "the training rows, in swap, are others"),
+    ],
+)
+def test_other_training_rows_are_refused_by_the_step_that_gave_them(
+    changed: RowStep, where: str, tmp_path: Path
+) -> None:
+    opening = _trained_on(
+        tmp_path, TrainingRows(rows=9, steps=(RowStep(step="added", added=3, sha256="a"),))
+    )
+    with pytest.raises(RunError, match=where):
+        check_training_rows(opening, TrainingRows(rows=9, steps=(changed,)))
 
 
 def test_an_unfinished_run_is_resumed_with_its_recipe(tmp_path: Path) -> None:
@@ -124,7 +163,7 @@ def test_an_unfinished_run_is_resumed_with_its_recipe(tmp_path: Path) -> None:
     assert opening.previous == example_record(status="interrupted", combination=None)
     assert opening.replaced is opening.describe() is None
     before = _files(run)
-    prepare_directory(opening)
+    prepare_directory(opening, log=print)
     assert _files(run) == before
 
 
@@ -133,7 +172,7 @@ def test_resuming_recovers_directories_that_a_crash_left_half_renamed(tmp_path: 
     (run / "adapter").rename(run / ".adapter.old")
     (run / "checkpoints" / ".last.old").mkdir(parents=True)
     (run / "checkpoints" / ".last.new").mkdir()
-    prepare_directory(decide_opening(run, RECIPE, resume=True))
+    prepare_directory(decide_opening(run, RECIPE, resume=True), log=print)
     assert (run / "adapter" / "weights").read_text() == "old"
     assert (run / "checkpoints" / "last").is_dir()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, RunError, TerminatedError
 from pennyweight.runs import writer as module
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
@@ -87,6 +89,7 @@ def test_only_the_main_process_writes(tmp_path: Path, clock: _Clock) -> None:
     [
         (DataError("row 7: no label"), "failed", "row 7: no label"),
         (KeyboardInterrupt(), "interrupted", "interrupted from the keyboard"),
+        (TerminatedError(signal.SIGTERM), "interrupted", "stopped by SIGTERM"),
         (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
         (SystemExit(3), "failed", "SystemExit: 3"),
     ],
@@ -102,3 +105,20 @@ def test_whatever_ends_a_run_is_recorded_and_raised_again(
     saved = load_record(tmp_path)
     assert (saved.status, saved.failure) == (status, failure)
     assert saved.history[-1] == example_step(5)
+
+
+def test_an_error_of_the_disk_is_not_hidden_by_the_record_that_cannot_be_written(
+    tmp_path: Path, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = _writer(tmp_path)
+    full = RunError("record.json: cannot be written: No space left on device")
+    monkeypatch.setattr(module, "save_record", _raise(full))
+    with pytest.raises(OSError, match="adapter"), writer.recording_failures():
+        raise OSError("adapter")
+
+
+def _raise(error: Exception) -> Callable[..., None]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function

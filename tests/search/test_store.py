@@ -109,6 +109,20 @@ def test_a_search_that_is_opened_again_goes_on_with_other_values(tmp_path: Path)
     assert len(set(seen)) == 6
 
 
+def test_a_search_whose_workers_were_killed_chooses_the_values_of_an_unbroken_one(
+    tmp_path: Path,
+) -> None:
+    with _open(make_job(tmp_path / "whole")) as store:
+        expected = _values(_finish(store))
+    job = make_job(tmp_path / "killed")
+    for _ in range(5):
+        with _open(job) as store:
+            store.complete(_take(store), 0.5, seconds=1.0)
+            store.take()  # and left, as a kill leaves it
+    with _open(job) as store:
+        assert _values(_finish(store)) == expected
+
+
 def test_a_trial_of_a_worker_that_has_ended_is_taken_over_with_its_values(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     with _open(job) as store:

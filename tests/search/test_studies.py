@@ -208,3 +208,16 @@ def test_a_study_compares_macro_f1_where_the_classes_of_the_test_are_uneven(
     assert {row.metric for row in table} == {"macro_f1"}
     record = load_record(next((tmp_path / "out").glob("01-*/seed-1")))
     assert table[0].values["test"][0] == record.metrics["test"].macro_f1
+
+
+def test_a_run_whose_record_is_damaged_fails_and_does_not_end_the_study(
+    file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "out" / "01-one" / "seed-1"
+    run.mkdir(parents=True)
+    (run / "record.json").write_text("[]")
+    rows = run_study(load_study(file), out=tmp_path / "out")
+    assert [(row.name, row.seeds) for row in rows] == [("one", [2]), ("two", [1, 2])]
+    assert set(rows[0].failures) == {"1"}
+    assert str(run / "record.json") in rows[0].failures["1"]
+    assert (run / "record.json").read_text() == "[]"

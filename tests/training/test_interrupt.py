@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pennyweight.engine.train.progress import Step
+from pennyweight.errors import TerminatedError
 from pennyweight.runs.record import load_record
-from pennyweight.training.interrupt import deferred_interrupt
+from pennyweight.training.interrupt import deferred_interrupt, terminable
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe
@@ -47,7 +48,7 @@ def test_the_second_press_interrupts_at_once() -> None:
     lines: list[str] = []
     with deferred_interrupt(lines.append) as interrupt:
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.requested
+        assert interrupt.number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert len(lines) == 1
@@ -55,13 +56,44 @@ def test_the_second_press_interrupts_at_once() -> None:
 
 
 def test_other_threads_train_without_a_handler() -> None:
-    seen: list[bool] = []
+    seen: list[int | None] = []
 
     def run() -> None:
-        with deferred_interrupt(print) as interrupt:
-            seen.append(interrupt.requested)
+        with terminable(), deferred_interrupt(print) as interrupt:
+            seen.append(interrupt.number)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [False]
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_block_as_ctrl_c_does(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(TerminatedError, match=f"stopped by {number.name}") as caught, terminable():
+        signal.raise_signal(number)
+    assert caught.value.number == number
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_during_a_step_is_only_marked() -> None:
+    lines: list[str] = []
+    with terminable(), deferred_interrupt(lines.append) as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert lines == ["SIGTERM: stopping after this step"]
+        with pytest.raises(TerminatedError):
+            interrupt.check()
+        with pytest.raises(TerminatedError):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable(), deferred_interrupt(print) as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupt.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -12,7 +12,8 @@ import pytest
 from pennyweight.errors import RunError
 from pennyweight.recipe import Recipe
 from pennyweight.runs import writer
-from pennyweight.runs.record import RunRecord, load_record, save_record
+from pennyweight.runs.record import Best, RunRecord, load_record, save_record
+from pennyweight.training import active_run
 from pennyweight.training import train as module
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
@@ -170,7 +171,9 @@ def test_a_run_is_not_resumed_with_another_recipe(bert: Path, sets: Path, tmp_pa
     assert load_record(out).status == "interrupted"
 
 
-def test_a_run_is_not_resumed_on_changed_rows(bert: Path, sets: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_on_changed_rows(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, out = shutil.copytree(sets, tmp_path / "sets"), tmp_path / "run"
     recipe = tiny_recipe(bert, folder, train={"evaluate_every": 2})
     _interrupt(recipe, out, 4)
@@ -182,19 +185,86 @@ def test_a_run_is_not_resumed_on_changed_rows(bert: Path, sets: Path, tmp_path: 
     assert f"the rows of train ({folder / 'train.csv'}) have changed since" in message
     assert "\n" not in message
     assert load_record(out) == before
+    # A run that is resumed and killed at once remembers what it was begun with.
+    with monkeypatch.context() as patch:
+        patch.setattr(active_run, "_record_splits", _raise(KeyboardInterrupt()))
+        shutil.copy(sets / "train.csv", folder)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, out=out, resume=True)
+    write_news(folder / "train.csv", news(48, seed=99))
+    with pytest.raises(RunError, match="have changed since"):
+        train(recipe, out=out, resume=True)
     # With the rows restored, the run goes on.
     shutil.copy(sets / "train.csv", folder)
     assert train(recipe, out=out, resume=True).status == "complete"
 
 
-def test_a_broken_checkpoint_is_an_error_that_names_it(
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, Path.unlink])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "training_state.pt"])
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    unbroken: Reference, tmp_path: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    recipe, out = unbroken[0], tmp_path / "run"
+    _interrupt(recipe, out, 5)
+    file = out / "checkpoints" / "last" / name
+    damage(file)
+    lines: list[str] = []
+    record = train(recipe, out=out, resume=True, watcher=Watcher(log=lines.append))
+    (warning,) = [line for line in lines if line.startswith(f"warning: {file}: ")]
+    assert warning.endswith("; the checkpoint before it is used")
+    assert "resumed after step 2" in lines
+    _assert_equal(out, record, unbroken)
+
+
+def test_a_damaged_checkpoint_with_none_before_it_is_an_error_that_says_how_to_go_on(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:
     recipe, out = tiny_recipe(bert, sets, train={"evaluate_every": 1}), tmp_path / "run"
     _interrupt(recipe, out, 2)
-    (out / "checkpoints" / "last" / "training_state.pt").write_bytes(b"no")
-    with pytest.raises(RunError, match=r"checkpoints/last: the checkpoint cannot be read"):
+    file = out / "checkpoints" / "last" / "training_state.pt"
+    file.write_bytes(b"no")
+    with pytest.raises(RunError) as caught:
         train(recipe, out=out, resume=True)
+    assert str(caught.value) == (
+        f"{file}: damaged: its SHA-256 differs from the one in manifest.json; there is no "
+        "checkpoint before it; to train this run from the beginning, delete "
+        f"{out / 'checkpoints'}"
+    )
+
+
+def test_a_checkpoint_of_an_older_version_without_a_manifest_is_read(
+    unbroken: Reference, tmp_path: Path
+) -> None:
+    recipe, out = unbroken[0], tmp_path / "run"
+    _interrupt(recipe, out, 5)
+    (out / "checkpoints" / "last" / "manifest.json").unlink()
+    _assert_equal(out, train(recipe, out=out, resume=True), unbroken)
+
+
+def test_a_best_that_was_not_recorded_before_a_kill_is_that_of_the_checkpoint(
+    unbroken: Reference, tmp_path: Path
+) -> None:
+    recipe, out = unbroken[0], tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=out, watcher=interrupt_at(5))
+    # As if the process had been killed after the first checkpoint was written.
+    stale = Best(step=1, metric="accuracy", value=0.0)
+    save_record(out, load_record(out).with_changes(best=stale))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=out, resume=True, watcher=interrupt_at(5))
+    resumed = load_record(out).best
+    assert resumed is not None
+    assert resumed.step in (2, 4)
 
 
 @pytest.mark.parametrize("half_renamed", [False, True])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,10 +29,16 @@ from pennyweight.cli import (
     train,
     ui,
 )
-from pennyweight.errors import PennyweightError
+from pennyweight.errors import PennyweightError, TerminatedError
+from pennyweight.training.interrupt import terminable
 
 __all__ = ["app", "main"]
 
+# Errors that say something about the machine and nothing about the program.
+_OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
 _SUMMARY = "Train text classifiers under a hard budget of trainable parameters."
 
 app = typer.Typer(
@@ -91,12 +98,38 @@ def _options(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        with terminable():
+            app()
     except PennyweightError as error:
-        print(f"pennyweight: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _fail(str(error))
     except KeyboardInterrupt:
         print("pennyweight: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except MemoryError:
+        _fail("out of memory; close other programs, or give smaller batches of rows")
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(f"{name}{error.strerror}")
+    except SystemExit as error:
+        # typer ends with 130 whatever interrupted it.
+        terminated = _terminated(error)
+        if terminated is None:
+            raise
+        print(f"pennyweight: {terminated}", file=sys.stderr)  # noqa: T201
+        sys.exit(128 + terminated.number)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"pennyweight: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def _terminated(error: BaseException | None) -> TerminatedError | None:
+    """Return the signal that led to an exception."""
+    while error is not None and not isinstance(error, TerminatedError):
+        error = error.__cause__ or error.__context__
+    return error

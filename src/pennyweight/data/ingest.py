@@ -24,8 +24,9 @@ from pennyweight.data.row import RowParser
 from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
 from pennyweight.data.table import TableWriter
+from pennyweight.environment import without_home
 from pennyweight.errors import DataError
-from pennyweight.files import replacing
+from pennyweight.files import building_in, replacing, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -219,14 +220,15 @@ def _open_table(path: Path) -> datasets.Dataset:
 def _build(entry: Path, request: _Request) -> _Summary:
     """Read the source into a temporary directory, and rename it to `entry` once it is complete."""
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
-        try:
-            summary = _read_into(partial, request)
-            (partial / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
-            _publish(partial, entry)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with building_in(entry.parent):
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
+            try:
+                summary = _read_into(partial, request)
+                (partial / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
+                sync_directory(partial)
+                _publish(partial, entry)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"{request.located.name}: cannot be read into the cache {entry.parent}: {error}"
@@ -362,7 +364,7 @@ class _BadRowLog:
         self.rows += 1
         self.first_problem = self.first_problem or self.describe(record, problem)
         row = {
-            "file": self._source_name,
+            "file": without_home(self._source_name),
             "row": record.number,
             "line": record.line,
             "problem": str(problem),

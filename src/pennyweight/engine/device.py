@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,12 +11,29 @@ import torch
 
 from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.engine.kernels.families import FAMILIES, can_pack
-from pennyweight.errors import TrainingError
+from pennyweight.errors import OutOfMemoryError, TrainingError
 
-__all__ = ["DTYPES", "Compute", "Precision", "choose_compute"]
+__all__ = ["DTYPES", "Compute", "Precision", "choose_compute", "out_of_memory_named"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+# What torch's allocator on the CPU says; on a GPU it has an exception of its own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+@contextmanager
+def out_of_memory_named(message: str) -> Iterator[None]:
+    """Raise `OutOfMemoryError` with a message if the block needs more memory than there is."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise OutOfMemoryError(f"out of memory: {message}") from None
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+        raise OutOfMemoryError(f"out of memory: {message}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize_texts
 from pennyweight.engine.batches.truncation import Truncation
-from pennyweight.engine.device import DTYPES, Compute
+from pennyweight.engine.device import DTYPES, Compute, out_of_memory_named
 from pennyweight.engine.features import output_layer_of
 from pennyweight.errors import NonFiniteLogitsError
 
@@ -120,7 +120,7 @@ class TorchBackend:
                 batch = by_length[start : start + self._batch_rows]
                 for piece in self._batcher.pieces(rows, batch):
                     inputs, order = self._batcher.inputs(rows, piece)
-                    with _autocast(self._compute):
+                    with _autocast(self._compute), out_of_memory_named(_describe(rows, order)):
                         outputs.append((order, self._model(**inputs).logits.float()))
         # Copied only after the last batch has been launched, so that a GPU never waits.
         for order, part in outputs:
@@ -222,6 +222,14 @@ class Predictor:
         """
         for texts in batches:
             yield self.texts(texts, features=features)
+
+
+def _describe(rows: TokenizedRows, indices: np.ndarray) -> str:
+    return (
+        f"prediction of {len(indices)} rows at once, the longest of "
+        f"{rows.lengths[indices].max():,} tokens; lower train.evaluation_batch_rows, or "
+        "data.max_tokens"
+    )
 
 
 def _autocast(compute: Compute) -> AbstractContextManager[object]:

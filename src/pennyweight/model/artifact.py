@@ -63,6 +63,8 @@ def save_artifact(
         with ignore_expected_warnings():
             # The embeddings are frozen; "auto" would ask the hub whether they were resized.
             model.save_pretrained(str(directory), save_embedding_layers=False)
+        # PEFT's card names the directory of the base; a finished run has a card of its own.
+        (directory / "README.md").unlink(missing_ok=True)
         _save_classifier_code(model.get_base_model(), directory)
     else:
         model.save_pretrained(str(directory))
@@ -70,6 +72,10 @@ def save_artifact(
     if fresh_weights:
         save_file({n: t.contiguous() for n, t in fresh_weights.items()}, directory / FRESH_WEIGHTS)
     if tokenizer is not None:
+        # What the last call has set would be saved, and depends on what was in the cache. Every
+        # call sets it again.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
         tokenizer.save_pretrained(str(directory))
 
 

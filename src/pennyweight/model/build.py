@@ -18,6 +18,7 @@ from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import Quantization
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.plan import Plan, freeze
+from pennyweight.environment import without_home
 from pennyweight.errors import BaseModelError
 from pennyweight.model.quantize import (
     disable_weight_packing,
@@ -146,7 +147,7 @@ def build_model(
         original, _ = load_base(base, replace(options, quantization="none"))
         initialize_with_loftq(adapted, original)
     # PEFT records the directory that the base was loaded from; others know it by its hub id.
-    adapted.peft_config["default"].base_model_name_or_path = base.reference
+    adapted.peft_config["default"].base_model_name_or_path = without_home(base.reference)
     adapted.peft_config["default"].revision = base.revision
     if options.weights == "random":
         # The seed and the config give the same weights again, so none need to be stored.

@@ -34,6 +34,8 @@ __all__ = [
 
 Table = dict[str, Any]
 _RUN_RECIPE = "recipe.toml"
+# Written before the recipe, which it holds as well.
+_RUN_RECORD = "record.json"
 # A word without quotes as an element of a list, or as a value in a table.
 _BARE_WORD = re.compile(r"(?<=[\[,=])(\s*)([^\W\d][^\[\]{},=\"']*)(?=[,\]}])")
 
@@ -209,6 +211,8 @@ def _read(name: str, *, relative_to: Path | None) -> tuple[str, Path | None, str
     try:
         if path.is_dir() and (path / _RUN_RECIPE).is_file():
             path = path / _RUN_RECIPE
+        elif (path / _RUN_RECORD).is_file():
+            return _recorded(path / _RUN_RECORD)
         return f"recipe {path}", path.resolve().parent, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         if not isinstance(error, FileNotFoundError):
@@ -217,6 +221,15 @@ def _read(name: str, *, relative_to: Path | None) -> tuple[str, Path | None, str
     matches = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{matches[0]}"?' if matches else f"shipped recipes: {', '.join(known)}"
     raise RecipeError(f"recipe {name}: neither a shipped recipe nor a file; {hint}")
+
+
+def _recorded(path: Path) -> tuple[str, Path, str]:
+    """Return the recipe in the record of a run that was killed before its recipe was written."""
+    try:
+        recipe = dump_recipe(Recipe.model_validate(json.loads(path.read_bytes())["recipe"]))
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise RecipeError(f"recipe {path}: the record is damaged; name a TOML file") from None
+    return f"recipe {path}", path.resolve().parent, recipe
 
 
 def _merged(lower: Table, upper: Table) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pennyweight.environment import without_host_name
 from pennyweight.errors import ReportError
 from pennyweight.report.facts import Facts, RunFacts, load_facts
 from pennyweight.report.figures import FIGURES, draw
@@ -25,7 +26,9 @@ def to_tensorboard(runs: Sequence[str | Path], folder: Path) -> None:
 
     facts = load_facts(runs)
     for run in facts.runs:
-        with SummaryWriter(str(folder / facts.directory(run))) as writer:
+        with without_host_name():
+            summary = SummaryWriter(str(folder / facts.directory(run)))
+        with summary as writer:
             for name, value, step in _scalars(run):
                 writer.add_scalar(name, value, step)
             for name in FIGURES:

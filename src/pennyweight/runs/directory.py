@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from pennyweight.errors import RunError
@@ -29,6 +30,11 @@ class RunDirectory:
     path: Path
 
     @property
+    def lock(self) -> Path:
+        """The file that is locked while a process trains."""
+        return self.path / _LOCK
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe, complete, as TOML."""
         return self.path / "recipe.toml"
@@ -42,6 +48,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """The last checkpoint, from which training resumes."""
         return self.path / "checkpoints" / "last"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the last one, which replaces it if it is damaged."""
+        return self.path / "checkpoints" / "previous"
 
     @property
     def logs(self) -> Path:
@@ -68,10 +79,17 @@ class RunDirectory:
         return self.path / kind
 
     def is_unused(self) -> bool:
-        """Return whether the directory is missing or holds nothing but a lock."""
+        """Return whether the directory is missing or holds nothing yet.
+
+        A lock and temporary files are nothing: they are what a process that was killed before it
+        wrote the record has left.
+        """
         if not self.path.exists():
             return True
-        return self.path.is_dir() and all(file.name == _LOCK for file in self.path.iterdir())
+        return self.path.is_dir() and all(
+            file.name == _LOCK or (file.name.startswith(".") and file.suffix == ".part")
+            for file in self.path.iterdir()
+        )
 
 
 @contextmanager
@@ -85,7 +103,7 @@ def lock_run(directory: RunDirectory) -> Iterator[None]:
     """
     try:
         directory.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory.path / _LOCK)
+        lock = FileLock(directory.lock)
         lock.acquire(timeout=0)
     except Timeout:
         owner = _owner(directory)
@@ -103,10 +121,15 @@ def lock_run(directory: RunDirectory) -> Iterator[None]:
 
 
 def _owner(directory: RunDirectory) -> str:
+    """Return the process that holds the lock, as far as the record names one that still runs.
+
+    In the instant between locking and recording, the record names the process before.
+    """
     try:
-        return f"process {load_record(directory.path).process_id}"
+        number = load_record(directory.path).process_id
     except RunError:
         return "another process"
+    return f"process {number}" if number and psutil.pid_exists(number) else "another process"
 
 
 def short_path(path: Path, others: Sequence[Path]) -> str:

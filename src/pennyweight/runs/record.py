@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 from pennyweight.budget.summary import PlanSummary
 from pennyweight.data.splits import OverlapCount, SetFacts
 from pennyweight.engine.train.progress import Step
+from pennyweight.environment import with_home, without_home
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import Metrics, MultiLabelMetrics
 from pennyweight.files import replacing
@@ -317,14 +318,14 @@ class RunRecord(_Part):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
+    """Write a text file atomically; paths in the user's home directory begin with `~` in it.
 
     Raises:
         RunError: the file cannot be written.
     """
     try:
         with replacing(path) as part:
-            part.write_text(text, encoding="utf-8", newline="")
+            part.write_text(without_home(text), encoding="utf-8", newline="")
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -349,6 +350,8 @@ def load_record(run: str | Path) -> RunRecord:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     values = upgrade(values, path=path)
+    # These paths are read again, or compared with others.
+    values |= {key: with_home(values[key]) for key in ("recipe", "base") if key in values}
     try:
         return RunRecord.model_validate_json(json.dumps(values))
     except ValidationError as error:

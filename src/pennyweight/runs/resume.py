@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from pennyweight.data.splits import SetFacts
+from pennyweight.engine.train.checkpoint import check_manifest
 from pennyweight.errors import RunError
-from pennyweight.files import recover_directory
+from pennyweight.files import recover_directory, remove_leftovers
 from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory
-from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.runs.record import RowStep, RunRecord, TrainingRows, load_record
 
-__all__ = ["Opening", "check_data", "decide_opening", "prepare_directory"]
+__all__ = [
+    "Opening",
+    "check_data",
+    "check_training_rows",
+    "decide_opening",
+    "prepare_directory",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,30 +129,97 @@ def check_data(opening: Opening, sets: Mapping[str, SetFacts]) -> None:
         )
 
 
-def prepare_directory(opening: Opening) -> None:
-    """Delete an unfinished run that is started over; recover what a crash left half-renamed.
-
-    The directory must be locked by this process.
+def check_training_rows(opening: Opening, rows: TrainingRows) -> None:
+    """Refuse to resume if filters, files or generation lead to other training rows than before.
 
     Raises:
-        RunError: another process has changed the directory since the opening was decided.
+        RunError: a step that changes the training rows gives another result.
+    """
+    previous = opening.previous
+    if previous is None or previous.data is None or previous.data.training is None:
+        return
+    before = previous.data.training
+    old, new = ([_result(step) for step in each.steps] for each in (before, rows))
+    if before.rows == rows.rows and old == new:
+        return
+    changed = [
+        step.step
+        for step, result, earlier in zip_longest(rows.steps, new, old)
+        if step is not None and result != earlier
+    ]
+    steps = f", in {', '.join(changed)}," if changed else ""
+    raise RunError(
+        f"{opening.directory.path}: the training rows{steps} are others than this run was begun "
+        f"with ({before.rows:,} then, {rows.rows:,} now); restore their sources, or train again "
+        "into a new directory"
+    )
+
+
+def _result(step: RowStep) -> tuple[object, ...]:
+    """Return what a step did, without where its rows are stored."""
+    return (step.step, step.added, step.removed, step.sha256, step.by_class)
+
+
+def prepare_directory(opening: Opening, *, log: Callable[[str], None]) -> None:
+    """Delete an unfinished run that is started over; recover what a crash left half-renamed.
+
+    The directory must be locked by this process. Of a run that is started over, the record stays
+    until the next one replaces it: a directory with files and no record would be no run.
+
+    Args:
+        opening: what becomes of the directory.
+        log: receives a line if the last checkpoint is damaged and the one before it is used.
+
+    Raises:
+        RunError: another process has changed the directory since the opening was decided, or no
+            checkpoint is whole.
     """
     directory = opening.directory
     _require_unchanged(opening)
     if opening.previous is not None:
-        recover_directory(directory.checkpoint)
+        _recover_checkpoint(directory, log)
         for kind in ("adapter", "model"):
             recover_directory(directory.artifact(kind))
+    elif opening.replaced is not None:
+        for entry in directory.path.iterdir():
+            if entry in (directory.lock, directory.record):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    for folder in (directory.path, directory.checkpoint.parent):
+        remove_leftovers(folder)
+
+
+def _recover_checkpoint(directory: RunDirectory, log: Callable[[str], None]) -> None:
+    """Leave the last whole checkpoint as the last one.
+
+    Raises:
+        RunError: there are checkpoints, and none is whole.
+    """
+    last, previous = directory.checkpoint, directory.previous_checkpoint
+    recover_directory(last)
+    if not last.is_dir() and not previous.is_dir():
         return
-    if opening.replaced is None:
-        return
-    for entry in directory.path.iterdir():
-        if entry.name == ".lock":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    try:
+        if last.is_dir():
+            check_manifest(last)
+            return
+        damage = f"{last}: missing"
+    except RunError as error:
+        damage = str(error)
+    try:
+        if not previous.is_dir():
+            raise RunError("there is no checkpoint before it")
+        check_manifest(previous)
+    except RunError as error:
+        raise RunError(
+            f"{damage}; {error}; to train this run from the beginning, delete {last.parent}"
+        ) from None
+    log(f"warning: {damage}; the checkpoint before it is used")
+    shutil.rmtree(last, ignore_errors=True)
+    previous.rename(last)
 
 
 def _require_unchanged(opening: Opening) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pennyweight.engine.train.progress import Step
 from pennyweight.environment import peak_memory_bytes
-from pennyweight.errors import PennyweightError, PrunedError
+from pennyweight.errors import PennyweightError, PrunedError, RunError
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, save_record
 
@@ -71,14 +71,20 @@ class RecordWriter:
         try:
             yield
         except PrunedError as error:
-            self.update(status="pruned", failure=str(error))
+            self._record_end(status="pruned", failure=str(error))
             raise
         except PennyweightError as error:
-            self.update(status="failed", failure=str(error))
+            self._record_end(status="failed", failure=str(error))
             raise
-        except KeyboardInterrupt:
-            self.update(status="interrupted", failure="interrupted from the keyboard")
+        except KeyboardInterrupt as error:
+            failure = str(error) or "interrupted from the keyboard"
+            self._record_end(status="interrupted", failure=failure)
             raise
         except BaseException as error:
-            self.update(status="failed", failure=f"{type(error).__name__}: {error}")
+            self._record_end(status="failed", failure=f"{type(error).__name__}: {error}")
             raise
+
+    def _record_end(self, *, status: str, failure: str) -> None:
+        """Record what ended the run, unless the disk that ended it takes no record either."""
+        with suppress(RunError):
+            self.update(status=status, failure=failure)

@@ -198,9 +198,10 @@ class TrialStore:
 
     def _ask(self, trials: Sequence[FrozenTrial]) -> optuna.Trial:
         """Take a waiting trial, or make a new one; it belongs to this worker then."""
-        job, number = self._job, len(self._study.get_trials(deepcopy=False))
-        # Seeded anew for each trial: a sampler that begins again would repeat its first values.
-        draw = np.random.default_rng([job.search.seed, number])
+        job = self._job
+        # Seeded anew for each trial: a sampler that begins again would repeat its first values. By
+        # the trials that count, so that a search that was killed goes on like an unbroken one.
+        draw = np.random.default_rng([job.search.seed, len(trials)])
         self._study.sampler = _sampler(job.search.sampler, int(draw.integers(2**31)))
         is_waiting = any(one.state == TrialState.WAITING for one in trials)
         if job.search.sampler == "grid" and not is_waiting:

@@ -106,8 +106,6 @@ def run_study(
             log(f"{variation.name}, seed {seed}: {run}")
             try:
                 records[seed] = _complete(recipe, run, watcher)
-            except RunError:
-                raise
             except PennyweightError as error:
                 failures[str(seed)] = str(error)
                 log(f"failed: {error}")
@@ -122,6 +120,7 @@ def _check_plans(study: Study, out: Path) -> None:
     """Plan every row that has runs to train.
 
     Raises:
+        RunError: a run was trained with another recipe.
         RecipeError, BudgetError, DataError: rows cannot be planned; the message names each of
             them.
         BaseModelError: a base model cannot be found.
@@ -131,6 +130,8 @@ def _check_plans(study: Study, out: Path) -> None:
         directory = row_directory(out, number, variation.name)
         runs = [directory / f"seed-{seed}" for seed in study.seeds]
         # What seeds change does not change the plan.
+        for run, recipe in zip(runs, variation.recipes, strict=True):
+            _refuse_another_recipe(recipe, run)
         if all(_is_complete(run) for run in runs):
             continue
         try:
@@ -143,7 +144,27 @@ def _check_plans(study: Study, out: Path) -> None:
 
 
 def _is_complete(run: Path) -> bool:
-    return RunDirectory(run).record.is_file() and load_record(run).status == "complete"
+    try:
+        return load_record(run).status == "complete"
+    except RunError:
+        return False
+
+
+def _refuse_another_recipe(recipe: Recipe, run: Path) -> None:
+    """Refuse a run of another recipe; a record that cannot be read is one that fails later.
+
+    Raises:
+        RunError: the run in the directory was trained with another recipe.
+    """
+    try:
+        record = load_record(run)
+    except RunError:
+        return
+    allocated = None if record.allocation is None else record.allocation.adapter
+    if not is_completion(record.recipe, recipe, allocated=allocated):
+        raise RunError(
+            f"{run}: trained with another recipe; name a new --out, or delete the directory"
+        )
 
 
 def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
@@ -151,11 +172,6 @@ def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
     if not RunDirectory(run).record.is_file():
         return train(recipe, out=run, watcher=watcher)
     record = load_record(run)
-    allocated = None if record.allocation is None else record.allocation.adapter
-    if not is_completion(record.recipe, recipe, allocated=allocated):
-        raise RunError(
-            f"{run}: trained with another recipe; name a new --out, or delete the directory"
-        )
     if record.status == "complete":
         return record
     can_resume = METHODS[recipe.adapter.method].resume_refusal is None

@@ -7,17 +7,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import datasets
+import torch
 
 from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.environment import cache_directory
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, OutOfMemoryError, RunError, TrainingError
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.directory import RunDirectory, lock_run
 from pennyweight.runs.record import DataRecord, RunRecord, write_text
-from pennyweight.runs.resume import check_data, prepare_directory
+from pennyweight.runs.resume import check_data, check_training_rows, prepare_directory
 from pennyweight.runs.writer import RecordWriter
+from pennyweight.training.interrupt import terminable
 from pennyweight.training.job import Job, first_record
 from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
 
@@ -108,27 +110,73 @@ def open_run(job: Job, splits: Splits) -> Iterator[ActiveRun]:
     directory, is_main = job.opening.directory, job.accelerator.is_main_process
     with lock_run(directory) if is_main else nullcontext():
         if is_main:
-            prepare_directory(job.opening)
+            prepare_directory(job.opening, log=job.log)
+        writer = RecordWriter(directory, first_record(job), is_main_process=is_main)
+        # First of all: what has a record is a run, and can be resumed or started over.
+        writer.update()
+        if is_main:
             write_text(directory.recipe, dump_recipe(job.recipe))
         with job.accelerator.main_process_first():
             splits = deliver_bad_rows(splits, directory.bad_rows)
-        writer = RecordWriter(directory, first_record(job), is_main_process=is_main)
         run = ActiveRun(job, splits, directory, writer)
-        with writer.recording_failures():
+        with terminable(), writer.recording_failures(), _explaining_faults(run):
             try:
                 _record_splits(run)
                 yield run
-            except KeyboardInterrupt:
-                run.log(_how_to_continue(run))
+            except KeyboardInterrupt as interruption:
+                run.log(_how_to_continue(run, interruption))
                 raise
 
 
-def _how_to_continue(run: ActiveRun) -> str:
+def _how_to_continue(run: ActiveRun, interruption: KeyboardInterrupt) -> str:
     """Return a line that says how to continue an interrupted run."""
+    path, what = run.directory.path, str(interruption) or "interrupted"
+    if not _can_resume(run):
+        return f"{what} before a checkpoint that can be resumed; {path} can be trained again"
+    return f"{what}; continue with: {_resuming(run)}"
+
+
+def _can_resume(run: ActiveRun) -> bool:
+    return run.job.plan.method.resume_refusal is None and run.directory.checkpoint.is_dir()
+
+
+def _resuming(run: ActiveRun) -> str:
     path = run.directory.path
-    if run.job.plan.method.resume_refusal is not None or not run.directory.checkpoint.is_dir():
-        return f"interrupted before a checkpoint that can be resumed; {path} can be trained again"
-    return f"interrupted; continue with: pennyweight train {path} --out {path} --resume"
+    return f"pennyweight train {path} --out {path} --resume"
+
+
+@contextmanager
+def _explaining_faults(run: ActiveRun) -> Iterator[None]:
+    """Add to an error of the machine what is safe, and how to continue.
+
+    Raises:
+        RunError: a file cannot be written or read.
+        OutOfMemoryError: there is not enough memory.
+        TrainingError: another process of this training has ended.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of the output, not of the run
+        raise
+    except (OSError, MemoryError, OutOfMemoryError, torch.OutOfMemoryError) as error:
+        path = run.directory.path
+        if _can_resume(run):
+            rest = f"the last checkpoint is whole; continue with: {_resuming(run)}"
+        else:
+            rest = f"there is no checkpoint that can be resumed; {path} can be trained again"
+        if not isinstance(error, OSError):
+            reason = str(error).strip().partition("\n")[0] or "out of memory"
+            raise OutOfMemoryError(f"{reason}; {rest}") from None
+        place = error.filename or path
+        raise RunError(f"{place}: {error.strerror or error}; {rest}") from None
+    except RuntimeError as error:
+        if run.job.accelerator.num_processes == 1:
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"process {run.job.accelerator.process_index} cannot go on without another process of "
+            f"this training, which has probably ended: {reason}"
+        ) from None
 
 
 def _record_splits(run: ActiveRun) -> None:
@@ -168,11 +216,17 @@ def _describe(splits: Splits) -> Iterator[str]:
 
 
 def training_rows(run: ActiveRun) -> PreparedRows:
-    """Prepare the rows to train on as the recipe says, and record how."""
+    """Prepare the rows to train on as the recipe says, and record how.
+
+    Raises:
+        DataError: rows cannot be read or made.
+        RunError: the run is resumed, and the rows differ from those that it was begun with.
+    """
     settings = run.job.settings
     context = RowContext(settings.labels, settings.seed, run.directory.removed_rows, run.log)
     with run.job.accelerator.main_process_first():
         prepared = prepare_rows(run.splits, settings.rows, context)
+    check_training_rows(run.job.opening, prepared.to_record())
     record_rows(run, prepared)
     return prepared
 

@@ -21,6 +21,7 @@ from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.recipe import Recipe
+from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import (
     AllocationRecord,
     BaseRecord,
@@ -101,6 +102,9 @@ def make_job(
             over budget, or the directory holds something else.
     """
     began, watcher = time.perf_counter(), watcher or Watcher()
+    if resume and out.is_dir() and RunDirectory(out).is_unused():
+        _once(watcher.log)(f"{out}: nothing to resume yet: the run begins")
+        resume = False
     # A new run is refused its directory before anything is read or measured.
     opening = None if resume else decide_opening(out, recipe, resume=False)
     settled = _settle(recipe, out, resume=resume, log=_once(watcher.log))
@@ -244,8 +248,14 @@ def first_record(job: Job) -> RunRecord:
         return record
     return record.with_changes(
         started=previous.started,
+        data=previous.data,
+        leaks=previous.leaks,
+        transductive=previous.transductive,
         history=previous.history,
         best=previous.best,
+        planned_steps=previous.planned_steps,
+        skips_refit=previous.skips_refit,
+        predicted_seconds=previous.predicted_seconds,
         seconds=previous.seconds,
         peak_memory_bytes=previous.peak_memory_bytes,
     )

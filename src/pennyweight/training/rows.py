@@ -21,6 +21,7 @@ from pennyweight.data.overlap import find_overlap
 from pennyweight.data.splits import Splits, fingerprint_of
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
+from pennyweight.files import replacing
 from pennyweight.lab.filters import keep_rows
 from pennyweight.lab.gates import counts_by_class
 from pennyweight.lab.manifest import DerivedRows, derive_once, read_derived
@@ -243,7 +244,7 @@ def _filtered(
 
 def _write_removed(path: Path, rows: datasets.Dataset, names: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for row in rows:
             value = {"text": row["text"], "label": names[row["label"]]}
             file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -17,14 +17,14 @@ from pennyweight.engine.train.progress import (
     judge,
     total_steps,
 )
+from pennyweight.environment import without_host_name
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
 from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
-from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun
 from pennyweight.training.interpolate import interpolate_weights
 from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, Work, predict_time
-from pennyweight.training.stages import Built, Fit
+from pennyweight.training.stages import Built, Fit, best_of
 
 __all__ = ["StepSaver"]
 
@@ -53,7 +53,8 @@ class StepSaver:
         if job.settings.fit.trackers:
             if job.accelerator.is_main_process:
                 self.run.directory.logs.mkdir(exist_ok=True)
-            job.accelerator.init_trackers("pennyweight")
+            with without_host_name():
+                job.accelerator.init_trackers("pennyweight")
         if job.accelerator.is_main_process:
             job.watcher.on_start(
                 self.fit.progress.step, total_steps(rows, job.settings.fit.options)
@@ -117,14 +118,22 @@ class StepSaver:
         # The best first: if it were lost, resuming from the checkpoint would find it again.
         if step.is_best:
             self._keep_best()
-        replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
+        # Then the record: a resumed run has the history up to its checkpoint.
         self._record_best()
+        self._keep_checkpoint()
 
     def save_interrupted(self) -> None:
         """Save a checkpoint of the step that an interrupted run ended with, if it can resume."""
         job = self.run.job
         if job.accelerator.is_main_process and job.plan.method.resume_refusal is None:
-            replace_directory(self.run.directory.checkpoint, self._save_checkpoint)
+            self.run.writer.update()
+            self._keep_checkpoint()
+
+    def _keep_checkpoint(self) -> None:
+        directory = self.run.directory
+        replace_directory(
+            directory.checkpoint, self._save_checkpoint, previous=directory.previous_checkpoint
+        )
 
     def _keep_best(self, *, interpolated: float = 1.0) -> None:
         artifact = self.run.directory.artifact(self.run.job.plan.method.artifact)
@@ -138,10 +147,8 @@ class StepSaver:
         replace_directory(artifact, save)
 
     def _record_best(self) -> None:
-        progress, metric = self.fit.progress, self.run.job.settings.fit.options.keep_best
-        if progress.kept is not None:
-            best = Best(step=progress.best_step, metric=metric, value=progress.kept)
-            self.run.writer.update(best=best)
+        best = best_of(self.fit.progress, self.run.job.settings.fit.options)
+        self.run.writer.update(**({} if best is None else {"best": best}))
 
     def explain(self, error: NonFiniteLossError | NonFiniteLogitsError) -> PennyweightError:
         """Add to the error where the last checkpoint is, and a suggested fix."""
@@ -175,6 +182,7 @@ class StepSaver:
             average=self.fit.average,
         )
         self._save_weights(directory, tokenizer=None)
+        checkpoint.write_manifest(directory)
 
     def _save_weights(
         self, directory: Path, *, tokenizer: object, interpolated: float = 1.0

@@ -26,13 +26,14 @@ from pennyweight.engine.train.eva import begin_with_eva
 from pennyweight.engine.train.loop import Learner
 from pennyweight.engine.train.objective import ClassBalance, Objective
 from pennyweight.engine.train.optimizer import make_optimizer, make_scheduler
-from pennyweight.engine.train.progress import Progress, total_steps
+from pennyweight.engine.train.progress import Progress, TrainOptions, total_steps
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import measure
 from pennyweight.evaluation.thresholds import fit_thresholds, sigmoid
 from pennyweight.model.build import BaseOptions, build_model, load_tokenizer
 from pennyweight.model.quantize import frozen_bytes
+from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.interpolate import copy_trained_weights
 from pennyweight.training.job import Job
@@ -42,6 +43,7 @@ from pennyweight.training.teacher import teach
 __all__ = [
     "Built",
     "Fit",
+    "best_of",
     "build",
     "cache_prefix",
     "initialize_adapters",
@@ -289,6 +291,13 @@ def _balance(job: Job, labels: np.ndarray) -> ClassBalance:
     return ClassBalance(weights, offsets)
 
 
+def best_of(progress: Progress, options: TrainOptions) -> Best | None:
+    """Return the evaluation that was kept, for the record; None if there was none."""
+    if progress.kept is None:
+        return None
+    return Best(step=progress.best_step, metric=options.keep_best, value=progress.kept)
+
+
 def resume_fit(run: ActiveRun, built: Built, fit: Fit) -> Fit:
     """Return the fit as the last checkpoint left it, and drop later steps from the history.
 
@@ -314,5 +323,7 @@ def resume_fit(run: ActiveRun, built: Built, fit: Fit) -> Fit:
         average=fit.average,
     )
     run.writer.forget_after(progress.step)
+    # A run that was killed between checkpoint and record has recorded an earlier one.
+    run.writer.update(best=best_of(progress, run.job.settings.fit.options))
     run.log(f"resumed after step {progress.step}")
     return replace(fit, progress=progress)

@@ -135,9 +135,9 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
         with deferred_interrupt(run.log) as interrupt:
             for step in steps:
                 saver.take(step)
-                if interrupt.requested:
+                if interrupt.number is not None:
                     saver.save_interrupted()
-                    raise KeyboardInterrupt
+                    interrupt.check()
                 if step.evaluation and (reason := run.job.watcher.prune(step)):
                     raise PrunedError(reason)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:

@@ -21,7 +21,7 @@ from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import HiddenStates, TokenizedRows
 from pennyweight.engine.kernels.families import family_of, unwrap
 from pennyweight.errors import TrainingError
-from pennyweight.files import replacing
+from pennyweight.files import building_in, replacing
 
 __all__ = ["PrefixCache", "cache_prefix", "run_prefix"]
 
@@ -88,7 +88,7 @@ def cache_prefix(
         else:
             cache.log(f"{summary}, written to {path} and kept for later runs")
             _check_disk(size, path)
-            with replacing(path) as part:
+            with building_in(path.parent), replacing(path) as part:
                 flat = torch.from_file(str(part), shared=True, size=total * hidden, dtype=dtype)
                 compute(flat.view(total, hidden))
         flat = torch.from_file(str(path), size=total * hidden, dtype=dtype).view(total, hidden)

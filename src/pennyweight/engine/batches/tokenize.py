@@ -17,6 +17,7 @@ import pyarrow as pa
 from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
 from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
+from pennyweight.files import building_in
 from pennyweight.quiet import quiet_libraries
 
 __all__ = ["TokenOptions", "has_token_types", "label_array", "tokenize", "tokenize_texts"]
@@ -73,12 +74,11 @@ def tokenize(
     kind = f"{_VERSION}|{'pairs' if has_pairs else 'texts'}|{options.truncation}"
     identity = f"{kind}|{fingerprint}|{len(dataset)}|{max_tokens}|{_identity(tokenizer)}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    cache.mkdir(parents=True, exist_ok=True)
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return encoder(batch["text"], batch["text_pair"] if has_pairs else None)
 
-    with quiet_libraries():
+    with building_in(cache), quiet_libraries():
         table = dataset.map(
             encode,
             batched=True,

@@ -1,7 +1,11 @@
-"""Checkpoints: adapter weights, and the state of optimizer, schedule, average and progress."""
+"""Checkpoints: adapter weights, and the state of optimizer, schedule, average and progress.
+
+The manifest of a checkpoint holds the SHA-256 of its files. It is written last.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,12 @@ from safetensors.torch import load_model
 from pennyweight.engine.train.average import MovingAverage
 from pennyweight.engine.train.progress import Progress
 from pennyweight.errors import RunError
+from pennyweight.files import hash_file
 
-__all__ = ["load_state", "load_weights", "save_state"]
+__all__ = ["check_manifest", "load_state", "load_weights", "save_state", "write_manifest"]
 
 _STATE = "training_state.pt"
+_MANIFEST = "manifest.json"
 
 
 def save_state(
@@ -35,7 +41,44 @@ def save_state(
     }
     if average is not None:
         state["average"] = average.state_dict()
-    torch.save(state, directory / _STATE)
+    # Into an open file, whose errors name what the system said; torch's own do not.
+    with (directory / _STATE).open("wb") as file:
+        torch.save(state, file)
+
+
+def write_manifest(directory: Path) -> None:
+    """Write the SHA-256 of every file of a checkpoint that is complete otherwise."""
+    files = sorted(file for file in directory.iterdir() if file.is_file())
+    hashes = {file.name: hash_file(file) for file in files}
+    text = json.dumps({"sha256": hashes}, indent=1)
+    (directory / _MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+
+
+def check_manifest(directory: Path) -> None:
+    """Check that every file of a checkpoint is as it was written.
+
+    Checkpoints of older versions have no manifest and are not checked.
+
+    Raises:
+        RunError: a file is missing, was changed, or cannot be read; the message names it.
+    """
+    manifest = directory / _MANIFEST
+    if not manifest.is_file():
+        return
+    try:
+        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+        files = {directory / name: digest for name, digest in hashes.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{manifest}: damaged") from None
+    for file, digest in files.items():
+        if not file.is_file():
+            raise RunError(f"{file}: missing, though {_MANIFEST} lists it")
+        try:
+            actual = hash_file(file)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be read: {error.strerror}") from None
+        if actual != digest:
+            raise RunError(f"{file}: damaged: its SHA-256 differs from the one in {_MANIFEST}")
 
 
 def load_state(

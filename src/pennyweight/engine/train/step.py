@@ -21,6 +21,7 @@ from torch import nn
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.order import share
 from pennyweight.engine.batches.rows import TokenizedRows, targets
+from pennyweight.engine.device import out_of_memory_named
 from pennyweight.engine.train.objective import Objective
 from pennyweight.engine.train.progress import StepOutcome, TrainOptions
 from pennyweight.errors import NonFiniteLossError
@@ -219,8 +220,10 @@ class OptimizerStep:
         Raises:
             NonFiniteLossError: a loss is NaN or infinite, and no weight has been changed. On a GPU
                 `PendingStep.read` raises it instead, after the step.
+            OutOfMemoryError: the step needs more memory than there is.
         """
-        losses = self.context.sum_over_processes(self._accumulate(rows, batch, step))
+        with out_of_memory_named(_describe_batch(rows, batch, step)):
+            losses = self.context.sum_over_processes(self._accumulate(rows, batch, step))
         if not self.context.runs_ahead:
             _refuse_non_finite(losses.tolist(), self.learners, batch, step)
         rates = [float(learner.scheduler.get_last_lr()[0]) for learner in self.learners]
@@ -284,6 +287,15 @@ class OptimizerStep:
             ]
         )
         return losses if len(piece) else losses * 0.0
+
+
+def _describe_batch(rows: TokenizedRows, batch: np.ndarray, step: int) -> str:
+    lengths = rows.lengths[batch]
+    return (
+        f"step {step}: a batch of {len(batch)} rows with {lengths.sum():,} tokens, the longest of "
+        f"{lengths.max():,}; lower train.batch_tokens, the tokens of a forward pass, or "
+        "data.max_tokens"
+    )
 
 
 def seed_step(batcher: Batcher, seed: int, step: int, process: int = 0) -> None:
