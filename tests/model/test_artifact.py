@@ -39,7 +39,7 @@ def _plain_logits(model: Any, tokenizer: Any) -> np.ndarray:
 
 
 def _our_logits(classifier: Classifier) -> np.ndarray:
-    logits = np.log(classifier.predict_probabilities(TEXTS))
+    logits = np.log(classifier.predict_probabilities(TEXTS)) * classifier.temperature
     return logits - logits.mean(axis=1, keepdims=True)
 
 
@@ -96,7 +96,7 @@ def test_the_merged_model_is_a_plain_one_that_names_the_labels(
     train(recipe, out=tmp_path / "run")
     classifier = Classifier.load(tmp_path / "run")
     probabilities, predicted = classifier.predict_probabilities(TEXTS), classifier.predict(TEXTS)
-    expected = _our_logits(classifier)
+    expected = _our_logits(classifier) / classifier.temperature
     classifier.merge(tmp_path / "merged")
 
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")

@@ -27,6 +27,8 @@ class ArtifactFacts:
         task: whether a text has exactly one label, or any number of them.
         thresholds: of a multi-label task, the probability of each class from which a text is given
             the class; None for 0.5 each.
+        temperature: the number that logits are divided by, so that probabilities are calibrated;
+            None if none was fitted.
     """
 
     labels: tuple[str, ...]
@@ -34,6 +36,7 @@ class ArtifactFacts:
     frozen: tuple[str, ...] = ()
     task: Task = "single-label"
     thresholds: tuple[float, ...] | None = None
+    temperature: float | None = None
 
 
 _ADAPTER = TypeAdapter(ArtifactFacts)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pennyweight.data.ingest import read_rows
 from pennyweight.data.source import Source
-from pennyweight.inference.classifier import require_complete
+from pennyweight.inference.load import require_complete
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import read_options
