@@ -224,7 +224,7 @@ def _coverage(facts: Facts) -> Figure | None:
             linestyle=_STYLES[number],
             label=name,
         )
-    axes.set(xlabel="rows with an answer (%)", ylabel="accuracy of answers (%)", xlim=(0, 101))
+    axes.set(xlabel="rows with an answer (%)", ylabel="accuracy (%)", xlim=(0, 101))
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
 
