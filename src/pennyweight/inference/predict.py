@@ -116,13 +116,7 @@ def predict(
     """
     output = output or OutputOptions()
     classifier = Classifier.load(run, backend=backend)
-    answers = _Answers(
-        classifier.labels,
-        _checked_top_k(output.top_k, classifier.labels),
-        thresholds=classifier.thresholds,
-        separator=classifier.settings.data.read.label_separator or _SEPARATOR,
-        abstain_below=output.threshold(classifier),
-    )
+    answers = _answers(classifier, output)
     abstained = Counter[bool]()
     _check_pairs(classifier, data)
     with open_input(data) as rows_in:
@@ -146,6 +140,16 @@ def predict(
             abstained[True],
             answers.abstain_below,
         )
+
+
+def _answers(classifier: Classifier, output: OutputOptions) -> _Answers:
+    return _Answers(
+        classifier.labels,
+        _checked_top_k(output.top_k, classifier.labels),
+        thresholds=classifier.thresholds,
+        separator=classifier.settings.data.read.label_separator or _SEPARATOR,
+        abstain_below=output.threshold(classifier),
+    )
 
 
 def _counted(

@@ -40,11 +40,10 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
     Args:
         budget: maximum number of trainable parameters.
         base: "embedded", a local directory, or a hub id.
-        minutes: time limit for the whole run.
         seed: of everything that is random.
         recipe: name of a shipped recipe, a TOML file, a run directory, or a `Recipe`.
         overrides: other values of recipe keys by their dotted names, such as
-            `{"adapter.rank": 8}`.
+            `{"train.minutes": 5, "adapter.rank": 8}`.
         out: the run's directory, which must be missing or empty; None for a temporary one, which
             is removed together with the estimator.
 
@@ -60,7 +59,6 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
         *,
         budget: int | None = None,
         base: str | None = None,
-        minutes: float | None = None,
         seed: int | None = None,
         recipe: str | Path | Recipe = "quickstart",
         overrides: Mapping[str, Any] | None = None,
@@ -68,7 +66,6 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.budget = budget
         self.base = base
-        self.minutes = minutes
         self.seed = seed
         self.recipe = recipe
         self.overrides = overrides
@@ -83,7 +80,8 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
                 sorted; or an indicator matrix of 0 and 1 for several labels per text.
 
         Raises:
-            ValueError: `X` and `y` differ in length, or `y` is missing or not of classes.
+            ValueError: `X` and `y` differ in length, or `y` is missing or does not name at least
+                two classes.
             PennyweightError: the rows, or a parameter, cannot be used; see `pennyweight.train`.
         """
         texts, are_pairs = _checked(X)
@@ -93,7 +91,6 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
         values: dict[str, Any] = {
             "budget.trainable_parameters": self.budget,
             "base.name": self.base,
-            "train.minutes": self.minutes,
             "seed": self.seed,
         }
         values = {key: value for key, value in values.items() if value is not None}
@@ -109,7 +106,7 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
         run = self._new_directory()
         self.record_ = train(recipe, out=run)
         self.run_ = run
-        self._loaded: Classifier | None = None
+        self._loaded: Classifier | None = Classifier.load(run)
         return self
 
     def predict(self, X: Iterable[Text]) -> np.ndarray:  # noqa: N803 - scikit-learn's name
@@ -195,8 +192,8 @@ def _encoded(
     The codes are int64 `[rows]`, or 0 and 1 as `[rows, classes]`.
 
     Raises:
-        ValueError: there are no labels, or not as many as texts, or they are not classes.
-        DataError: there are fewer than two classes, or the labels cannot be sorted.
+        ValueError: there are no labels, or not as many as texts, or fewer than two classes.
+        DataError: the labels cannot be sorted.
     """
     if y is None:
         raise ValueError("PennyweightClassifier requires y to be passed, but the target y is None")
@@ -213,7 +210,7 @@ def _encoded(
             "ones"
         ) from None
     if len(classes) < 2:
-        raise DataError(f"y: {len(classes)} class is too few; at least 2 are needed")
+        raise ValueError(f"y: {len(classes)} class is too few; at least 2 are needed")
     return False, classes, codes
 
 
