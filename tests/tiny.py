@@ -101,6 +101,13 @@ def news(rows: int, *, seed: int) -> list[tuple[int, str]]:
     return [(label, text) for text, label in labels.items()]
 
 
+def words_of(numbers: np.ndarray) -> list[str]:
+    """Return a text for each row of a matrix; a word depends on the column and the value."""
+    words = [*(word for topic in _TOPICS for word in topic), *_COMMON]
+    codes = np.floor(2 * numbers).astype(int) + 5 * np.arange(numbers.shape[1])
+    return [" ".join(words[code % len(words)] for code in row) for row in codes.tolist()]
+
+
 def write_news(path: Path, rows: list[tuple[int, str]]) -> Path:
     """Write a CSV file with the columns `label` and `text`, and return its path."""
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
     from pennyweight.inference.classifier import Classifier
+    from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.merge import merge
     from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
@@ -37,15 +38,18 @@ if TYPE_CHECKING:
     from pennyweight.search.studies import StudyRow, run_study
     from pennyweight.training.combine import combine
     from pennyweight.training.combine_options import CombineOptions
+    from pennyweight.training.estimator import PennyweightClassifier
     from pennyweight.training.train import train, train_together
     from pennyweight.training.watcher import Watcher
 
 __all__ = [
     "Classifier",
     "CombineOptions",
+    "Drift",
     "Metrics",
     "MultiLabelMetrics",
     "OutputOptions",
+    "PennyweightClassifier",
     "PennyweightError",
     "Plan",
     "PredictedRows",
@@ -60,6 +64,7 @@ __all__ = [
     "combine",
     "compare_runs",
     "doctor",
+    "drift",
     "evaluate",
     "inspect_adapter",
     "load_recipe",
@@ -80,9 +85,11 @@ __all__ = [
 _HOMES = {
     "Classifier": "inference.classifier",
     "CombineOptions": "training.combine_options",
+    "Drift": "inference.drift",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
     "OutputOptions": "inference.predict",
+    "PennyweightClassifier": "training.estimator",
     "PennyweightError": "errors",
     "Plan": "budget",
     "PredictedRows": "inference.predict",
@@ -97,6 +104,7 @@ _HOMES = {
     "combine": "training.combine",
     "compare_runs": "search.compare",
     "doctor": "machine",
+    "drift": "inference.drift",
     "evaluate": "inference.evaluate",
     "inspect_adapter": "budget.inspect",
     "load_recipe": "recipe",

@@ -71,3 +71,21 @@ def test_unclear_input_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         pennyweight("predict", "runs/one", *arguments)
+
+
+def test_rows_of_low_confidence_get_no_label_and_are_counted(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
+    arguments = ["predict", "runs/one", "--data", "test.csv"]
+    output = pennyweight(*arguments, "--coverage", "0.5", "--out", str(table))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    empty = [row for row in rows if not row["label"]]
+    assert f"{len(empty)} of {len(rows)} rows" in output
+    threshold = float(output.split("confidence is below ")[1].split(";")[0])
+    assert "; on validation, 50.0% of the rows get a label, and " in output
+    assert all((float(row["confidence"]) < threshold) == (not row["label"]) for row in rows)
+    pennyweight(*arguments, "--abstain-below", "1", "--out", str(lines))
+    assert {json.loads(line)["label"] for line in lines.read_text().splitlines()} == {None}
+    printed = pennyweight("predict", "runs/one", "the goal", "--abstain-below", "1")
+    assert printed.startswith("(no label)")

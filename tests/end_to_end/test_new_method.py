@@ -98,9 +98,10 @@ model = peft.PeftModel.from_pretrained(plain, str(folder / "run" / "adapter")).e
 tokenizer = AutoTokenizer.from_pretrained(folder / "run" / "adapter")
 batch = tokenizer(texts, padding=True, return_tensors="pt")
 batch.pop("token_type_ids", None)
+classifier = Classifier.load(folder / "run")
 with torch.inference_mode():
-    probabilities = torch.softmax(model(**batch).logits, dim=1).numpy()
-ours = Classifier.load(folder / "run").predict_probabilities(texts)
+    probabilities = torch.softmax(model(**batch).logits / classifier.temperature, dim=1).numpy()
+ours = classifier.predict_probabilities(texts)
 np.testing.assert_allclose(probabilities, ours, atol=1e-5)
 print(json.dumps({"done": True}))
 """

@@ -15,7 +15,6 @@ from pennyweight.evaluation.shift import (
     match_shares,
     prior_by_confusion,
     prior_by_em,
-    temperature_of,
 )
 
 SOURCE = np.full(4, 0.25)
@@ -108,12 +107,6 @@ def test_a_class_with_a_share_of_zero_is_hardly_predicted() -> None:
     offset = match_shares(logits, np.array([0.5, 0.5, 0.0]))
     assert np.isfinite(offset).all()
     assert softmax(logits + offset, axis=1).mean(0)[2] < 1e-4
-
-
-def test_a_temperature_undoes_overconfidence() -> None:
-    logits, labels = _rows(SOURCE, 4000, seed=3)
-    assert temperature_of(logits, labels) == pytest.approx(1.0, abs=0.1)
-    assert temperature_of(3.0 * logits, labels) == pytest.approx(3.0, abs=0.3)
 
 
 def test_confusion_columns_are_distributions() -> None:

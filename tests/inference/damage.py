@@ -31,13 +31,16 @@ def make_weights_nan(run: Path) -> None:
 
 
 def downgrade(run: Path) -> None:
-    """Rewrite a run in the format of version 1: `labels.json`, and a record of plain values."""
+    """Rewrite a run in the format of version 1: `labels.json`, and a record of plain values.
+
+    That version had no temperature.
+    """
     record = load_record(run)
     (run / "adapter" / "pennyweight.json").unlink()
     labels = json.dumps(list(record.recipe.data.labels))
     (run / "adapter" / "labels.json").write_text(labels)
     values = record.model_dump(mode="json")
-    del values["artifact"], values["process_id"]
+    del values["artifact"], values["process_id"], values["calibration"]
     values["schema_version"] = 1
     values["recipe"] = record.recipe.model_dump(mode="json", exclude_none=True)
     for matrix in values["plan"]["matrices"]:

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pandas
 import pytest
+from scipy.special import softmax
 
 from inference.damage import downgrade, flip_a_byte, make_weights_nan
 from pennyweight.data.clean import cleaner
@@ -179,7 +180,9 @@ def test_a_run_in_the_format_of_version_1_predicts_the_same_labels(
     old, new = Classifier.load(copied_run), Classifier.load(run)
     assert old.record.metrics == new.record.metrics
     assert old.predict(texts) == new.predict(texts)
-    assert np.array_equal(old.predict_probabilities(texts), new.predict_probabilities(texts))
+    assert old.temperature == 1.0
+    logits = np.log(new.predict_probabilities(texts)) * new.temperature
+    np.testing.assert_allclose(old.predict_probabilities(texts), softmax(logits, axis=1), rtol=1e-5)
 
 
 def test_a_damaged_adapter_without_recorded_hashes_is_an_error_in_one_line(
@@ -224,3 +227,57 @@ def test_without_onnx_runtime_the_extra_is_named(
     monkeypatch.setattr(onnx_backend.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RunError, match=r"pip install 'pennyweight\[onnx\]'"):
         Classifier.load(run, backend="onnx")
+
+
+def test_scikit_learns_names_give_labels_and_probabilities(run: Path, texts: list[str]) -> None:
+    classifier = Classifier.load(run)
+    assert list(classifier.classes_) == list(LABELS)
+    probabilities = classifier.predict_proba(texts)
+    assert np.array_equal(probabilities, classifier.predict_probabilities(texts))
+    assert list(classifier.classes_[probabilities.argmax(axis=1)]) == classifier.predict(texts)
+
+
+def test_a_classifier_abstains_below_a_confidence(run: Path, texts: list[str]) -> None:
+    classifier = Classifier.load(run)
+    confidence = classifier.predict_proba(texts).max(axis=1)
+    threshold = float(np.median(confidence))
+    labels = classifier.predict(texts)
+    expected = [
+        label if one >= threshold else None for label, one in zip(labels, confidence, strict=True)
+    ]
+    assert 0 < expected.count(None) < len(expected)
+    assert classifier.predict(texts, abstain_below=threshold) == expected
+    assert classifier.predict(texts[0], abstain_below=threshold) == expected[0]
+    with pytest.raises(RunError, match="expected a confidence from 0 to 1"):
+        classifier.predict(texts, abstain_below=70)
+
+
+def test_the_confidence_for_a_coverage_answers_that_share_of_validation(
+    run: Path, sets: Path
+) -> None:
+    classifier = Classifier.load(run)
+    rows = pandas.read_csv(sets / "validation.csv")
+    threshold = classifier.confidence_for(0.5)
+    answers = classifier.predict(rows["text"], abstain_below=threshold)
+    assert sum(answer is not None for answer in answers) == len(rows) / 2
+    assert classifier.confidence_for(1.0) == 0.0
+    with pytest.raises(RunError, match=r"coverage 1\.5: expected a share above 0"):
+        classifier.confidence_for(1.5)
+
+
+def test_a_temperature_calibrates_probabilities_and_changes_no_label(
+    copied_run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    fitted = Classifier.load(copied_run)
+    record, facts = fitted.record, copied_run / "adapter" / "pennyweight.json"
+    assert record.calibration is not None
+    assert fitted.temperature == record.calibration.temperature != 1.0
+    validation = record.metrics["validation"].to_json()
+    assert validation["nll"] < record.calibration.nll_without["validation"]
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "temperature": None}))
+    save_record(copied_run, record.with_changes(artifact=None, calibration=None))
+    plain = Classifier.load(copied_run)
+    assert plain.temperature == 1.0
+    assert plain.predict(texts) == fitted.predict(texts)
+    scaled = np.log(plain.predict_proba(texts)) / fitted.temperature
+    np.testing.assert_allclose(softmax(scaled, axis=1), fitted.predict_proba(texts), rtol=1e-4)

@@ -92,7 +92,10 @@ def test_a_paper_leads_with_macro_f1_and_its_interval(record: RunRecord, tmp_pat
 def test_every_figure_of_a_multi_label_run_can_be_drawn() -> None:
     facts = _facts(_multi_label_record())
     drawn = {name: draw(name, facts) for name in FIGURES}
-    assert [name for name, figure in drawn.items() if figure is None] == ["confusion"]
+    assert [name for name, figure in drawn.items() if figure is None] == [
+        "confusion",
+        "coverage",
+    ]
     assert drawn["comparison"] is not None
     assert drawn["comparison"].axes[0].get_xlabel() == "test macro F1 (%)"
     assert drawn["reliability"] is not None

@@ -37,9 +37,9 @@ def test_it_prints_metrics_the_verified_count_and_the_two_numbers(
     assert f"trainable parameters: {counts.file:,}" in printed[-1]
 
 
-def test_it_shows_four_figures(notebook: Any) -> None:
+def test_it_shows_five_figures(notebook: Any) -> None:
     images = [output for output in _outputs(notebook) if "image/png" in output.get("data", {})]
-    assert len(images) == 4
+    assert len(images) == 5
 
 
 def test_it_classifies_sentences(notebook: Any) -> None:

@@ -19,6 +19,7 @@ from pennyweight.runs.record import (
     BaselineRecord,
     BaseRecord,
     Best,
+    CalibrationRecord,
     ComputeRecord,
     CorrectionRecord,
     DataRecord,
@@ -136,6 +137,9 @@ def example_record(**changes: Any) -> RunRecord:
             )
         },
         "target": TargetRecord(rows=6, predicted_shares={"a": 0.5, "b": 0.5}),
+        "calibration": CalibrationRecord(
+            temperature=1.2, rows=9, ece_without={"test": 0.1}, nll_without={"test": 0.7}
+        ),
         "correction": CorrectionRecord(
             method="em",
             temperature=1.5,

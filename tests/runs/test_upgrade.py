@@ -46,7 +46,7 @@ def test_every_figure_of_a_record_of_version_1_is_read(
     assert record.schema_version == 2
     assert record.status == "complete"
     assert {name: metrics.to_json() for name, metrics in record.metrics.items()} == {
-        name: {**_with_tuples(metrics), "macro_f1_interval": None}
+        name: {**_with_tuples(metrics), "macro_f1_interval": None, "coverage": (), "aurc": None}
         for name, metrics in values["metrics"].items()
     }
     assert record.metrics["test"].accuracy == 0.9671717171717171

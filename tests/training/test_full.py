@@ -59,9 +59,10 @@ def test_the_result_is_a_plain_transformers_model(run: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     batch = AutoTokenizer.from_pretrained(run / "model")(TEXTS, padding=True, return_tensors="pt")
     batch.pop("token_type_ids", None)
+    classifier = Classifier.load(run)
     with torch.inference_mode():
-        plain = torch.softmax(model(**batch).logits, dim=1).numpy()
-    np.testing.assert_allclose(plain, Classifier.load(run).predict_probabilities(TEXTS), atol=1e-5)
+        plain = torch.softmax(model(**batch).logits / classifier.temperature, dim=1).numpy()
+    np.testing.assert_allclose(plain, classifier.predict_probabilities(TEXTS), atol=1e-5)
 
 
 def test_the_record_names_the_directory_of_the_whole_model(run: Path) -> None:

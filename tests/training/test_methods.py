@@ -95,9 +95,11 @@ def _same_in_plain_peft(base: Path, out: Path) -> None:
     model = peft.PeftModel.from_pretrained(plain, str(out / "adapter")).eval()
     batch = AutoTokenizer.from_pretrained(out / "adapter")(TEXTS, padding=True, return_tensors="pt")
     batch.pop("token_type_ids", None)
+    classifier = Classifier.load(out)
     with torch.inference_mode():
-        probabilities = torch.softmax(model(**batch).logits, dim=1).numpy()
-    expected = Classifier.load(out).predict_probabilities(TEXTS)
+        logits = model(**batch).logits / classifier.temperature
+    probabilities = torch.softmax(logits, dim=1).numpy()
+    expected = classifier.predict_probabilities(TEXTS)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 

@@ -28,6 +28,8 @@ class ArtifactFacts:
         thresholds: of a multi-label task, the probability of each class from which a text is given
             the class; None for 0.5 each.
         interpolated: share of the way from the weights at the start to the trained ones.
+        temperature: the number that logits are divided by, so that probabilities are calibrated;
+            None if none was fitted.
     """
 
     labels: tuple[str, ...]
@@ -36,6 +38,7 @@ class ArtifactFacts:
     task: Task = "single-label"
     thresholds: tuple[float, ...] | None = None
     interpolated: float = 1.0
+    temperature: float | None = None
 
 
 _ADAPTER = TypeAdapter(ArtifactFacts)

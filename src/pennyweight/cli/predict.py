@@ -19,11 +19,13 @@ from pennyweight.errors import DataError
 if TYPE_CHECKING:
     from pennyweight.data.source import Source
     from pennyweight.inference.predict import OutputOptions, PredictedRows
+    from pennyweight.runs.record import RunRecord
 
 __all__ = ["InputArguments", "OutputArguments", "OutputFormatName", "command"]
 
 _STANDARD_INPUT = "-"
-# What is printed for a text of a multi-label run whose labels are all below their thresholds.
+# What is printed for a text that gets no label: of a multi-label run if all labels are below their
+# thresholds, and otherwise if the confidence is too low.
 _NO_LABEL = "(no label)"
 
 
@@ -108,6 +110,24 @@ class OutputArguments:
         ),
     ] = None
 
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            "--abstain-below",
+            metavar="CONFIDENCE",
+            help="Give no label where its probability is lower, for example 0.7.",
+        ),
+    ] = None
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            "--coverage",
+            metavar="SHARE",
+            help="Give no label where the confidence is low, so that this share of the validation "
+            "rows would get one, for example 0.9.",
+        ),
+    ] = None
+
     @property
     def options(self) -> OutputOptions:
         """The options as plain values."""
@@ -118,6 +138,8 @@ class OutputArguments:
             columns=columns,
             top_k=self.top_k,
             output_format=self.out_format.value if self.out_format else None,
+            abstain_below=self.abstain_below,
+            coverage=self.coverage,
         )
 
 
@@ -133,7 +155,8 @@ def command(
     Texts that are given as arguments are printed with their label and its probability. For rows,
     the label, its probability and those of all classes are written as CSV or JSON Lines, together
     with the other columns of the row. A run on rows with several labels gives each text the labels
-    whose probability reaches their threshold. A run on pairs of texts needs a file with the two
+    whose probability reaches their threshold. With --abstain-below or --coverage, rows of low
+    confidence get no label. A run on pairs of texts needs a file with the two
     columns.
     """
     given = rows.rows
@@ -143,7 +166,7 @@ def command(
     from pennyweight.runs.record import load_record
 
     if rows.texts and is_standard_output(output.out) and output.out_format is None:
-        _print_labels(model, rows.texts, number=output.top_k)
+        _print_labels(model, rows.texts, output.options)
         return
     predicted = predict(
         model.run,
@@ -155,8 +178,11 @@ def command(
     )
     to_stdout = is_standard_output(output.out)
     log = log_to_stderr if to_stdout else typer.echo
-    for mark in load_record(model.run).marks:
+    record = load_record(model.run)
+    for mark in record.marks:
         log(mark)
+    if predicted.abstain_below is not None:
+        log(_abstentions(predicted, record))
     for name, shown in predicted.renamed.items():
         log(f'the input column "{name}" is written as "{shown}"')
     if predicted.bad_rows_file is not None:
@@ -172,21 +198,44 @@ def _count(rows: PredictedRows, out: str) -> str:
     )
 
 
-def _print_labels(model: RunOptions, texts: Sequence[str], *, number: int | None) -> None:
+def _abstentions(rows: PredictedRows, record: RunRecord) -> str:
+    """Return how many rows have no label, and how the threshold does on validation."""
+    from pennyweight.evaluation.selective import point_at
+    from pennyweight.inference.abstention import validation_curve
+
+    assert rows.abstain_below is not None  # noqa: S101 - called where rows may have no label
+    share = rows.abstained / max(rows.predicted, 1)
+    line = (
+        f"{rows.abstained:,} of {rows.predicted:,} rows ({share:.1%}) have no label: their "
+        f"confidence is below {rows.abstain_below:.4f}"
+    )
+    point = point_at(validation_curve(record), rows.abstain_below)
+    if point is None:
+        return line
+    return (
+        f"{line}; on validation, {point.coverage:.1%} of the rows get a label, and "
+        f"{point.accuracy:.1%} of these are right"
+    )
+
+
+def _print_labels(model: RunOptions, texts: Sequence[str], output: OutputOptions) -> None:
     """Print the labels of each text, one per line, with their probabilities."""
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.predict import best_labels
 
     classifier = Classifier.load(model.run, backend=model.backend.value)
-    best = best_labels(classifier, texts, number=number)
-    width = max(map(len, (*classifier.labels, *([] if all(best) else [_NO_LABEL]))))
+    threshold = output.threshold(classifier) or 0.0
+    best = best_labels(classifier, texts, number=output.top_k)
+    none = any(not answers or answers[0][1] < threshold for answers in best)
+    width = max(map(len, (*classifier.labels, *([_NO_LABEL] if none else []))))
     for mark in classifier.record.marks:
         log_to_stderr(mark)
     for text, answers in zip(texts, best, strict=True):
         if not answers:
             typer.echo(f"{_NO_LABEL:<{width}}  {'':6}  {text}")
-        for label, probability in answers:
-            typer.echo(f"{label:<{width}}  {probability:.4f}  {text}")
+        for rank, (label, probability) in enumerate(answers):
+            shown = _NO_LABEL if rank == 0 and probability < threshold else label
+            typer.echo(f"{shown:<{width}}  {probability:.4f}  {text}")
 
 
 def _refuse_file_names(texts: Sequence[str]) -> None:

@@ -44,6 +44,12 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def divided_by(self, temperature: float) -> Predictions:
+        """Return predictions with calibrated logits; the order of the classes stays the same."""
+        if temperature == 1.0:
+            return self
+        return Predictions(self.logits / np.float32(temperature), self.features)
+
 
 class Backend(Protocol):
     """Runs a classifier over tokenized rows."""

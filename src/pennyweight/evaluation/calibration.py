@@ -1,4 +1,4 @@
-"""Calibration: how far confidence and accuracy differ."""
+"""Calibration: how far confidence and accuracy differ, and the temperature that corrects it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    "FEWEST_MISTAKES",
     "Bin",
     "bins_of",
     "calibration_error",
     "expected_calibration_error",
+    "fit_temperature",
     "reliability_diagram",
+    "temperature_of",
 ]
+
+# With fewer wrong answers, the rows hardly show how confident wrong answers are: without any, every
+# temperature is too high.
+FEWEST_MISTAKES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +73,35 @@ def bins_of(confidence: np.ndarray, correct: np.ndarray, *, bins: int) -> tuple[
         mean, accuracy = float(confidence[inside].mean()), float(correct[inside].mean())
         diagram.append(Bin(mean, accuracy, int(inside.sum())))
     return tuple(diagram)
+
+
+def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature that maximizes the likelihood of labelled rows.
+
+    Guo et al. 2017, arXiv:1706.04599. The temperature lies between exp(-3) and exp(3).
+
+    Args:
+        logits: float `[rows, classes]`.
+        labels: int `[rows]`.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    optimum = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(optimum.x))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the temperature of `temperature_of`; None if fewer than 10 answers are wrong.
+
+    Args:
+        logits: float `[rows, classes]`.
+        labels: int `[rows]`.
+    """
+    if int((logits.argmax(axis=1) != labels).sum()) < FEWEST_MISTAKES:
+        return None
+    return temperature_of(logits, labels)

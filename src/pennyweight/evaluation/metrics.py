@@ -25,12 +25,14 @@ from pennyweight.evaluation.multi_label import (
     MultiLabelMetrics,
     measure_multi_label,
 )
+from pennyweight.evaluation.selective import CoveragePoint, area_under_risk, coverage_curve
 
 __all__ = [
     "EVEN_RATIO",
     "AnyMetrics",
     "Bin",
     "ClassMetrics",
+    "CoveragePoint",
     "Headline",
     "LabelMetrics",
     "Metrics",
@@ -70,6 +72,10 @@ class Metrics:
         confusion: row counts, `[label][predicted]`.
         reliability: the non-empty bins behind the calibration error.
         macro_f1_interval: 95% bootstrap interval of the macro-F1; None in older records.
+        coverage: accuracy where only the rows with the highest confidence are answered, by rising
+            coverage; empty in older records.
+        aurc: area under the risk-coverage curve: the mean error rate over all coverages; None in
+            older records.
     """
 
     rows: int
@@ -83,6 +89,8 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[Bin, ...] = ()
     macro_f1_interval: Interval | None = None
+    coverage: tuple[CoveragePoint, ...] = ()
+    aurc: float | None = None
 
     @property
     def has_uneven_classes(self) -> bool:
@@ -181,11 +189,12 @@ def _measure_single_label(
     brier = sk.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
     macro_f1 = sk.f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)
     diagram = reliability_diagram(probabilities, labels, bins=bins)
+    confidence, correct = probabilities.max(axis=1), predicted == labels
     confusion = sk.confusion_matrix(labels, predicted, labels=classes)
     return Metrics(
         rows=len(labels),
         accuracy=float(sk.accuracy_score(labels, predicted)),
-        accuracy_interval=wilson_interval(int((predicted == labels).sum()), len(labels)),
+        accuracy_interval=wilson_interval(int(correct.sum()), len(labels)),
         macro_f1=float(macro_f1),
         nll=float(sk.log_loss(labels, probabilities, labels=classes)),
         brier=float(brier),
@@ -197,4 +206,6 @@ def _measure_single_label(
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         reliability=diagram,
         macro_f1_interval=macro_f1_interval(confusion, resamples=resamples) if resamples else None,
+        coverage=coverage_curve(confidence, correct),
+        aurc=area_under_risk(confidence, correct),
     )

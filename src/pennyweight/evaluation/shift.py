@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "match_shares",
     "prior_by_confusion",
     "prior_by_em",
-    "temperature_of",
 ]
 
 # If P(predicted | true) has a smaller singular value, the classifier does not separate the classes
@@ -52,24 +50,6 @@ class Estimate:
     low: np.ndarray
     high: np.ndarray
     refused: str | None = None
-
-
-def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature that maximizes the likelihood of labelled rows.
-
-    Guo et al. 2017, arXiv:1706.04599. The temperature lies between exp(-3) and exp(3).
-
-    Args:
-        logits: float `[rows, classes]`.
-        labels: int `[rows]`.
-    """
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(scaled[np.arange(len(labels)), labels].mean())
-
-    optimum = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
-    return float(np.exp(optimum.x))
 
 
 def confusion_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -11,23 +11,21 @@ import datasets
 import numpy as np
 from scipy.special import softmax
 
-from pennyweight.base import BaseModel
 from pennyweight.budget.facts import write_artifact_facts
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
 from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
 from pennyweight.data.label import Task
-from pennyweight.engine.batches.tokenize import has_token_types
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
-from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
+from pennyweight.engine.onnx_backend import require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.errors import DataError, RunError
 from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
-from pennyweight.files import hash_file
-from pennyweight.inference.correction import load_correction
-from pennyweight.inference.load import SavedModel
+from pennyweight.inference.abstention import check_abstention, confidence_for
+from pennyweight.inference.correction import fold_temperature, load_correction
+from pennyweight.inference.load import SavedModel, require_complete, require_labels, same_base
 from pennyweight.inference.model_card import write_merged_card
 from pennyweight.inference.texts import Text, checked_pairs, checked_texts, texts_of, whole_texts
 from pennyweight.model.artifact import read_artifact_facts
@@ -40,7 +38,11 @@ from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 
-__all__ = ["BackendName", "Classifier", "probabilities_of", "require_complete"]
+__all__ = [
+    "BackendName",
+    "Classifier",
+    "probabilities_of",
+]
 
 BackendName = Literal["torch", "onnx"]
 # Rows that are tokenized and sorted by length together where rows are streamed.
@@ -91,11 +93,11 @@ class Classifier:
         record = load_record(directory.path)
         require_complete(directory.path, record)
         settings = settings_of(record.recipe)
-        base = _same_base(find_base(record.recipe, config_only=False), record)
+        base = same_base(find_base(record.recipe, config_only=False), record)
         method = METHODS[record.recipe.adapter.method]
         artifact = directory.artifact(method.artifact)
         verify_artifact(directory.path, record, artifact)
-        _require_labels(artifact, settings)
+        require_labels(artifact, settings)
         options = BaseOptions(
             seed=settings.seed,
             weights=settings.base.weights,
@@ -132,9 +134,26 @@ class Classifier:
         return np.array(self._facts.thresholds)
 
     @property
+    def temperature(self) -> float:
+        """The number that logits are divided by, so that probabilities are calibrated.
+
+        It was fitted on the validation rows, and changes no label; 1 if none was fitted.
+        """
+        if self._correction is not None:
+            return self._correction.temperature
+        if self._facts is None or self._facts.temperature is None:
+            return 1.0
+        return self._facts.temperature
+
+    @property
     def pair_columns(self) -> tuple[str, str] | None:
         """The columns with the two texts of a pair; None if a row is a single text."""
         return self.record.pair_columns
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """`labels` as an array, under scikit-learn's name."""
+        return np.array(self.labels, dtype=object)
 
     @overload
     def predict(self, texts: str) -> str | list[str]: ...  # type: ignore[overload-overlap]
@@ -142,7 +161,17 @@ class Classifier:
     @overload
     def predict(self, texts: Iterable[Text]) -> list[str] | list[list[str]]: ...
 
-    def predict(self, texts: str | Iterable[Text]) -> str | list[str] | list[list[str]]:
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, texts: str, *, abstain_below: float
+    ) -> str | None: ...
+
+    @overload
+    def predict(self, texts: Iterable[Text], *, abstain_below: float) -> list[str | None]: ...
+
+    def predict(
+        self, texts: str | Iterable[Text], *, abstain_below: float | None = None
+    ) -> str | list[str] | list[list[str]] | list[str | None] | None:
         """Return the most probable label of a raw text, or of each of several.
 
         For a multi-label run, return a list of labels for each text, most probable first.
@@ -150,14 +179,43 @@ class Classifier:
         Args:
             texts: a text, or any iterable of texts: a list, a column of a pandas DataFrame, ...;
                 for a run on pairs of texts, an iterable of tuples of two texts.
+            abstain_below: give None instead of a label whose probability is lower; see
+                `confidence_for`.
 
         Raises:
+            RunError: `abstain_below` is not in 0..1, or is given for a multi-label run.
             DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
         if isinstance(texts, str):
-            return self.predict([texts])[0]
-        return self.labels_of(self.predict_probabilities(texts))
+            if abstain_below is None:
+                return self.predict([texts])[0]
+            return self.predict([texts], abstain_below=abstain_below)[0]
+        if abstain_below is not None:
+            check_abstention(self.task, abstain_below)
+        probabilities = self.predict_probabilities(texts)
+        labels = self.labels_of(probabilities)
+        if abstain_below is None:
+            return labels
+        confident = probabilities.max(axis=1, initial=0.0) >= abstain_below
+        return [
+            str(label) if answered else None
+            for label, answered in zip(labels, confident, strict=True)
+        ]
+
+    def confidence_for(self, coverage: float) -> float:
+        """Return the confidence below which to abstain, so that a share of the rows is answered.
+
+        It follows from the validation rows; on texts of another kind, the share will differ.
+
+        Args:
+            coverage: share of the rows to answer, above 0 and at most 1.
+
+        Raises:
+            RunError: the share is not in that range, the run is a multi-label one, or its record
+                has no such curve.
+        """
+        return confidence_for(self.record, coverage)
 
     def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
         """Return the label of each row, or a list of labels for each row of a multi-label run.
@@ -194,8 +252,13 @@ class Classifier:
         logits = self._corrected(predictions, cleaned).logits
         return probabilities_of(logits, task=self.task)
 
+    predict_proba = predict_probabilities
+    """`predict_probabilities` under scikit-learn's name."""
+
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
+
+        The logits are calibrated and corrected, as probabilities are.
 
         Args:
             rows: a table with the column `text`, and `text_pair` for a run on pairs of texts,
@@ -249,9 +312,10 @@ class Classifier:
     def merge(self, directory: str | Path) -> None:
         """Write base and adapter as one plain transformers model, in float32, labels included.
 
-        A correction for one prior is folded into the output layer. What the model does not do by
-        itself, such as cleaning, is described in the README.md beside it. The thresholds of a
-        multi-label run are written to `pennyweight.json`, as transformers has no place for them.
+        The temperature, and a correction for one prior, are folded into the output layer. What the
+        model does not do by itself, such as cleaning, is described in the README.md beside it. The
+        thresholds of a multi-label run are written to `pennyweight.json`, as transformers has no
+        place for them.
 
         Raises:
             RunError: the directory is not empty, or a correction has two groups.
@@ -267,9 +331,11 @@ class Classifier:
                 "merge it"
             )
         model = self._saved.load(attention="eager")
+        output = output_layer_of(model, layout_of(model, labels=len(self.labels)).head_output.name)
         if correction is not None:
-            output = layout_of(model, labels=len(self.labels)).head_output.name
-            correction.fold_into(output_layer_of(model, output))
+            correction.fold_into(output)
+        elif self.temperature != 1.0:
+            fold_temperature(output, self.temperature)
         save_merged(model, directory, tokenizer=self._tokenizer)
         if self.task == "multi-label" and self._facts is not None:
             write_artifact_facts(directory, self._facts)
@@ -282,9 +348,9 @@ class Classifier:
     def _corrected(
         self, predictions: Predictions, texts: Sequence[str] | Sequence[tuple[str, str]]
     ) -> Predictions:
-        if self._correction is None:
-            return predictions
-        return self._correction.apply(predictions, whole_texts(texts))
+        if self._correction is not None:
+            return self._correction.apply(predictions, whole_texts(texts))
+        return predictions.divided_by(self.temperature)
 
     def _torch(self) -> Predictor:
         compute = choose_compute(
@@ -302,24 +368,10 @@ class Classifier:
                 "are told apart by hidden states that ONNX Runtime does not return; use --backend "
                 "torch"
             )
-        # Named by the weights' hash, so that another adapter never meets an old export.
-        artifact = self._saved.artifact
-        whole = artifact / "model.safetensors"
-        weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
-        digest = hash_file(weights)[:16]
-        types = self.pair_columns is not None and has_token_types(self._tokenizer)
-        directory = artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
-        if not directory.is_dir():
-            export_onnx(self._saved.load(attention="eager"), directory, token_types=types)
-        backend = OnnxModel(
-            directory, batch_rows=self._saved.inference.batch_rows, classes=len(self.labels)
-        )
-        inference = self._saved.inference
-        return Predictor(
-            backend,
+        return self._saved.load_onnx_predictor(
             tokenizer=self._tokenizer,
-            max_tokens=inference.max_tokens,
-            truncation=inference.truncation,
+            classes=len(self.labels),
+            are_pairs=self.pair_columns is not None,
         )
 
 
@@ -345,40 +397,3 @@ def _batches(
         return
     for batch in rows.select_columns(["text", "text_pair"]).iter(_ROWS_PER_CHUNK):
         yield list(zip(batch["text"], batch["text_pair"], strict=True))
-
-
-def require_complete(run: Path, record: RunRecord) -> None:
-    """Refuse a run that is unfinished.
-
-    Raises:
-        RunError: the run's status is not "complete".
-    """
-    if record.status == "complete":
-        return
-    hint = f"; resume it with: pennyweight train {run} --out {run} --resume"
-    raise RunError(
-        f"{run}: the run's status is {record.status}; only a complete run can be used"
-        + ("" if record.status == "failed" else hint)
-    )
-
-
-def _require_labels(artifact: Path, settings: Settings) -> None:
-    facts = read_artifact_facts(artifact)
-    if facts is None:
-        return
-    if tuple(facts.labels) != settings.labels:
-        raise RunError(
-            f"{artifact}: its classes are {', '.join(facts.labels)}, and the run's record names "
-            f"{', '.join(settings.labels)}; the adapter is of another run"
-        )
-    if facts.task != settings.task:
-        raise RunError(
-            f"{artifact}: its task is {facts.task}, and that of the run's record is "
-            f"{settings.task}; the adapter is of another run"
-        )
-
-
-def _same_base(base: BaseModel, record: RunRecord) -> BaseModel:
-    """Return the base at the revision that the run was trained on."""
-    revision = record.base.revision if record.base is not None else None
-    return replace(base, revision=revision) if base.origin == "hub" and revision else base

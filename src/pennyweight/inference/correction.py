@@ -18,18 +18,25 @@ from torch import nn
 
 from pennyweight.engine.predictor import Predictions
 from pennyweight.errors import RunError
+from pennyweight.evaluation.calibration import temperature_of
 from pennyweight.evaluation.shift import (
     Estimate,
     correct_logits,
     estimate_prior,
     match_shares,
-    temperature_of,
 )
 from pennyweight.inference.groups import Grouping, Groups, group, load_grouping
 from pennyweight.runs.record import CorrectionRecord, GroupRecord, ShareEstimate, write_text
 from pennyweight.settings.values import PriorSettings
 
-__all__ = ["Correction", "ShiftEvidence", "estimate_correction", "find_groups", "load_correction"]
+__all__ = [
+    "Correction",
+    "ShiftEvidence",
+    "estimate_correction",
+    "find_groups",
+    "fold_temperature",
+    "load_correction",
+]
 
 _FILE = "correction.json"
 # With fewer rows, a group's shares cannot be estimated.
@@ -76,8 +83,8 @@ class Correction:
         """Make an output layer return corrected logits; possible with one group only."""
         shift = correct_logits(np.zeros_like(self.source), source=self.source, prior=self.priors[0])
         with torch.no_grad():
-            layer.weight.div_(self.temperature)
-            layer.bias.div_(self.temperature).add_(torch.from_numpy(shift).to(layer.bias))
+            fold_temperature(layer, self.temperature)
+            layer.bias.add_(torch.from_numpy(shift).to(layer.bias))
 
     def groups_of(self, texts: Sequence[str], features: np.ndarray | None) -> np.ndarray:
         """Return int64 `[rows]`: 0 for rows that resemble training texts, 1 for the others."""
@@ -94,6 +101,13 @@ class Correction:
             "groups": None if self.grouping is None else self.grouping.save(artifact),
         }
         write_text(artifact / _FILE, json.dumps(values) + "\n")
+
+
+def fold_temperature(layer: nn.Linear, temperature: float) -> None:
+    """Make an output layer return its logits divided by a temperature."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.div_(temperature)
 
 
 def load_correction(artifact: Path) -> Correction | None:

@@ -12,14 +12,20 @@ from transformers import PreTrainedModel
 from pennyweight.base import BaseModel
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import Method
+from pennyweight.engine.batches.tokenize import has_token_types
 from pennyweight.engine.device import Compute
 from pennyweight.engine.kernels.prepare import prepare_model
+from pennyweight.engine.onnx_backend import OnnxModel, export_onnx
 from pennyweight.engine.predictor import Predictor, TorchBackend
+from pennyweight.errors import RunError
+from pennyweight.files import hash_file
+from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions
 from pennyweight.model.merge import load_merged
-from pennyweight.settings.values import InferenceSettings
+from pennyweight.runs.record import RunRecord
+from pennyweight.settings.values import InferenceSettings, Settings
 
-__all__ = ["SavedModel", "predictor_of"]
+__all__ = ["SavedModel", "predictor_of", "require_complete", "require_labels", "same_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,34 @@ class SavedModel:
             model, compute, self.inference, tokenizer=tokenizer, accelerator=accelerator
         )
 
+    def load_onnx_predictor(self, *, tokenizer: Any, classes: int, are_pairs: bool) -> Predictor:
+        """Return a predictor that runs ONNX Runtime; the model is exported when first needed.
+
+        Args:
+            tokenizer: of the model.
+            classes: number of classes.
+            are_pairs: whether a row is a pair of texts.
+
+        Raises:
+            RunError: the artifact is missing, or does not fit the base.
+            BaseModelError: the base's weights cannot be loaded.
+        """
+        # Named by the weights' hash, so that another adapter never meets an old export.
+        whole = self.artifact / "model.safetensors"
+        weights = whole if whole.is_file() else self.artifact / "adapter_model.safetensors"
+        digest = hash_file(weights)[:16]
+        types = are_pairs and has_token_types(tokenizer)
+        directory = self.artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
+        if not directory.is_dir():
+            export_onnx(self.load(attention="eager"), directory, token_types=types)
+        inference = self.inference
+        return Predictor(
+            OnnxModel(directory, batch_rows=inference.batch_rows, classes=classes),
+            tokenizer=tokenizer,
+            max_tokens=inference.max_tokens,
+            truncation=inference.truncation,
+        )
+
 
 def predictor_of(
     model: PreTrainedModel,
@@ -99,3 +133,45 @@ def predictor_of(
         max_tokens=settings.max_tokens,
         truncation=settings.truncation,
     )
+
+
+def require_complete(run: Path, record: RunRecord) -> None:
+    """Refuse a run that is unfinished.
+
+    Raises:
+        RunError: the run's status is not "complete".
+    """
+    if record.status == "complete":
+        return
+    hint = f"; resume it with: pennyweight train {run} --out {run} --resume"
+    raise RunError(
+        f"{run}: the run's status is {record.status}; only a complete run can be used"
+        + ("" if record.status == "failed" else hint)
+    )
+
+
+def require_labels(artifact: Path, settings: Settings) -> None:
+    """Refuse an artifact whose classes or task are not those of the run's record.
+
+    Raises:
+        RunError: they differ, or the artifact's facts cannot be read.
+    """
+    facts = read_artifact_facts(artifact)
+    if facts is None:
+        return
+    if tuple(facts.labels) != settings.labels:
+        raise RunError(
+            f"{artifact}: its classes are {', '.join(facts.labels)}, and the run's record names "
+            f"{', '.join(settings.labels)}; the adapter is of another run"
+        )
+    if facts.task != settings.task:
+        raise RunError(
+            f"{artifact}: its task is {facts.task}, and that of the run's record is "
+            f"{settings.task}; the adapter is of another run"
+        )
+
+
+def same_base(base: BaseModel, record: RunRecord) -> BaseModel:
+    """Return the base at the revision that the run was trained on."""
+    revision = record.base.revision if record.base is not None else None
+    return replace(base, revision=revision) if base.origin == "hub" and revision else base

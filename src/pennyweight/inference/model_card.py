@@ -64,7 +64,7 @@ def write_merged_card(directory: Path, record: RunRecord, *, license_id: str = "
         [
             _front_matter(record, license_id, library="transformers"),
             *_description(record),
-            "The adapter is merged into the weights of the base.",
+            _merged(record),
             "## Use with transformers",
             _whole_model_use(record),
             "## What you have to do yourself",
@@ -72,6 +72,16 @@ def write_merged_card(directory: Path, record: RunRecord, *, license_id: str = "
         ]
     )
     write_text(directory / _FILE, f"{text}\n")
+
+
+def _merged(record: RunRecord) -> str:
+    text = "The adapter is merged into the weights of the base."
+    if record.calibration is None:
+        return text
+    return (
+        f"{text} The temperature {record.calibration.temperature:.4f}, which calibrates the "
+        "probabilities, is folded into the output layer."
+    )
 
 
 def usage_notes(record: RunRecord) -> tuple[str, ...]:
@@ -336,6 +346,12 @@ def _notes(record: RunRecord, artifact: Path) -> list[str]:
     quantization = record.recipe.base.quantization
     if quantization != "none":
         notes.append(f"Quantize the base as in training ({quantization}).")
+    if (calibration := record.calibration) is not None:
+        notes.append(
+            f"Divide the logits by the temperature {calibration.temperature:.4f}, which is in "
+            "`pennyweight.json`, before the softmax; the label stays the same, and its probability "
+            "is calibrated."
+        )
     if (artifact / "correction.json").is_file():
         notes.append(
             "Predictions are corrected for class shares with the numbers in `correction.json`; "

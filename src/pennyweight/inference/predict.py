@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from pennyweight.data.ingest import OnBadRow
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError, RunError
+from pennyweight.inference.abstention import check_abstention
 from pennyweight.inference.classifier import BackendName, Classifier, probabilities_of
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.output import OutputFormat, format_of, write_rows
@@ -33,11 +35,30 @@ class OutputOptions:
         top_k: write the labels and probabilities of this many best classes; None to write the
             probability of every class.
         output_format: "csv" or "jsonl"; None to decide by the ending of the file.
+        abstain_below: give no label where its probability is lower; None to give one always.
+        coverage: abstain so that this share of the validation rows would be answered; see
+            `Classifier.confidence_for`.
     """
 
     columns: tuple[str, ...] | None = None
     top_k: int | None = None
     output_format: OutputFormat | None = None
+    abstain_below: float | None = None
+    coverage: float | None = None
+
+    def threshold(self, classifier: Classifier) -> float | None:
+        """Return the confidence below which no label is given; None to give one always.
+
+        Raises:
+            RunError: both a confidence and a coverage are given, or one that is not possible.
+        """
+        if self.abstain_below is not None and self.coverage is not None:
+            raise RunError("a confidence to abstain below and a coverage were both given; give one")
+        if self.coverage is not None:
+            return classifier.confidence_for(self.coverage)
+        if self.abstain_below is not None:
+            check_abstention(classifier.task, self.abstain_below)
+        return self.abstain_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +70,16 @@ class PredictedRows:
         read: number of rows in the input, including those that were set aside.
         bad_rows_file: JSON Lines file with the rows that were set aside; None if there are none.
         renamed: name in the output of each input column that has the name of an output column.
+        abstained: number of rows without a label, because its probability is too low.
+        abstain_below: the confidence below which no label is given; None if one is given always.
     """
 
     predicted: int
     read: int
     bad_rows_file: Path | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    abstained: int = 0
+    abstain_below: float | None = None
 
 
 def predict(
@@ -70,7 +95,8 @@ def predict(
 
     For a multi-label run, `labels` has all labels of the row: a list in JSON Lines; in CSV, joined
     by the separator of the run's own rows, or by "|".
-    An input column that has the name of an output column is written as "input NAME".
+    An input column that has the name of an output column is written as "input NAME". Where the
+    classifier abstains, the label is empty, or null in JSON Lines.
 
     Args:
         run: the run's directory.
@@ -83,19 +109,15 @@ def predict(
 
     Raises:
         RunError: it is no complete run, `out` cannot be written, or `output.top_k` is not
-            between 1 and the number of classes.
+            between 1 and the number of classes, or abstaining is not possible.
         DataError: the rows cannot be read, or lack a column of `output.columns`, or are single
             texts where the run needs pairs.
         NonFiniteLogitsError: a logit is NaN or infinite; no file is written.
     """
     output = output or OutputOptions()
     classifier = Classifier.load(run, backend=backend)
-    answers = _Answers(
-        classifier.labels,
-        _checked_top_k(output.top_k, classifier.labels),
-        thresholds=classifier.thresholds,
-        separator=classifier.settings.data.read.label_separator or _SEPARATOR,
-    )
+    answers = _answers(classifier, output)
+    abstained = Counter[bool]()
     _check_pairs(classifier, data)
     with open_input(data) as rows_in:
         rows = read_for(classifier, run, rows_in, "predict", on_bad_row=on_bad_row)
@@ -105,12 +127,38 @@ def predict(
         copied = _Copied.of(rows_in.source, output.columns, reserved=reserved)
         write_rows(
             out,
-            _lines(classifier, rows.table, answers, copied, nested=nested),
+            _counted(_lines(classifier, rows.table, answers, copied, nested=nested), abstained),
             columns=("row", *copied.names.values(), *answers.columns),
             output_format=output_format,
         )
         renamed = {name: shown for name, shown in copied.names.items() if name != shown}
-        return PredictedRows(len(rows.table), rows.read, rows.bad_rows_file, renamed)
+        return PredictedRows(
+            len(rows.table),
+            rows.read,
+            rows.bad_rows_file,
+            renamed,
+            abstained[True],
+            answers.abstain_below,
+        )
+
+
+def _answers(classifier: Classifier, output: OutputOptions) -> _Answers:
+    return _Answers(
+        classifier.labels,
+        _checked_top_k(output.top_k, classifier.labels),
+        thresholds=classifier.thresholds,
+        separator=classifier.settings.data.read.label_separator or _SEPARATOR,
+        abstain_below=output.threshold(classifier),
+    )
+
+
+def _counted(
+    lines: Iterable[Mapping[str, object]], abstained: Counter[bool]
+) -> Iterator[Mapping[str, object]]:
+    """Yield the lines, and count those without a label."""
+    for line in lines:
+        abstained["label" in line and line["label"] is None] += 1
+        yield line
 
 
 def best_labels(
@@ -159,12 +207,14 @@ class _Answers:
         top_k: number of the best classes to write; None for all probabilities.
         thresholds: of a multi-label run, whose answer is a list of labels; None otherwise.
         separator: joins several labels in one cell.
+        abstain_below: confidence below which a row has no label; None to give one always.
     """
 
     labels: tuple[str, ...]
     top_k: int | None
     thresholds: np.ndarray | None = None
     separator: str = _SEPARATOR
+    abstain_below: float | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,6 +243,8 @@ class _Answers:
         if self.top_k is not None or self.thresholds is None:
             pairs = _best(self.labels, probabilities, self.top_k or 1)
             cells += [cell for label, p in pairs for cell in (label, _text(p))]
+            if self.thresholds is None:
+                cells[0] = self._answer(*pairs[0])
         if self.top_k is None:
             cells += map(_text, probabilities)
         return dict(zip(self.columns, cells, strict=True))
@@ -204,13 +256,21 @@ class _Answers:
         """
         best = _best(self.labels, probabilities, self.top_k or 1)
         label, confidence = best[0]
-        answer: dict[str, object] = {"label": label, "confidence": round(confidence, 6)}
+        answer: dict[str, object] = {
+            "label": self._answer(label, confidence),
+            "confidence": round(confidence, 6),
+        }
         if self.thresholds is not None:
             answer = {"labels": self._given(probabilities)}
         if self.top_k is None:
             pairs = zip(self.labels, probabilities.tolist(), strict=True)
             return answer | {"probabilities": {name: round(p, 6) for name, p in pairs}}
         return answer | {"top": [{"label": n, "probability": round(p, 6)} for n, p in best]}
+
+    def _answer(self, label: str, confidence: float) -> str | None:
+        """Return the most probable label, or None if its probability is too low."""
+        abstains = self.abstain_below is not None and confidence < self.abstain_below
+        return None if abstains else label
 
     def _given(self, probabilities: np.ndarray) -> list[str]:
         """Return the labels of a row of a multi-label run, the most probable first."""

@@ -205,6 +205,30 @@ def _reliability(facts: Facts) -> Figure:
     return figure
 
 
+def _coverage(facts: Facts) -> Figure | None:
+    """Draw accuracy by coverage; not for a multi-label run or from an older record."""
+    run = facts.main
+    curves = {
+        name: metrics.coverage
+        for name in run.sets[: len(COLOURS)]
+        if isinstance(metrics := run.record.metrics[name], Metrics) and metrics.coverage
+    }
+    if not curves:
+        return None
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.9))
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            [100 * point.coverage for point in curve],
+            [100 * point.accuracy for point in curve],
+            color=COLOURS[number],
+            linestyle=_STYLES[number],
+            label=name,
+        )
+    axes.set(xlabel="rows with an answer (%)", ylabel="accuracy (%)", xlim=(0, 101))
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    return figure
+
+
 def _draw_bins(axes: Any, bins: tuple[Bin, ...], number: int, *, label: str) -> None:
     """Draw a line through the bins with enough rows, and hollow markers for the others."""
     style = {"color": COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
@@ -328,6 +352,7 @@ FIGURES: Mapping[str, Callable[[Facts], Figure | None]] = MappingProxyType(
         "curves": _curves,
         "confusion": _confusion,
         "reliability": _reliability,
+        "coverage": _coverage,
         "comparison": _comparison,
         "spending": _spending,
     }

@@ -211,7 +211,19 @@ def _reliability_sentence(run: RunFacts) -> str:
     return (
         f"[fig:reliability] compares confidence with accuracy. The calibration error is largest on "
         f"{name}, where the mean confidence is {percent(confidence)} and the accuracy "
-        f"{percent(accuracy)}."
+        f"{percent(accuracy)}.{_temperature_sentence(run, name)}"
+    )
+
+
+def _temperature_sentence(run: RunFacts, name: str) -> str:
+    """Return what the temperature did to the calibration error of a set."""
+    calibration = run.record.calibration
+    if calibration is None or name not in calibration.ece_without:
+        return ""
+    return (
+        f" The logits are divided by a temperature of {calibration.temperature:.3f}, fitted on the "
+        f"validation rows; without it, the error would be {calibration.ece_without[name]:.3f} "
+        f"instead of {run.record.metrics[name].ece:.3f}."
     )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "BaseRecord",
     "BaselineRecord",
     "Best",
+    "CalibrationRecord",
     "ComputeRecord",
     "CorrectionRecord",
     "DataRecord",
@@ -231,6 +232,22 @@ class BaselineRecord(_Part):
     metrics: dict[str, _AnyMetrics]
 
 
+class CalibrationRecord(_Part):
+    """The temperature that calibrates the probabilities, and what it changed.
+
+    Attributes:
+        temperature: the number that all logits are divided by.
+        rows: validation rows that it was fitted on.
+        ece_without: expected calibration error of each labelled set without it.
+        nll_without: mean negative log-likelihood of each labelled set without it.
+    """
+
+    temperature: float
+    rows: int
+    ece_without: dict[str, float] = {}
+    nll_without: dict[str, float] = {}
+
+
 class CorrectionRecord(_Part):
     """How predictions were corrected for the target's class shares, and what that changed."""
 
@@ -279,6 +296,7 @@ class RunRecord(_Part):
     baselines: dict[str, BaselineRecord] = {}
     mistakes: dict[str, tuple[Mistake, ...]] = {}
     target: TargetRecord | None = None
+    calibration: CalibrationRecord | None = None
     correction: CorrectionRecord | None = None
     combination: CombinationRecord | None = None
     artifact: ArtifactRecord | None = None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pennyweight.data.ingest import read_rows
 from pennyweight.data.source import Source
 from pennyweight.defaults.rules import accuracy_noise
-from pennyweight.inference.classifier import require_complete
+from pennyweight.inference.load import require_complete
 from pennyweight.recipe import Recipe, change_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import read_options

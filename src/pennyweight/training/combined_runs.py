@@ -9,7 +9,7 @@ from pathlib import Path
 from pennyweight.budget.methods import METHODS, Method
 from pennyweight.budget.summary import Matrix
 from pennyweight.errors import RunError
-from pennyweight.inference.classifier import require_complete
+from pennyweight.inference.load import require_complete
 from pennyweight.model.combinations import Combination, HeadSource, Space
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record

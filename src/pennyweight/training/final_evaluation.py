@@ -16,7 +16,8 @@ from scipy.special import softmax
 from pennyweight.budget.facts import read_artifact_facts, write_artifact_facts
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.evaluation.metrics import AnyMetrics, measure
+from pennyweight.evaluation.calibration import FEWEST_MISTAKES, fit_temperature
+from pennyweight.evaluation.metrics import AnyMetrics, Metrics, measure
 from pennyweight.evaluation.thresholds import (
     DEFAULT_THRESHOLD,
     FEWEST_POSITIVES,
@@ -28,7 +29,13 @@ from pennyweight.files import replacing
 from pennyweight.inference.correction import ShiftEvidence, estimate_correction, find_groups
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.texts import texts_of
-from pennyweight.runs.record import CorrectionRecord, Mistake, ShareEstimate, TargetRecord
+from pennyweight.runs.record import (
+    CalibrationRecord,
+    CorrectionRecord,
+    Mistake,
+    ShareEstimate,
+    TargetRecord,
+)
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.diagnosis import describe_collapse
@@ -54,12 +61,14 @@ class _Answers:
     Attributes:
         labelled: by the name of the set.
         target: for the unlabelled target, if there is one.
+        calibration: of the probabilities, if a temperature was fitted.
         correction: of the class shares, if there is one.
         thresholds: of a multi-label task, float64 `[classes]`.
     """
 
     labelled: Mapping[str, Predictions]
     target: Predictions | None
+    calibration: CalibrationRecord | None = None
     correction: CorrectionRecord | None = None
     thresholds: np.ndarray | None = None
 
@@ -73,9 +82,9 @@ class _Answers:
 def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | None) -> None:
     """Measure the saved classifier, loaded as `pennyweight evaluate` loads it, and record it.
 
-    A set without rows is not measured, and held-out sets only where the job uses them. In a
-    multi-label task, the thresholds of the classes are fitted on validation and saved into the
-    artifact.
+    A set without rows is not measured, and held-out sets only where the job uses them. A
+    temperature, or in a multi-label task the thresholds of the classes, are fitted on validation
+    and saved into the artifact.
 
     Where the recipe corrects for the target's class shares, the correction is estimated from
     validation and target and saved into the artifact; the metrics are of corrected predictions, and
@@ -97,6 +106,8 @@ def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | No
     prior = job.settings.prior
     if prior is None or sets.target is None or class_shares is None:
         answers = _predict(predictor, sets, features=False)
+        if job.settings.task == "single-label":
+            answers = _calibrated(run, answers, sets)
     else:
         needs_features = prior.groups != "one" and prior.discriminator == "hidden-states"
         answers = _predict(predictor, sets, features=needs_features)
@@ -128,6 +139,36 @@ def _predict(predictor: Predictor, sets: _Sets, *, features: bool) -> _Answers:
     if sets.target is not None:
         target = predictor.rows(sets.target, features=features, name="target")
     return _Answers(labelled, target)
+
+
+def _calibrated(run: ActiveRun, answers: _Answers, sets: _Sets) -> _Answers:
+    """Fit the temperature on validation, save it, and return calibrated predictions."""
+    if "validation" not in sets.labelled:
+        return answers
+    labels = sets.labelled["validation"].labels
+    temperature = fit_temperature(answers.labelled["validation"].logits, labels)
+    if temperature is None:
+        run.log(
+            "temperature: not fitted, probabilities stay as they are: fewer than "
+            f"{FEWEST_MISTAKES} validation rows are classified wrongly"
+        )
+        return answers
+    run.log(f"temperature: {temperature:.3f}, fitted on {len(labels):,} validation rows")
+    _save_facts(run, temperature=temperature)
+    without = {name: _measured(run, answers, sets, name) for name in answers.labelled}
+    scores = {name: one.scalars() for name, one in without.items() if isinstance(one, Metrics)}
+    target = answers.target
+    return replace(
+        answers,
+        labelled={name: one.divided_by(temperature) for name, one in answers.labelled.items()},
+        target=None if target is None else target.divided_by(temperature),
+        calibration=CalibrationRecord(
+            temperature=temperature,
+            rows=len(labels),
+            ece_without={name: each["ece"] for name, each in scores.items()},
+            nll_without={name: each["nll"] for name, each in scores.items()},
+        ),
+    )
 
 
 def _corrected(
@@ -170,7 +211,7 @@ def _corrected(
     return _Answers(
         labelled,
         correction.apply(target, target_texts),
-        record.model_copy(
+        correction=record.model_copy(
             update={
                 "accuracy_without": accuracy_without,
                 "predicted_shares_without": _predicted_shares(
@@ -201,25 +242,35 @@ def _with_thresholds(run: ActiveRun, answers: _Answers, sets: _Sets) -> _Answers
     else:
         thresholds = np.full(len(names), DEFAULT_THRESHOLD)
         run.log(f"thresholds: {DEFAULT_THRESHOLD} for each class, as there are no validation rows")
+    _save_facts(run, thresholds=tuple(thresholds.tolist()))
+    return replace(answers, thresholds=thresholds)
+
+
+def _save_facts(run: ActiveRun, **changes: Any) -> None:
+    """Change some of the facts that are saved with the weights."""
     artifact = run.directory.artifact(run.job.plan.method.artifact)
     facts = read_artifact_facts(artifact)
     assert facts is not None  # noqa: S101 - saved with the weights
     if run.job.accelerator.is_main_process:
-        write_artifact_facts(artifact, replace(facts, thresholds=tuple(thresholds.tolist())))
-    return replace(answers, thresholds=thresholds)
+        write_artifact_facts(artifact, replace(facts, **changes))
+
+
+def _measured(run: ActiveRun, answers: _Answers, sets: _Sets, name: str) -> AnyMetrics:
+    """Return the metrics of a labelled set."""
+    return measure(
+        answers.labelled[name].logits,
+        sets.labelled[name].labels,
+        names=run.job.settings.labels,
+        bins=run.job.settings.inference.calibration_bins,
+        thresholds=answers.thresholds,
+    )
 
 
 def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
     names = run.job.settings.labels
     logits = {name: predictions.logits for name, predictions in answers.labelled.items()}
     labels = {name: rows.labels for name, rows in sets.labelled.items()}
-    bins = run.job.settings.inference.calibration_bins
-    metrics: dict[str, AnyMetrics] = {
-        name: measure(
-            logits[name], labels[name], names=names, bins=bins, thresholds=answers.thresholds
-        )
-        for name in logits
-    }
+    metrics = {name: _measured(run, answers, sets, name) for name in logits}
     predicted = {name: answers.classes(values) for name, values in logits.items()}
     tables = run.splits.labelled
     if run.job.accelerator.is_main_process:
@@ -240,6 +291,7 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
             for name in logits
         },
         target=target,
+        calibration=answers.calibration,
         correction=answers.correction,
     )
     if "validation" in predicted:

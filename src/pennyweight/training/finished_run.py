@@ -8,7 +8,7 @@ from pathlib import Path
 from pennyweight.base.locate import BaseModel
 from pennyweight.data.label import Task
 from pennyweight.errors import RecipeError
-from pennyweight.inference.classifier import require_complete
+from pennyweight.inference.load import require_complete
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
 

@@ -23,8 +23,8 @@ from pennyweight.environment import cache_directory
 from pennyweight.errors import RecipeError
 from pennyweight.evaluation.thresholds import sigmoid
 from pennyweight.files import replacing
-from pennyweight.inference.classifier import Classifier, require_complete
-from pennyweight.inference.load import predictor_of
+from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.load import predictor_of, require_complete
 from pennyweight.model.build import BaseOptions, load_base, load_tokenizer
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
