@@ -28,6 +28,7 @@ from pennyweight.cli import (
     train,
     ui,
 )
+from pennyweight.documents import printable
 from pennyweight.errors import PennyweightError
 
 __all__ = ["app", "main"]
@@ -93,7 +94,12 @@ def main() -> None:
     try:
         app()
     except PennyweightError as error:
-        print(f"pennyweight: {error}", file=sys.stderr)  # noqa: T201
+        # Names in foreign files may hold escape sequences; a message may have several lines.
+        message = "\n".join(map(printable, str(error).split("\n")))
+        print(f"pennyweight: {message}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except MemoryError:
+        print("pennyweight: out of memory; use smaller batches or files", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except KeyboardInterrupt:
         print("pennyweight: interrupted", file=sys.stderr)  # noqa: T201
