@@ -134,9 +134,7 @@ PICKLES: dict[str, Callable[[Place], bytes]] = {
     ),
     "the opcode INST": lambda p: b"(S'touch " + str(p.marker).encode() + b"'\nios\nsystem\n.",
     "the opcode OBJ": lambda p: b"(cos\nsystem\n" + _text(f"touch {p.marker}") + b"o.",
-    "a memory-mapped table": lambda p: _named(
-        "datasets.table", "MemoryMappedTable", str(p.secret)
-    ),
+    "a memory-mapped table": lambda p: _named("datasets.table", "MemoryMappedTable", str(p.secret)),
     "an array of objects": lambda p: pickle.dumps(np.array([Calls(exec, p.code)])),
     "a tensor": lambda p: _named("torch._utils", "_rebuild_tensor_v2", "x"),
     "an extension code": lambda p: b"\x80\x04\x82\xf0)R.",
@@ -189,7 +187,10 @@ def _pickled(place: Place, content: Any, *, deflated: bool = False) -> Path:
     torch.save(content, path)
     if deflated:
         buffer = io.BytesIO(path.read_bytes())
-        with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        with (
+            zipfile.ZipFile(buffer) as old,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+        ):
             for part in old.infolist():
                 new.writestr(part.filename, old.read(part))
     return directory
@@ -231,9 +232,7 @@ ADAPTERS: dict[str, Attack] = {
     "pickled weights of no bytes": lambda p: inspect_adapter(
         _renamed(p, "adapter_model.safetensors", b"")
     ),
-    "targets that take forever to match": lambda p: load(
-        p, adapter(p, target_modules=_SLOW)
-    ),
+    "targets that take forever to match": lambda p: load(p, adapter(p, target_modules=_SLOW)),
     "ranks whose pattern takes forever": lambda p: load(p, adapter(p, rank_pattern={_SLOW: 2})),
     "an unknown method": lambda p: load(p, adapter(p, peft_type="OWN")),
     "a list as method": lambda p: inspect_adapter(adapter(p, peft_type=["LORA"])),
@@ -345,9 +344,7 @@ TOKENIZERS: dict[str, Attack] = {
         p, json.dumps({"tokenizer_class": "../../own.OwnTokenizer"})
     ),
     "a list as config": lambda p: _tokenizer(p, "[]"),
-    "nested deeply": lambda p: _tokenizer(
-        p, "[" * 5000 + "]" * 5000, name="tokenizer.json"
-    ),
+    "nested deeply": lambda p: _tokenizer(p, "[" * 5000 + "]" * 5000, name="tokenizer.json"),
     "not JSON": lambda p: _tokenizer(p, "{", name="tokenizer.json"),
 }
 
