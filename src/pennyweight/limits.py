@@ -11,7 +11,7 @@ __all__ = ["LIMITS", "limit"]
 # By variable: the default, in MiB, and what is limited.
 LIMITS = {
     "PENNYWEIGHT_MAX_DOCUMENT_MIB": (64, "a recipe, record, config or other JSON or TOML file"),
-    "PENNYWEIGHT_MAX_ROW_MIB": (16, "a value of a row, or a line of a text file"),
+    "PENNYWEIGHT_MAX_ROW_MIB": (16, "a row of Parquet, or of a saved or pickled data set"),
     "PENNYWEIGHT_MAX_EXPANDED_MIB": (
         256,
         "what the rows of a compressed file may hold, if that is over 200 times its size",

@@ -59,7 +59,6 @@ class Target:
             try:
                 self.read(path)
             except PennyweightError as error:
-                assert str(error)
                 return str(error)
         return ""
 
@@ -112,7 +111,9 @@ def _record() -> bytes:
 
 _RECIPE = b"""name = "x"\nseed = 3\n[data]\ntrain = "sample:train"\nlabels = ["a", "b"]
 [adapter]\nmethod = "lora"\ntargets = ["query", "*.va*e"]\nrank = { query = 2 }\nalpha = "auto"\n"""
-_PLAN = b"""[head]\nkind = "full"\n[matrices]\n"a.b" = { rank = 2, alpha = 4.0 }\n"c" = { rank = 0 }\n"""
+_PLAN = b"""[head]\nkind = "full"\n[matrices]\n"a.b" = { rank = 2, alpha = 4.0 }
+"c" = { rank = 0 }
+"""
 _STUDY = b"""recipe = "demo"\nseeds = [1, 2]\n[grid]\n"adapter.rank" = [2, 4]\n"""
 _CORRECTION = b'{"temperature": 1.5, "source": [0.5, 0.5], "priors": [[0.2, 0.8]], "groups": null}'
 

@@ -79,14 +79,16 @@ def _class_names(info: object, columns: list[str]) -> dict[str, tuple[str, ...]]
         case _:
             return {}
     class_names = {}
+    number = 0
     for column in columns:
         match features.get(column):
             case DeferredCall(function=GlobalName(name="ClassLabel"), state={"names": [*names]}):
+                number += len(names)
+                if number > _MAX_PARTS:
+                    raise DataError(f"there are more than {_MAX_PARTS:,} class names")
                 if not all(type(name) is str for name in names):
                     raise DataError("a class name is not a text")
                 class_names[column] = tuple(names)
-                if sum(map(len, class_names.values())) > _MAX_PARTS:
-                    raise DataError(f"there are more than {_MAX_PARTS:,} class names")
     return class_names
 
 
