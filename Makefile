@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui torture exam clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui torture exam fuzz clean
 
 setup: $(READY)
 
@@ -46,6 +46,12 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Fuzzes every parser: make fuzz MINUTES=10. Coverage-guided where atheris can be installed.
+MINUTES ?= 2
+fuzz: setup
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/security/fuzz.py --minutes $(MINUTES)
 
 lint: setup
 	$(BIN)/ruff check .

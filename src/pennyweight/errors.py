@@ -37,7 +37,14 @@ __all__ = [
     "TerminatedError",
     "TrainingError",
     "UnsafePickleError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty, or else the error's type."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 class PennyweightError(Exception):

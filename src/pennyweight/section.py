@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Fraction", "Section"]
+__all__ = ["Fraction", "Section", "Seed"]
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+# Libraries take seeds of 32 bits, and some stages add small numbers to the seed.
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 from transformers import PreTrainedConfig
 
 from pennyweight.base.config import read_config
-from pennyweight.errors import BaseModelError, PennyweightError
+from pennyweight.errors import BaseModelError, PennyweightError, first_line
 from pennyweight.hub import unreachable
 
 __all__ = ["cached_file", "fetch", "fetch_config"]
@@ -75,9 +75,8 @@ def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Pat
     except PennyweightError:
         raise
     except Exception as error:  # noqa: BLE001 - the hub's libraries raise many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BaseModelError(
-            f"base.name: {name}: download failed ({reason}); {_ALTERNATIVES}"
+            f"base.name: {name}: download failed ({first_line(error)}); {_ALTERNATIVES}"
         ) from None
     return Path(path)
 

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from pennyweight.base.config import read_config
 from pennyweight.base.hub import cached_file, fetch_config
 from pennyweight.base.pooled import PooledClassifier
+from pennyweight.documents import read_json_table
 from pennyweight.errors import BaseModelError
 
 __all__ = [
@@ -215,7 +216,7 @@ def _trained_pooling(base: BaseModel) -> Literal["mean", "first"]:
     else:
         path = Path(base.location) / "1_Pooling" / "config.json"
     try:
-        modes = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        modes = read_json_table(path) if path is not None else {}
     except (OSError, ValueError):
         modes = {}
     return "first" if modes.get("pooling_mode_cls_token") is True else "mean"

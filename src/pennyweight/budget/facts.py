@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pennyweight.data.label import Task
+from pennyweight.documents import DocumentError, read_document
 from pennyweight.errors import RunError
 from pennyweight.files import replacing
 
@@ -59,13 +60,15 @@ def read_artifact_facts(directory: Path) -> ArtifactFacts | None:
     """
     path = directory / _FILE
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
+        return _ADAPTER.validate_json(read_document(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         location = ".".join(map(str, problem["loc"]))
         reason = f"{location}: {problem['msg']}" if location else problem["msg"]
+    except DocumentError as error:
+        reason = str(error)
     except OSError as error:
         reason = str(error.strerror)
     raise RunError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,12 @@ def inspect_adapter(directory: str | Path) -> dict[str, Any]:
         "method": method,
         "base": file.config.get("base_model_name_or_path"),
         "trainable_parameters": file.parameters,
-        "frozen_parameters": sum(map(math.prod, file.shapes.values())) - file.parameters,
+        "frozen_parameters": sum(
+            one.parameters for one in file.left_out if one.name not in file.aliases
+        ),
         "repeated_tensors_left_out": len(file.aliases),
+        "elements_in_file": file.parameters + sum(one.parameters for one in file.left_out),
+        "left_out": [asdict(one) for one in file.left_out],
         "matrices": _matrices(file, method),
     }
 
@@ -61,10 +67,11 @@ def _matrices(file: AdapterFile, method: str) -> list[dict[str, Any]]:
             module, {"name": module, "kind": kind, "rank": None, "alpha": None, "parameters": 0}
         )
         entry["parameters"] += math.prod(shape)
-    for name, shape in file.shapes.items():
-        module, is_a, _ = name.removeprefix(_PREFIX).rpartition(".lora_A")
-        if is_a and shape and module in matrices:
-            matrices[module] |= {"rank": shape[0], "alpha": _alpha(file.config, module)}
+    alphas = _Alphas(file.config)
+    for name, rank in file.ranks.items():
+        module = name.removeprefix(_PREFIX)
+        if module in matrices:
+            matrices[module] |= {"rank": rank, "alpha": alphas.of(module)}
     return list(matrices.values())
 
 
@@ -74,13 +81,52 @@ def _adapter_pattern(prefixes: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?P<module>.+)\.(?:{alternatives})")
 
 
-def _alpha(config: Mapping[str, Any], module: str) -> Any:
-    """Return the module's alpha: that of the first matching pattern, or the config's own."""
-    patterns = config.get("alpha_pattern") or {}
-    for pattern, alpha in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
+class _Alphas:
+    """The alphas of an adapter's modules: that of the first matching pattern, or the config's own.
+
+    PEFT reads the keys of `alpha_pattern` as regular expressions for the end of a module's name.
+    Some expressions take practically forever, so matching is given up after a second in all.
+
+    Args:
+        config: the adapter's `adapter_config.json`.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        patterns = config.get("alpha_pattern")
+        self._default = config.get("lora_alpha")
+        self._seconds = 1.0
+        self._literals: dict[str, Any] = {}
+        self._expressions: dict[str, Any] = {}
+        for pattern, alpha in patterns.items() if isinstance(patterns, dict) else ():
+            name = pattern.replace("\\.", ".")
+            is_literal = re.fullmatch(r"[\w.-]*", name) is not None
+            (self._literals if is_literal else self._expressions)[
+                name if is_literal else pattern
+            ] = alpha
+
+    def of(self, module: str) -> Any:
+        """Return the alpha of a module; None if the patterns cannot be matched in time."""
+        parts = module.split(".")
+        for first in range(len(parts)):
+            alpha = self._literals.get(".".join(parts[first:]))
+            if alpha is not None:
                 return alpha
-        except re.error:
-            continue
-    return config.get("lora_alpha")
+        return self._by_expression(module) if self._expressions else self._default
+
+    def _by_expression(self, module: str) -> Any:
+        import regex
+
+        for pattern, alpha in self._expressions.items():
+            began = time.monotonic()
+            try:
+                if self._seconds <= 0.0:
+                    return None
+                if regex.match(rf"(.*\.)?({pattern})$", module, timeout=self._seconds):
+                    return alpha
+            except regex.error:
+                continue
+            except (TimeoutError, RecursionError):
+                return None
+            finally:
+                self._seconds -= time.monotonic() - began
+        return self._default

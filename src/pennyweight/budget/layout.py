@@ -97,6 +97,7 @@ class Layout:
         norms: the normalization layers outside the head. As matrices, they have a row for each
             number that they normalize, and as columns their weight and, if there is one, their
             bias.
+        head_parts: how the names of the head's parameters begin.
     """
 
     encoder: tuple[WeightMatrix, ...]
@@ -107,6 +108,7 @@ class Layout:
     head_down: WeightMatrix | None = None
     is_pooled: bool = False
     norms: tuple[WeightMatrix, ...] = ()
+    head_parts: tuple[str, ...] = ()
 
     @property
     def head_modules(self) -> tuple[str, ...]:
@@ -116,6 +118,10 @@ class Layout:
         if dense is None or not dense.name.endswith(self.head_module):
             return (self.head_module,)
         return (dense.name, self.head_module)
+
+    def is_in_head(self, parameter: str) -> bool:
+        """Return whether a parameter of this name belongs to the head, its norms included."""
+        return parameter.startswith(self.head_parts)
 
     def elements_in(self, module: str) -> dict[str, int]:
         """Return the sizes of the parameters inside a module, by name."""
@@ -180,6 +186,7 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
     down = last if last is not None and last.name == f"{head_module}.{_DOWN}" else None
     dense = last if last is not None and _is_square_input(last, output) and down is None else None
     encoder = tuple(matrix for matrix in linear if matrix not in (output, dense, down))
+    head_parts = _parts_of_head(head_module, dense, encoder)
     return Layout(
         encoder=encoder,
         head_output=output,
@@ -188,7 +195,8 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
         sizes={name: parameter.numel() for name, parameter in model.named_parameters()},
         head_down=down,
         is_pooled=hasattr(getattr(model, "config", None), "classifier_pooling"),
-        norms=_norms(model, outside=_parts_of_head(head_module, dense, encoder)),
+        norms=_norms(model, outside=head_parts),
+        head_parts=head_parts,
     )
 
 
@@ -198,7 +206,8 @@ def _parts_of_head(
     """Return the beginnings of the names of what belongs to the head, such as ModernBERT's norm."""
     around = f"{dense.name.rpartition('.')[0]}." if dense else "."
     holds_encoder = any(matrix.name.startswith(around) for matrix in encoder)
-    return (f"{head_module}.", *(() if around == "." or holds_encoder else (around,)))
+    beside = () if around == "." or holds_encoder else (around,)
+    return (f"{head_module}.", *([f"{dense.name}."] if dense else []), *beside)
 
 
 def _norms(model: nn.Module, *, outside: tuple[str, ...]) -> tuple[WeightMatrix, ...]:

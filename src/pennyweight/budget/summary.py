@@ -12,6 +12,7 @@ __all__ = ["SHARED", "Matrix", "PlanSummary", "RankTable"]
 
 # The name of what the adapters of all matrices share.
 SHARED = "shared by all matrices"
+_MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class PlanSummary:
         # The layer with the most adapters has the model's own order of the roles.
         ordered = sorted(by_layer.values(), key=len, reverse=True)
         roles = tuple(dict.fromkeys(role for each in ordered for role in each))
-        layers = tuple(range(max(by_layer, default=-1) + 1))
+        # A record that anybody may have written can name any layer.
+        layers = tuple(range(min(max(by_layer, default=-1) + 1, _MOST_LAYERS)))
         table = [[by_place.get((role, layer), 0) for layer in layers] for role in roles]
         return RankTable(roles, layers, np.array(table, dtype=int).reshape(len(roles), len(layers)))

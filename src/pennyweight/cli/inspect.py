@@ -9,6 +9,7 @@ import typer
 
 from pennyweight.cli.options import Json
 from pennyweight.cli.output import print_json, quiet_libraries
+from pennyweight.documents import printable
 
 __all__ = ["command"]
 
@@ -29,10 +30,18 @@ def command(
         return
     for matrix in contents["matrices"]:
         rank = "" if matrix["rank"] is None else f"  rank {matrix['rank']}, alpha {matrix['alpha']}"
-        typer.echo(f"{matrix['parameters']:>10,}  {matrix['kind']:<15}  {matrix['name']}{rank}")
-    typer.echo(
+        _echo(f"{matrix['parameters']:>10,}  {matrix['kind']:<15}  {matrix['name']}{rank}")
+    _echo(
         f"{contents['trainable_parameters']:>10,}  trainable parameters in {contents['file']} "
         f"({contents['bytes']:,} bytes), {contents['method']} on {contents['base']}"
     )
-    if repeated := contents["repeated_tensors_left_out"]:
-        typer.echo(f"({repeated} tensors that the file repeats are not counted)")
+    if contents["left_out"]:
+        others = contents["elements_in_file"] - contents["trainable_parameters"]
+        typer.echo(f"{others:>10,}  elements in the file that are not counted:")
+    for one in contents["left_out"]:
+        _echo(f"{one['parameters']:>10,}  {one['name']}: {one['reason']}")
+
+
+def _echo(line: str) -> None:
+    # Names and methods come from a foreign file.
+    typer.echo(printable(line))

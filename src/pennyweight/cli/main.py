@@ -30,6 +30,7 @@ from pennyweight.cli import (
     train,
     ui,
 )
+from pennyweight.documents import printable
 from pennyweight.errors import PennyweightError, TerminatedError
 from pennyweight.training.interrupt import terminable
 
@@ -103,7 +104,8 @@ def main() -> None:
         with terminable():
             app()
     except PennyweightError as error:
-        _fail(str(error))
+        # Names in foreign files may hold escape sequences; a message may have several lines.
+        _fail("\n".join(map(printable, str(error).split("\n"))))
     except KeyboardInterrupt:
         print("pennyweight: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)

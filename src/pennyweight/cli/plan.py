@@ -129,10 +129,10 @@ def _other(options: RecipeOptions, name: str) -> Recipe:
 
 
 def _is_plan_file(path: Path) -> bool:
-    import tomllib
+    from pennyweight.documents import read_toml
 
     try:
-        return "matrices" in tomllib.loads(path.read_text(encoding="utf-8"))
+        return "matrices" in read_toml(path)
     except (OSError, ValueError):
         # The recipe's own error says what is wrong.
         return False

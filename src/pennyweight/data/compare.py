@@ -20,6 +20,7 @@ from pennyweight.data.overlap import Overlap, TextIndex, count_matches, folded_t
 from pennyweight.data.shown import listed, shortened
 from pennyweight.data.stratify import label_counts
 from pennyweight.data.subset import Subset
+from pennyweight.documents import DocumentError, parse_json, read_text
 from pennyweight.files import replacing
 
 __all__ = ["Conflicts", "find_conflicts", "find_overlaps", "missing_labels", "remembered_conflicts"]
@@ -144,8 +145,10 @@ def _remembered(folder: Path, facts: object, compute: Callable[[], Any]) -> Any:
     """Return the JSON that an earlier call has stored for the same facts, or compute it."""
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     path = folder / f"{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return parse_json(read_text(path))
+    except (OSError, DocumentError):  # there is none, or it is damaged
+        pass
     result = compute()
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

@@ -24,9 +24,10 @@ from pennyweight.data.row import RowParser
 from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
 from pennyweight.data.table import TableWriter
+from pennyweight.documents import read_json_table
 from pennyweight.environment import without_home
 from pennyweight.errors import DataError
-from pennyweight.files import building_in, replacing, sync_directory
+from pennyweight.files import building_in, hash_file, replacing, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ __all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
 OnBadRow = Literal["stop", "set-aside"]
 
 # Part of every cache key. Raise it when the same source and options would give other rows.
-_VERSION = 4
+_VERSION = 5
 _TABLE = "rows.arrow"
 _BAD_ROWS = "bad-rows.jsonl"
 _SUMMARY = "summary.json"
@@ -110,12 +111,13 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """The part of `Rows` that a cache entry stores beside its table."""
+    """The part of `Rows` that a cache entry stores beside its table, and the table's SHA-256."""
 
     fingerprint: str
     read: int
     bad: int
-    note: str = ""
+    note: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,11 @@ def read_rows(name: str, source: Source, options: ReadOptions, *, labelled: bool
         table=_open_table(entry / _TABLE),
         source=located.name,
         format=located.format,
+        fingerprint=summary.fingerprint,
+        read=summary.read,
+        bad=summary.bad,
         bad_rows_file=bad_rows_file,
-        **asdict(summary),
+        note=summary.note,
     )
 
 
@@ -200,10 +205,10 @@ def copy_bad_rows(bad_rows: Path, target: Path) -> None:
 
 
 def _load_summary(entry: Path) -> _Summary | None:
-    """Return the summary of a cache entry; None if the entry is missing or incomplete."""
+    """Return the summary of a cache entry; None if the entry is missing, incomplete or damaged."""
     try:
-        summary = _Summary(**json.loads((entry / _SUMMARY).read_text(encoding="utf-8")))
-        return summary if (entry / _TABLE).is_file() else None
+        summary = _Summary(**read_json_table(entry / _SUMMARY))
+        return summary if hash_file(entry / _TABLE) == summary.sha256 else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -267,7 +272,8 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
         if read:
             reason = f"none of its {read} rows can be used; the first problem: {log.first_problem}"
         raise DataError(f"{name}: {reason}")
-    return _Summary(table.fingerprint(), read, log.rows, columns.note)
+    digest = hash_file(folder / _TABLE)
+    return _Summary(table.fingerprint(), read, log.rows, columns.note, digest)
 
 
 def _parser(file: OpenFile, request: _Request) -> RowParser:

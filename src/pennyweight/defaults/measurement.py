@@ -20,6 +20,7 @@ from pennyweight.budget.allocate.problem import Gains
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.spending import Spending
 from pennyweight.data.splits import Splits, make_splits
+from pennyweight.documents import DocumentError, load_arrays
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.engine.device import choose_compute
@@ -229,11 +230,14 @@ def _write(path: Path, gains: Gains, rows: int, seconds: float) -> None:
 
 
 def _read(path: Path) -> tuple[Gains, str]:
-    with np.load(path, allow_pickle=False) as file:
-        gains = {
-            name.removeprefix("gains/"): file[name]
-            for name in file.files
-            if name.startswith("gains/")
-        }
-        rows, seconds = int(file["rows"]), float(file["seconds"])
+    try:
+        arrays = load_arrays(path)
+    except DocumentError as error:
+        raise DataError(f"{path}: damaged: {error}; delete the file to measure again") from None
+    gains = {
+        name.removeprefix("gains/"): values
+        for name, values in arrays.items()
+        if name.startswith("gains/")
+    }
+    rows, seconds = int(arrays["rows"]), float(arrays["seconds"])
     return gains, f"allocation: measured on {rows:,} training rows in {seconds:.1f} s"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pennyweight.documents import read_json_table
 from pennyweight.engine.predictor import Predictions
 from pennyweight.errors import RunError
 from pennyweight.evaluation.calibration import temperature_of
@@ -120,8 +121,11 @@ def load_correction(artifact: Path) -> Correction | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        temperature, source = float(values["temperature"]), np.array(values["source"])
+        values = read_json_table(path)
+        temperature = float(values["temperature"])
+        source = np.array(values["source"], dtype=np.float64)
+        priors = np.array(values["priors"], dtype=np.float64)
+        _check_numbers(temperature, source, priors)
         groups = values.get("groups")
         # Earlier versions could tell groups apart by hidden states only.
         if groups is None and values.get("direction") is not None:
@@ -129,11 +133,26 @@ def load_correction(artifact: Path) -> Correction | None:
         return Correction(
             temperature=temperature,
             source=source,
-            priors=np.array(values["priors"]),
+            priors=priors,
             grouping=load_grouping(artifact, groups),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_numbers(temperature: float, source: np.ndarray, priors: np.ndarray) -> None:
+    """Check that logits which are corrected by these numbers stay finite.
+
+    Raises:
+        ValueError: they would not.
+    """
+    if not (0.0 < temperature < np.inf):
+        raise ValueError(f"temperature: {temperature}; expected a positive number")
+    if source.ndim != 1 or priors.ndim != 2 or priors.shape[1:] != source.shape:
+        raise ValueError("source and priors must hold one share of each class")
+    for name, shares in (("source", source), ("priors", priors)):
+        if not (np.isfinite(shares).all() and (shares >= 0.0).all()):
+            raise ValueError(f"{name}: expected shares, numbers from 0")
 
 
 @dataclass(frozen=True, slots=True)

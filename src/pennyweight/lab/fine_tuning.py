@@ -19,7 +19,7 @@ from torch import nn
 from transformers import get_scheduler
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, first_line
 from pennyweight.files import replacing
 from pennyweight.lab.progress import Pace, in_words
 
@@ -280,8 +280,7 @@ def _load(
         scheduler.load_state_dict(state["scheduler"])
         return int(state["step"])
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a broken file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{checkpoint}: the checkpoint of the language model cannot be read: {reason}; "
-            "delete the file to train from the beginning"
+            f"{checkpoint}: the checkpoint of the language model cannot be read: "
+            f"{first_line(error)}; delete the file to train from the beginning"
         ) from None

@@ -8,7 +8,6 @@ Learning competition, spring 2025), which used no gates.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pennyweight.documents import parse_toml, read_text
 from pennyweight.errors import DataError
 from pennyweight.lab.language_model import LanguageModel
 from pennyweight.lab.parts import write_parts
@@ -59,12 +59,9 @@ def load_prompts(name: str, labels: Sequence[str]) -> dict[str, list[str]]:
     """
     shipped = resources.files("pennyweight.lab") / "prompts" / f"{name}.toml"
     try:
-        text = (
-            shipped.read_text(encoding="utf-8")
-            if "/" not in name and shipped.is_file()
-            else Path(name).read_text(encoding="utf-8")
-        )
-        table = tomllib.loads(text)
+        is_shipped = "/" not in name and shipped.is_file()
+        text = shipped.read_text(encoding="utf-8") if is_shipped else read_text(Path(name))
+        table = parse_toml(text)
     except (OSError, ValueError) as error:
         raise DataError(f"generate.prompts: {name}: cannot be read: {error}") from None
     for label in labels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pennyweight.documents import read_toml
 from pennyweight.errors import DataError
 from pennyweight.lab.endpoint import ChatClient, Endpoint
 from pennyweight.lab.parts import write_parts
@@ -84,7 +84,7 @@ def load_instructions(name: str, labels: Sequence[str]) -> dict[str, str]:
     if name == "default":
         return dict.fromkeys(labels, _DEFAULT)
     try:
-        table = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        table = read_toml(Path(name))
     except (OSError, ValueError) as error:
         raise DataError(f"generate.instructions: {name}: cannot be read: {error}") from None
     for label in labels:

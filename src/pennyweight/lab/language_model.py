@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, first_line
 from pennyweight.hub import unreachable
 from pennyweight.lab.fine_tuning import (
     FineTuning,
@@ -298,7 +298,7 @@ def _reason(error: Exception) -> str:
             "it has no weights in model.safetensors; pickled weights could run code, and are "
             "not loaded"
         )
-    return f"cannot be loaded: {text.splitlines()[0] if text else type(error).__name__}"
+    return f"cannot be loaded: {first_line(error)}"
 
 
 def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:

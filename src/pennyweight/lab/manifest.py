@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pennyweight.documents import read_json_table
 from pennyweight.errors import DataError
 from pennyweight.files import hash_file, replacing
 
@@ -71,7 +72,7 @@ def read_derived(path: Path) -> DerivedRows:
         DataError: the rows or the manifest are missing, or the rows changed since then.
     """
     try:
-        manifest = json.loads(_manifest_of(path).read_text(encoding="utf-8"))
+        manifest = read_json_table(_manifest_of(path))
         digest = hash_file(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no rows with a manifest beside them: {error}") from None

@@ -11,6 +11,7 @@ instead, with `config.json` and `model.safetensors`.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +19,19 @@ from typing import Any
 
 import peft
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 
+from pennyweight.base.config import load_config
 from pennyweight.base.locate import classifier_class
 from pennyweight.base.pooled import PooledClassifier
+from pennyweight.budget.count import read_shapes
 from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
-from pennyweight.errors import RunError
+from pennyweight.data.shown import shown
+from pennyweight.documents import printable, read_json_table
+from pennyweight.errors import PennyweightError, RunError, first_line
 from pennyweight.quiet import quiet_libraries
 
 __all__ = [
@@ -40,6 +44,10 @@ __all__ = [
 ]
 
 FRESH_WEIGHTS = "fresh_weights.safetensors"
+# Keys of adapter_config.json whose values PEFT matches as regular expressions, and what Pennyweight
+# writes there: the names of modules.
+_PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern")
+_LITERAL = re.compile(r"(?:[\w-]|\\?\.|\\-)+")
 
 
 def save_artifact(
@@ -99,12 +107,44 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
     """
     fresh_weights = directory / FRESH_WEIGHTS
     with _readable(directory):
+        _check_adapter(directory)
         if fresh_weights.is_file():
             model.load_state_dict(load_file(fresh_weights), strict=False)
         with ignore_expected_warnings():
             adapted = peft.PeftModel.from_pretrained(model, str(directory))
+        stored = read_shapes(directory / "adapter_model.safetensors")
+        missing = sorted(set(peft.get_peft_model_state_dict(adapted)) - set(stored))
+        if missing:
+            raise RunError(
+                f"{directory}: the adapter's weights lack {missing[0]}, which would be random"
+            )
     adapted.eval()
     return adapted
+
+
+def _check_adapter(directory: Path) -> None:
+    """Refuse an adapter that PEFT would read otherwise than as plain weights of a known method.
+
+    Raises:
+        RunError: its weights are pickled or missing, or its config names a Python module or holds
+            a regular expression, some of which take practically forever to match.
+        OSError: its config cannot be read.
+        ValueError: its config is no JSON object.
+    """
+    if not (directory / "adapter_model.safetensors").is_file():
+        raise RunError(
+            f"{directory}: adapter_model.safetensors is missing; pickled weights could run code "
+            "and are never loaded"
+        )
+    path = directory / "adapter_config.json"
+    config = read_json_table(path)
+    if config.get("megatron_config") is not None or config.get("auto_mapping") is not None:
+        raise RunError(f"{path}: names Python modules to import, which is never done")
+    for key in _PATTERNS:
+        value = config.get(key) or ()
+        for pattern in [value] if isinstance(value, str) else value:
+            if not isinstance(pattern, str) or not _LITERAL.fullmatch(pattern):
+                raise RunError(f"{path}: {key}: given {shown(pattern)}; allowed: module names")
 
 
 @quiet_libraries()
@@ -115,14 +155,19 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
         RunError: the model is missing or cannot be read.
     """
     with _readable(directory):
-        config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
-        model: PreTrainedModel = classifier_class(config).from_pretrained(
+        config = load_config(directory)
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = classifier_class(config).from_pretrained(
             str(directory),
             config=config,
             attn_implementation=attention,
             dtype=torch.float32,
             use_safetensors=True,
+            output_loading_info=True,
         )
+        model, info = loaded
+        if info["missing_keys"]:
+            missing = min(info["missing_keys"])
+            raise RunError(f"{directory}: its weights lack {missing}, which would be random")
     return model.eval()
 
 
@@ -130,6 +175,8 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
 def _readable(directory: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except PennyweightError:
+        raise
+    except Exception as error:  # noqa: BLE001 - PEFT and transformers raise many kinds
+        reason = printable(first_line(error))
         raise RunError(f"{directory}: cannot be loaded: {reason}") from None

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import peft
 import torch
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 
 from pennyweight.base.hub import fetch
@@ -18,8 +17,9 @@ from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import Quantization
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.plan import Plan, freeze
+from pennyweight.data.shown import listed
 from pennyweight.environment import without_home
-from pennyweight.errors import BaseModelError
+from pennyweight.errors import BaseModelError, first_line
 from pennyweight.model.quantize import (
     disable_weight_packing,
     initialize_with_loftq,
@@ -103,13 +103,32 @@ def _pretrained_base(
             output_loading_info=True,
             quantization_config=quantization,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # noqa: BLE001 - transformers raises many kinds for a damaged file
         raise BaseModelError(
-            f"base.name: {base.name}: its weights cannot be loaded: {reason}"
+            f"base.name: {base.name}: its weights cannot be loaded: {first_line(error)}"
         ) from None
     disable_weight_packing(model)
-    return model, frozenset(info["missing_keys"])
+    fresh = frozenset(info["missing_keys"])
+    _require_encoder(base, fresh)
+    return model, fresh
+
+
+def _require_encoder(base: BaseModel, fresh: frozenset[str]) -> None:
+    """Refuse a checkpoint that lacks weights of the encoder, which would be random instead.
+
+    Raises:
+        BaseModelError: a weight outside the head is missing.
+    """
+    if not fresh:
+        return
+    layout = layout_of(skeleton(base), labels=base.config.num_labels)
+    missing = sorted(name for name in fresh if not layout.is_in_head(name))
+    if missing:
+        raise BaseModelError(
+            f"base.name: {base.name}: its weights lack {len(missing)} tensors of the encoder, such "
+            f"as {listed(missing[:3])}, which would be random; restore model.safetensors, or name "
+            "a complete base"
+        )
 
 
 def _quantization(base: BaseModel, options: BaseOptions) -> Any:
@@ -181,5 +200,6 @@ def load_tokenizer(base: BaseModel, *, tokenizer: str | None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(location, use_fast=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the tokenizer libraries raise many kinds
-        reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base.tokenizer: {location}: cannot be loaded: {reason}") from None
+        raise BaseModelError(
+            f"base.tokenizer: {location}: cannot be loaded: {first_line(error)}"
+        ) from None

@@ -12,7 +12,7 @@ import peft
 import torch
 
 from pennyweight.budget.summary import Matrix
-from pennyweight.errors import RunError
+from pennyweight.errors import RunError, first_line
 
 __all__ = ["LowRank", "TrainedWeights", "read_trained_weights", "trained_weights_of"]
 
@@ -102,8 +102,8 @@ def read_trained_weights(
     try:
         config = peft.PeftConfig.from_pretrained(str(directory))
         state = peft.load_peft_weights(str(directory), device="cpu")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{directory}: cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # noqa: BLE001 - PEFT raises many kinds for a damaged file
+        raise RunError(f"{directory}: cannot be read: {first_line(error)}") from None
     is_stabilized = bool(getattr(config, "use_rslora", False))
     weights = trained_weights_of(state, matrices, output=output, is_stabilized=is_stabilized)
     planned = {matrix.name for matrix in matrices if matrix.rank is not None}

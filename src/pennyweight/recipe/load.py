@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from pennyweight.documents import DocumentError, parse_toml, read_text
 from pennyweight.errors import RecipeError
 from pennyweight.recipe.fields import KeyPath, keys_of_method, known_keys
 from pennyweight.recipe.paths import with_absolute_paths
@@ -186,9 +187,9 @@ def _layers(name: str) -> Iterator[_Layer]:
             raise RecipeError(f"{origin}: extends: a recipe cannot extend itself")
         seen.append(origin)
         try:
-            table = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{origin}: not valid TOML: {error}") from None
+            table = parse_toml(text)
+        except DocumentError as error:
+            raise RecipeError(f"{origin}: {error}") from None
         parent = table.pop("extends", None)
         yield _Layer(origin, with_absolute_paths(table, folder or Path.cwd(), models=[Recipe]))
         if parent is None:
@@ -213,8 +214,8 @@ def _read(name: str, *, relative_to: Path | None) -> tuple[str, Path | None, str
             path = path / _RUN_RECIPE
         elif (path / _RUN_RECORD).is_file():
             return _recorded(path / _RUN_RECORD)
-        return f"recipe {path}", path.resolve().parent, path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return f"recipe {path}", path.resolve().parent, read_text(path)
+    except (OSError, DocumentError) as error:
         if not isinstance(error, FileNotFoundError):
             raise RecipeError(f"recipe {path}: cannot be read: {error}") from None
     known = list(shipped_recipes())
@@ -269,8 +270,8 @@ def _parse_override(text: str) -> _Override:
     if not equals or not key.strip():
         raise RecipeError(f'--set {text}: expected KEY=VALUE, for example "adapter.rank=8"')
     try:
-        path = _key_path(tomllib.loads(f"{key} = 0"))
-    except (ValueError, RecursionError):
+        path = _key_path(parse_toml(f"{key} = 0"))
+    except ValueError:
         raise RecipeError(
             f"--set {text}: the key is not valid; put parts that contain dots in quotes"
         ) from None
@@ -290,8 +291,8 @@ def _unquoted(text: str, key: str, value: str) -> str:
     """Return the message for a list or table that is not valid TOML, with the right quoting."""
     quoted = _BARE_WORD.sub(lambda match: f"{match[1]}{json.dumps(match[2].strip())}", value)
     try:
-        tomllib.loads(f"value = {quoted}")
-    except (ValueError, RecursionError):
+        parse_toml(f"value = {quoted}")
+    except DocumentError:
         key, quoted = "data.labels", '["a", "b"]'
     override = shlex.quote(f"{key.strip()}={quoted}")
     return (
@@ -308,8 +309,8 @@ def _parse_value(text: str) -> object:
         ValueError: the text begins like a list or a table, and is not valid TOML.
     """
     try:
-        table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # int() and the nesting have limits of their own
+        table = parse_toml(f"value = {text}")
+    except DocumentError:
         if text.lstrip().startswith(("[", "{")):
             raise ValueError(text) from None
         return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 from pennyweight.budget.methods import AdapterSection
 from pennyweight.budget.spending import AUTO_SCALING
 from pennyweight.budget.summary import Matrix, PlanSummary
+from pennyweight.documents import DocumentError, read_toml
 from pennyweight.errors import RecipeError
 from pennyweight.files import replacing
 from pennyweight.recipe.problems import describe
@@ -62,18 +62,17 @@ def read_plan_file(path: Path) -> PlanFile:
         RecipeError: it does not exist, or is not a plan; the message names the key.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        plan = PlanFile.model_validate(table)
+        plan = PlanFile.model_validate(read_toml(path))
     except ValidationError as error:
         message = describe(error, model=PlanFile, origin=lambda _: f"plan {path}")
         raise RecipeError(message) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+    except DocumentError as error:
+        raise RecipeError(f"plan {path}: {error}") from None
+    except OSError as error:
         raise RecipeError(
-            f"plan {path}: cannot be read: {reason}; write one with pennyweight plan --out {path}"
+            f"plan {path}: cannot be read: {error.strerror}; write one with "
+            f"pennyweight plan --out {path}"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"plan {path}: not valid TOML: {error}") from None
     if not any(matrix.rank for matrix in plan.matrices.values()):
         raise RecipeError(f"plan {path}: every matrix has rank 0, so there is nothing to adapt")
     if plan.head.kind == "low-rank" and plan.head.rank is None:

@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -32,7 +31,7 @@ from pennyweight.recipe.optimizers import AdamW, Optimizer
 from pennyweight.recipe.search import Search, check_keys
 from pennyweight.recipe.train import Train
 from pennyweight.recipe.transduction import Transduction
-from pennyweight.section import Fraction, Section
+from pennyweight.section import Fraction, Section, Seed
 
 __all__ = [
     "Base",
@@ -160,9 +159,7 @@ class Recipe(Section):
 
     name: str = Field("recipe", min_length=1, description="the name of the recipe")
     summary: str = Field("", description="a one-line description")
-    seed: NonNegativeInt = Field(
-        42, description="the seed of the split, the head, the batches and dropout"
-    )
+    seed: Seed = Field(42, description="the seed of the split, the head, the batches and dropout")
     base: Base = Field(default_factory=Base)
     data: Data = Field(default_factory=Data)
     budget: Budget = Field(default_factory=Budget)

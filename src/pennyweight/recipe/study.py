@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +12,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, ValidationError
+from pydantic import Field, ValidationError
 
+from pennyweight.documents import DocumentError, parse_toml, read_text
 from pennyweight.errors import RecipeError
 from pennyweight.recipe.load import load_recipe
 from pennyweight.recipe.problems import describe
 from pennyweight.recipe.schema import Recipe
-from pennyweight.section import Section
+from pennyweight.section import Section, Seed
 
 __all__ = ["Row", "Study", "StudyTable", "Variation", "load_study", "shipped_studies"]
+
+
+# A small file can describe any number of combinations.
+_MOST_RUNS = 10_000
 
 
 class Row(Section):
@@ -39,7 +45,7 @@ class StudyTable(Section):
 
     summary: str = Field("", description="a one-line description")
     recipe: str = Field(min_length=1, description="the name of a shipped recipe, or a recipe file")
-    seeds: tuple[NonNegativeInt, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (1, 2, 3),
         min_length=1,
         strict=False,
@@ -96,6 +102,12 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
     """
     name, text = _read(str(study))
     table = _parse(study, text)
+    number = len(table.rows) + (math.prod(map(len, table.grid.values())) if table.grid else 0)
+    if number * len(table.seeds) > _MOST_RUNS:
+        raise RecipeError(
+            f"study {study}: {number:,} rows with {len(table.seeds):,} seeds; allowed: "
+            f"{_MOST_RUNS:,} runs in a study; leave out values of grid"
+        )
     rows = [*table.rows, *_combinations(table.grid)]
     names = [row.name for row in rows]
     if not rows or len(set(names)) != len(names):
@@ -113,13 +125,13 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
 
 def _parse(study: str | Path, text: str) -> StudyTable:
     try:
-        return StudyTable.model_validate(tomllib.loads(text))
+        return StudyTable.model_validate(parse_toml(text))
     except ValidationError as error:
         raise RecipeError(
             describe(error, model=StudyTable, origin=lambda _: f"study {study}")
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"study {study}: not valid TOML: {error}") from None
+    except DocumentError as error:
+        raise RecipeError(f"study {study}: {error}") from None
 
 
 def _recipe_of(row: Row, seed: int, *, recipe: str, overrides: Sequence[str]) -> Recipe:
@@ -153,8 +165,10 @@ def _read(study: str) -> tuple[str, str]:
         return study, (_folder() / f"{study}.toml").read_text(encoding="utf-8")
     path = Path(study)
     try:
-        return path.stem, path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError):
+        return path.stem, read_text(path)
+    except DocumentError as error:
+        raise RecipeError(f"study {study}: cannot be read: {error}") from None
+    except (OSError, ValueError):  # there is none, or no file can have this name
         known = ", ".join(shipped_studies())
         raise RecipeError(
             f"study {study}: neither a shipped study nor a readable file; shipped studies: {known}"

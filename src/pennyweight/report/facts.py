@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from pennyweight.budget.methods import METHODS
 from pennyweight.budget.summary import Matrix, RankTable
+from pennyweight.documents import read_document
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import (
     AnyMetrics,
@@ -245,8 +246,8 @@ def load_facts(paths: Sequence[str | Path]) -> Facts:
 
 def _read_study(table: Path) -> StudyFacts:
     try:
-        return TypeAdapter(StudyFacts).validate_json(table.read_bytes())
-    except (OSError, ValidationError):
+        return TypeAdapter(StudyFacts).validate_json(read_document(table))
+    except (OSError, ValueError):
         raise RunError(
             f"{table}: damaged, or written by another version; repeat `pennyweight study`"
         ) from None

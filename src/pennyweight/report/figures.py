@@ -51,6 +51,8 @@ _NAME_LENGTH = 27
 _CHARACTER = 0.06
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    # Labels are the user's own: a dollar sign is one.
+    "text.parse_math": False,
     # Characters that the first font lacks come from the second.
     "font.family": [FONT, "DejaVu Serif"],
     "mathtext.fontset": "stix",

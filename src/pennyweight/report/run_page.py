@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
+import re
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pennyweight.errors import PennyweightError, ReportError, RunError
+from pennyweight.errors import PennyweightError, ReportError, RunError, first_line
 from pennyweight.evaluation.metrics import headline_in
 from pennyweight.runs.predictions import mcnemar_of_runs, same_rows
 from pennyweight.runs.record import RECORD, RunRecord, load_record
@@ -20,11 +23,16 @@ from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
 __all__ = ["RunIndex", "make_server"]
 
-# The page contains its own scripts and styles, and connects to this server only.
+# The page contains its own scripts and styles, and connects to this server only. Of scripts, only
+# those that it contains now are run, by their hashes.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src {scripts}; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+# Seconds until a client that sends no request is disconnected.
+_TIMEOUT = 30
 
 
 class RunIndex:
@@ -93,13 +101,16 @@ class RunIndex:
             return cached[1]
         try:
             summary = _summarize(load_record(file.parent))
-        except PennyweightError:
+        except Exception:  # noqa: BLE001 - one damaged record must not hide the other runs
             summary = None
         self._summaries[file] = (changed, summary)
         return summary
 
     def _inside(self, path: str) -> Path:
-        directory = (self.folder / path).resolve()
+        try:
+            directory = (self.folder / path).resolve()
+        except (OSError, ValueError):
+            raise ReportError(f"{path!r}: not a path") from None
         if not directory.is_relative_to(self.folder):
             raise ReportError(f"{path}: outside {self.folder}")
         return directory
@@ -160,6 +171,9 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, index: RunIndex, page: bytes, *, port: int) -> None:
         self.index = index
         self.page = page
+        digests = (hashlib.sha256(script).digest() for script in _SCRIPT.findall(page))
+        hashes = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+        self.policy = _POLICY.format(scripts=" ".join(hashes))
         super().__init__(("127.0.0.1", port), _Handler)
 
 
@@ -167,12 +181,16 @@ class _Handler(BaseHTTPRequestHandler):
     """The page, and three JSON endpoints: the runs, a run, and a comparison of two."""
 
     server: _Server
+    timeout = _TIMEOUT
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        query = {key: values[0] for key, values in parse_qs(url.query).items()}
         index = self.server.index
         try:
+            if not self._is_local():
+                # Otherwise a web page could read the runs under a name that it points to here.
+                raise ReportError("the request is for another host; open the printed address")
+            url = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
             if url.path == "/":
                 self._answer(self.server.page, "text/html; charset=utf-8")
             elif url.path == "/api/runs":
@@ -187,6 +205,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except KeyError as error:
             self._json({"error": f"the parameter {error} is missing"}, HTTPStatus.BAD_REQUEST)
+        except ConnectionError:
+            pass  # the browser has closed the connection
+        except Exception as error:  # noqa: BLE001 - a damaged run must not end the connection
+            reason = f"cannot be shown: {first_line(error)}"
+            self._json({"error": reason}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _is_local(self) -> bool:
+        """Return whether the request names this machine as its host."""
+        host, _, port = (self.headers.get("Host") or "").rpartition(":")
+        return host in _HOSTS and port == str(self.server.server_port)
 
     def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = json.dumps(_finite(value), allow_nan=False).encode()
@@ -197,7 +225,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("Content-Security-Policy", self.server.policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Referrer-Policy", "no-referrer")
         self.end_headers()
         self.wfile.write(body)
 

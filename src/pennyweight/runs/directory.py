@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import psutil
 from filelock import FileLock, Timeout
@@ -161,6 +161,8 @@ def verify_artifact(run: Path, record: RunRecord, artifact: Path) -> None:
     if record.artifact is None:
         return
     for name, digest in record.artifact.files.items():
+        if name != PurePath(name).name:
+            raise RunError(f"{run}/{RECORD}: artifact: {name!r}: not the name of a file")
         file = artifact / name
         if not file.is_file():
             raise RunError(
@@ -170,4 +172,10 @@ def verify_artifact(run: Path, record: RunRecord, artifact: Path) -> None:
             raise RunError(
                 f"{file}: its SHA-256 differs from the one in {run}/{RECORD}: the file was changed "
                 "or damaged after training; restore it, or train again"
+            )
+    for file in artifact.iterdir():
+        if file.name not in record.artifact.files and not file.name.startswith("."):
+            raise RunError(
+                f"{file}: not among the files that {run}/{RECORD} lists: it was added after "
+                "training and might change the answers; move it elsewhere"
             )

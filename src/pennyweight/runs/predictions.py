@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pennyweight.data.splits import SetFacts
+from pennyweight.documents import DocumentError, load_arrays
 from pennyweight.errors import RunError
 from pennyweight.evaluation.answers import right_rows
 from pennyweight.evaluation.paired_tests import McNemar, mcnemar
@@ -37,9 +38,9 @@ def load_predictions(run: Path, name: str) -> LabelledPredictions:
         RunError: the run has none for the set, or the file cannot be read.
     """
     try:
-        with np.load(RunDirectory(run).predictions) as file:
-            return LabelledPredictions(file[name], file[f"{name}.labels"])
-    except (OSError, KeyError, ValueError):
+        arrays = load_arrays(RunDirectory(run).predictions)
+        return LabelledPredictions(arrays[name], arrays[f"{name}.labels"])
+    except (OSError, KeyError, DocumentError):
         raise RunError(f"{run}: no predictions for the set {name}") from None
 
 

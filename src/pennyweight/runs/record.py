@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 
 from pennyweight.budget.summary import PlanSummary
 from pennyweight.data.splits import OverlapCount, SetFacts
+from pennyweight.documents import DocumentError, parse_json, read_text
 from pennyweight.engine.train.progress import Step
 from pennyweight.environment import with_home, without_home
 from pennyweight.errors import RunError
@@ -364,8 +365,8 @@ def load_record(run: str | Path) -> RunRecord:
     if not path.is_file():
         raise RunError(f"{run}: not a run: {RECORD} is missing; train one with --out {run}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = parse_json(read_text(path))
+    except (OSError, DocumentError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     values = upgrade(values, path=path)
     # These paths are read again, or compared with others.

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from pennyweight.documents import DocumentError, read_document
 from pennyweight.errors import RunError
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.runs.record import load_record, write_text
@@ -185,9 +186,11 @@ def load_result(out: str | Path) -> SearchResult:
     """
     path = Path(out) / RESULT
     try:
-        return TypeAdapter(SearchResult).validate_json(path.read_bytes())
+        return TypeAdapter(SearchResult).validate_json(read_document(path))
     except OSError as error:
         raise RunError(f"{out}: not a search: {RESULT}: {error.strerror}") from None
+    except DocumentError as error:
+        raise RunError(f"{path}: {error}") from None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key = ".".join(map(str, problem["loc"]))

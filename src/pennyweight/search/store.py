@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from pennyweight.errors import RunError
+from pennyweight.errors import RunError, first_line
 from pennyweight.search.job import SearchJob
 from pennyweight.search.space import Axis, Values
 
@@ -280,7 +280,7 @@ def _connect(storage: str) -> optuna.storages.RDBStorage:
 
 
 def _unusable(storage: str, error: Exception) -> RunError:
-    reason = str(error.__cause__ or error).splitlines()[0]
+    reason = first_line(error.__cause__ or error)
     return RunError(
         f"--storage {_shown(storage)}: cannot be used: {reason}; give the URL of a database, "
         "such as sqlite:///search.db or postgresql://user@host/name"

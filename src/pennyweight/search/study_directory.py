@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from pennyweight.documents import read_document
 from pennyweight.errors import RunError
 
 __all__ = ["STUDY_FILE", "is_study", "row_directory", "study_runs"]
@@ -46,8 +47,8 @@ def study_runs(study: Path) -> dict[str, list[Path]]:
     """
     file = study / STUDY_FILE
     try:
-        table = _Table.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
+        table = _Table.model_validate_json(read_document(file))
+    except (OSError, ValueError):
         raise RunError(
             f"{file}: damaged, or written by another version; repeat `pennyweight study`"
         ) from None

@@ -15,7 +15,7 @@ import torch
 from pennyweight.budget.methods import METHODS
 from pennyweight.defaults import is_completion
 from pennyweight.engine.train.progress import Step
-from pennyweight.errors import PennyweightError, PrunedError, RunError
+from pennyweight.errors import PennyweightError, PrunedError, RunError, first_line
 from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record
@@ -95,7 +95,7 @@ def _train(job: SearchJob, store: TrialStore, trial: optuna.Trial, log: Log) -> 
     except (RunError, optuna.exceptions.OptunaError):
         raise
     except (PennyweightError, torch.OutOfMemoryError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         store.fail(trial, reason)
         return f"failed: {reason}"
     store.complete(trial, record.best.value, seconds=record.seconds)

@@ -19,7 +19,7 @@ from pennyweight.defaults import allocate, complete, is_completion
 from pennyweight.engine.device import Compute, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.environment import describe_environment, git_state
-from pennyweight.errors import RecipeError, RunError
+from pennyweight.errors import RecipeError, RunError, first_line
 from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import (
@@ -218,7 +218,7 @@ def _make_accelerator(compute: Compute, trackers: tuple[str, ...], logs: Path) -
             project_dir=str(logs),
         )
     except (ValueError, ImportError) as error:
-        raise RecipeError(f"train.trackers: {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"train.trackers: {first_line(error)}") from None
 
 
 def first_record(job: Job) -> RunRecord:

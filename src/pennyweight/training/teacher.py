@@ -16,6 +16,7 @@ import torch
 from scipy.special import log_softmax, logit, logsumexp
 
 from pennyweight.base.locate import ConfigChanges, locate
+from pennyweight.documents import DocumentError, load_arrays
 from pennyweight.engine.batches.rows import TeacherOutputs
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.predictor import Predictions, Predictor
@@ -114,8 +115,11 @@ def _cached_outputs(
             arrays["features"] = outputs.features
         with replacing(path) as part, part.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
-    with np.load(path) as arrays:
+    try:
+        arrays = load_arrays(path)
         return Predictions(arrays["logits"], arrays["features"] if with_features else None)
+    except (OSError, KeyError, DocumentError):
+        raise RecipeError(f"{_KEY}: {path}: damaged; delete the file and train again") from None
 
 
 def _files(directory: Path) -> list[Path]:

@@ -32,6 +32,9 @@ __all__ = [
     "open_file",
 ]
 
+# Every row becomes a table of all its columns.
+_MOST_COLUMNS = 10_000
+
 READERS = MappingProxyType(
     {
         reader.name: reader
@@ -98,9 +101,15 @@ def open_file(path: str | Path, *, format: str | None = None, split: str | None 
     if split is not None and name != "datasets":
         raise DataError(f'{path}: a file of format {name} has no splits; leave out ":{split}"')
     try:
-        return READERS[name].open(path, split)
+        opened = READERS[name].open(path, split)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+    if len(opened.columns) > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}: {len(opened.columns):,} columns; allowed: {_MOST_COLUMNS:,}; keep only the "
+            "columns with texts and labels"
+        )
+    return opened
 
 
 def existing_path(path: Path) -> Path:
@@ -112,8 +121,10 @@ def existing_path(path: Path) -> Path:
     """
     folder = path.parent
     try:
-        if path.exists():
+        if path.is_file() or path.is_dir():
             return path
+        if path.exists():
+            raise DataError(f"{path}: a pipe or a device, and no file of rows; write it to a file")
         if not folder.is_dir():
             raise DataError(f"{path}: no such file; the folder {folder} does not exist either")
         names = sorted(entry.name for entry in folder.iterdir())

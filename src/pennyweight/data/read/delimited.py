@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -201,7 +201,7 @@ def _splits(path: Path, delimiter: str) -> bool:
 
 def _open(path: Path, *, delimiter: str) -> OpenFile:
     columns = _header(path, delimiter)
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise DataError(
             f'{path}: the header has more than one column "{shortened(repeated[0])}"; rename all '

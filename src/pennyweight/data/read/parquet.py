@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from pennyweight.data.read.arrow import (
+    MOST_EXPANSION,
+    MOST_UNPACKED,
     ROWS_PER_BATCH,
-    batch_records,
+    RecordStream,
     class_names,
     existing_columns,
     translated_errors,
 )
 from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.documents import printable
+from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +39,41 @@ def open_parquet(path: Path, split: str | None) -> OpenFile:
         names = class_names(schema)
 
     def records(requested: Columns | None) -> Iterator[Record]:
-        first = 1
-        with translated_errors(path, "Parquet"), pq.ParquetFile(path) as file:
-            columns = existing_columns(available, requested)
-            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
-                yield from batch_records(batch, first=first)
-                first += batch.num_rows
+        stream = RecordStream(path)
+        columns = existing_columns(available, requested)
+        with translated_errors(path, "Parquet"):
+            # A dictionary stays one: decoded, a small file could fill the memory.
+            texts = _text_columns(path)
+            with pq.ParquetFile(path, read_dictionary=texts) as file:
+                _check_expansion(path, file.metadata, columns)
+                for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
+                    yield from stream.of(batch)
 
     return OpenFile(available, records, names)
+
+
+def _text_columns(path: Path) -> list[str]:
+    schema = pq.read_metadata(path).schema
+    columns = (schema.column(index) for index in range(len(schema)))
+    return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+
+
+def _check_expansion(path: Path, metadata: pq.FileMetaData, columns: list[str]) -> None:
+    """Refuse a column that takes far more memory than its compressed bytes.
+
+    Raises:
+        DataError: there is one.
+    """
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            chunk = row_group.column(index)
+            name = chunk.path_in_schema.split(".")[0]
+            most = max(MOST_UNPACKED, MOST_EXPANSION * chunk.total_compressed_size)
+            if name in columns and chunk.total_uncompressed_size > most:
+                raise DataError(
+                    f"{path}: the column {printable(name)} unpacks to "
+                    f"{chunk.total_uncompressed_size:,} bytes from "
+                    f"{chunk.total_compressed_size:,}; write the file with smaller row groups or "
+                    "without compression, if it is right"
+                )

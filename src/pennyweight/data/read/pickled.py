@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.arrow import (
-    ROWS_PER_BATCH,
-    batch_records,
+    RecordStream,
+    decoded_bytes,
     existing_columns,
+    rows_per_batch,
     translated_errors,
 )
 from pennyweight.data.read.opcodes import replay
@@ -50,20 +51,22 @@ def open_pickle(path: Path, split: str | None) -> OpenFile:
 
 
 def _records(dataset: PickledDataset, requested: Columns | None, *, path: Path) -> Iterator[Record]:
-    first = 1
+    stream = RecordStream(path)
     with translated_errors(path, _KIND):
         available = tuple(dataset.table.column_names)
         table = dataset.table.select(existing_columns(available, requested))
         for part in _parts(table, dataset.order):
             for batch in part.combine_chunks().to_batches():
-                yield from batch_records(batch, first=first)
-                first += batch.num_rows
+                yield from stream.of(batch)
 
 
 def _parts(table: pa.Table, order: pa.ChunkedArray | None) -> Iterator[pa.Table]:
     rows = table.num_rows if order is None else len(order)
-    for start in range(0, rows, ROWS_PER_BATCH):
+    # All indices may point to the longest row.
+    longest = sum(int(decoded_bytes(column).max(initial=0)) for column in table.columns)
+    step = rows_per_batch(longest)
+    for start in range(0, rows, step):
         if order is None:
-            yield table.slice(start, ROWS_PER_BATCH)
+            yield table.slice(start, step)
         else:
-            yield table.take(order.slice(start, ROWS_PER_BATCH))
+            yield table.take(order.slice(start, step))

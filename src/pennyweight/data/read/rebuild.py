@@ -28,7 +28,8 @@ _TYPES: dict[str, pa.DataType] = {
         *(pa.float16(), pa.float32(), pa.float64()),
     )
 }
-_MAX_BLOCKS = 100_000
+# Blocks, columns and chunks; the pickle can name the same one again and again.
+_MAX_PARTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +60,35 @@ def rebuild(root: object, *, max_rows: int) -> PickledDataset:
         DataError: the buffers do not match, or a row index is out of bounds.
     """
     state = _state(root, "datasets.arrow_dataset.Dataset")
-    builder = _Builder(max_rows)
-    table = builder.table(state.get("_data"))
+    table = _Builder(max_rows).table(state.get("_data"))
     order = None
     if state.get("_indices") is not None:
-        order = _order(builder.table(state["_indices"]), rows=table.num_rows)
-    return PickledDataset(table, order, _class_names(state.get("_info")))
+        order = _order(_Builder(max_rows).table(state["_indices"]), rows=table.num_rows)
+    return PickledDataset(table, order, _class_names(state.get("_info"), table.column_names))
 
 
-def _class_names(info: object) -> dict[str, tuple[str, ...]]:
-    """Return the class names of ClassLabel columns; empty if the features have another form."""
+def _class_names(info: object, columns: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the class names of ClassLabel columns; empty if the features have another form.
+
+    Raises:
+        DataError: the names are not texts, or there are more than any classifier has.
+    """
     match info:
         case DeferredCall(state={"features": DeferredCall(arguments=(dict() as features,))}):
             pass
         case _:
             return {}
     class_names = {}
-    for column, feature in features.items():
-        match feature:
+    number = 0
+    for column in columns:
+        match features.get(column):
             case DeferredCall(function=GlobalName(name="ClassLabel"), state={"names": [*names]}):
-                class_names[column] = tuple(map(str, names))
+                number += len(names)
+                if number > _MAX_PARTS:
+                    raise DataError(f"there are more than {_MAX_PARTS:,} class names")
+                if not all(type(name) is str for name in names):
+                    raise DataError("a class name is not a text")
+                class_names[column] = tuple(names)
     return class_names
 
 
@@ -122,10 +132,17 @@ def _list(value: object, name: str) -> list[Any]:
 
 
 class _Builder:
-    """Builds tables whose arrays have at most `max_rows` rows."""
+    """Builds one table of at most `max_rows` rows; every part is counted before it is built."""
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
+        self._rows = 0
+        self._parts = 0
+
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > _MAX_PARTS:
+            raise DataError(f"the table has more than {_MAX_PARTS:,} blocks, columns and chunks")
 
     def table(self, value: object) -> pa.Table:
         """Build an InMemoryTable or a ConcatenationTable."""
@@ -134,44 +151,46 @@ class _Builder:
             return self._block(value)
         blocks = _list(state["blocks"], "blocks")
         rows = [row if type(row) is list else [row] for row in blocks]
-        if sum(map(len, rows)) > _MAX_BLOCKS:
-            raise DataError(f"the table has more than {_MAX_BLOCKS:,} blocks")
+        self._count(len(rows) + sum(map(len, rows)))
         tables = [self._side_by_side(row) for row in rows if row]
         if not tables:
             raise DataError("the table has no blocks")
+        columns = {name for table in tables for name in table.column_names}
+        self._count(len(columns) * len(tables))
         # As in datasets, the columns that a block lacks are null in its rows.
-        return self._check_limit(pa.concat_tables(tables, promote_options="default"))
+        return pa.concat_tables(tables, promote_options="default")
 
     def _side_by_side(self, blocks: list[Any]) -> pa.Table:
-        table = self._block(blocks[0])
-        for block in blocks[1:]:
-            more = self._block(block)
-            if more.num_rows != table.num_rows:
-                raise DataError("blocks side by side have different lengths")
-            for name in more.column_names:
-                table = table.append_column(name, more.column(name))
-        return _check_unique_names(table)
+        tables = [self._block(block) for block in blocks]
+        rows = tables[0].num_rows
+        if any(table.num_rows != rows for table in tables):
+            raise DataError("blocks side by side have different lengths")
+        # The limit is one of rows, and these are the same rows again.
+        self._rows -= rows * (len(tables) - 1)
+        columns = [column for table in tables for column in table.columns]
+        names = [name for table in tables for name in table.column_names]
+        return _check_unique_names(pa.table(columns, names=names))
 
     def _block(self, value: object) -> pa.Table:
         state = _state(value, "datasets.table.InMemoryTable")
         columns, schema = _arguments(state.get("table"), "pyarrow.lib._reconstruct_table", 2)
         fields = self._schema(schema)
-        arrays = [self._column(column) for column in _list(columns, "columns")]
+        self._count(len(_list(columns, "columns")))
+        before = self._rows
+        arrays = []
+        for column in columns:
+            self._rows = before
+            arrays.append(self._column(column))
         if [array.type for array in arrays] != [kind for _, kind in fields]:
             raise DataError("the columns differ from the schema")
         if len({len(array) for array in arrays}) > 1:
             raise DataError("the columns have different lengths")
-        table = pa.table(arrays, names=[name for name, _ in fields])
-        return self._check_limit(_check_unique_names(table))
-
-    def _check_limit(self, table: pa.Table) -> pa.Table:
-        if table.num_rows > self._max_rows:
-            raise DataError("the table has more rows than the file can contain")
-        return table
+        return _check_unique_names(pa.table(arrays, names=[name for name, _ in fields]))
 
     def _schema(self, value: object) -> list[tuple[str, pa.DataType]]:
         fields, _ = _arguments(value, "pyarrow.lib.schema", 2)
         pairs = []
+        self._count(len(_list(fields, "fields")))
         for field in _list(fields, "fields"):
             name, kind, _, _ = _arguments(field, "pyarrow.lib.field", 4)
             if type(name) is not str:
@@ -181,7 +200,8 @@ class _Builder:
 
     def _column(self, value: object) -> pa.ChunkedArray:
         chunks, kind = _arguments(value, "pyarrow.lib.chunked_array", 2)
-        arrays = [self._array(chunk) for chunk in _list(chunks, "chunks")]
+        self._count(len(_list(chunks, "chunks")))
+        arrays = [self._array(chunk) for chunk in chunks]
         return pa.chunked_array(arrays, type=_type(kind))
 
     def _array(self, value: object) -> pa.Array:
@@ -194,7 +214,12 @@ class _Builder:
         for number in (length, offset):
             if type(number) is not int or not 0 <= number <= self._max_rows:
                 raise DataError("an array is longer than the file can contain")
-        parts = [_buffer(buffer) for buffer in _list(buffers, "buffers")]
+        self._rows += length
+        if self._rows > self._max_rows:
+            raise DataError("the table has more rows than the file can contain")
+        if len(_list(buffers, "buffers")) > 3:
+            raise DataError("an array has more than three buffers")
+        parts = [_buffer(buffer) for buffer in buffers]
         # Arrow counts the nulls itself, because it would rely on a wrong count.
         array = pa.Array.from_buffers(_type(kind), length, parts, null_count=-1, offset=offset)
         # This checks offsets and sizes. UTF-8 is checked row by row when the values are read.

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import datasets
 import pyarrow as pa
 
 from pennyweight.data.read.arrow import (
-    ROWS_PER_BATCH,
+    RecordStream,
     as_bytes,
-    batch_records,
     class_names,
+    decoded_bytes,
     existing_columns,
+    rows_per_batch,
     translated_errors,
 )
 from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.documents import printable, read_json_table
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,15 +46,28 @@ def open_saved(path: Path, split: str | None) -> OpenFile:
     folder = path
     with translated_errors(path, _KIND):
         if (path / _SPLITS).is_file():
-            folder = path / _check_split(path, split)
+            folder = path / _file_name(_check_split(path, split))
         elif split is not None:
             raise DataError(f'{path}: the directory has only one split; leave out ":{split}"')
+        for file in read_json_table(folder / _STATE)["_data_files"]:
+            _file_name(file["filename"])
         dataset = datasets.load_from_disk(str(folder), keep_in_memory=False)
     return open_dataset(dataset, name=str(path))
 
 
+def _file_name(name: object) -> str:
+    """Return a name in the directory's own JSON if it is that of a file beside it.
+
+    Raises:
+        ValueError: it is something else, such as a path that leads out of the directory.
+    """
+    if not isinstance(name, str) or name != PurePath(name).name or name in ("", "..", "."):
+        raise ValueError(f"{printable(name)}: not the name of a file in the directory")
+    return name
+
+
 def _check_split(path: Path, split: str | None) -> str:
-    splits = json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"]
+    splits = read_json_table(path / _SPLITS)["splits"]
     names = ", ".join(map(str, splits))
     if split is None:
         raise DataError(
@@ -76,7 +91,8 @@ def _records(
     dataset: datasets.Dataset, requested: Columns | None, *, name: str
 ) -> Iterator[Record]:
     """Stream the rows in the Dataset's order, which may be a permutation of the stored one."""
-    first = 1
+    stream = RecordStream(name)
+    longest = 0
     with translated_errors(name, _KIND):
         columns = existing_columns(tuple(dataset.column_names), requested)
         for column in columns:
@@ -84,11 +100,11 @@ def _records(
                 # Offsets in a memory-mapped file are not checked by Arrow; a wrong one could read
                 # memory outside the buffer.
                 as_bytes(chunk).validate(full=True)
+                longest = max(longest, int(decoded_bytes(chunk).max(initial=0)))
         tables = dataset.select_columns(columns).with_format("arrow")
-        for table in tables.iter(batch_size=ROWS_PER_BATCH):
+        for table in tables.iter(batch_size=rows_per_batch(longest * len(columns))):
             for batch in _as_table(table).combine_chunks().to_batches():
-                yield from batch_records(batch, first=first)
-                first += batch.num_rows
+                yield from stream.of(batch)
 
 
 def _as_table(table: object) -> pa.Table:

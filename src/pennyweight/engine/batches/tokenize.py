@@ -17,7 +17,7 @@ import pyarrow as pa
 from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
 from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
-from pennyweight.files import building_in
+from pennyweight.files import building_in, hash_file, replacing
 from pennyweight.quiet import quiet_libraries
 
 __all__ = ["TokenOptions", "has_token_types", "label_array", "tokenize", "tokenize_texts"]
@@ -78,14 +78,19 @@ def tokenize(
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return encoder(batch["text"], batch["text_pair"] if has_pairs else None)
 
+    file = cache / f"tokens-{key}.arrow"
     with building_in(cache), quiet_libraries():
+        _remove_if_damaged(file)
         table = dataset.map(
             encode,
             batched=True,
             remove_columns=[name for name in dataset.column_names if name != "label"],
-            cache_file_name=str(cache / f"tokens-{key}.arrow"),
+            cache_file_name=str(file),
             new_fingerprint=key,
         )
+        if not _digest_of(file).exists():
+            with replacing(_digest_of(file)) as part:
+                part.write_text(hash_file(file), encoding="utf-8")
     columns = table.with_format("numpy")
     types = TokenStore(table.data.column(_TYPES)) if _TYPES in table.column_names else None
     return TokenizedRows(
@@ -97,6 +102,21 @@ def tokenize(
         token_types=types,
         full_lengths=np.asarray(columns["full_length"][:], dtype=np.int64),
     )
+
+
+def _remove_if_damaged(file: Path) -> None:
+    """Delete a file of token ids that is not the one that was written, so that it is made again."""
+    try:
+        is_whole = hash_file(file) == _digest_of(file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        is_whole = False
+    if not is_whole:
+        file.unlink(missing_ok=True)
+        _digest_of(file).unlink(missing_ok=True)
+
+
+def _digest_of(file: Path) -> Path:
+    return file.with_suffix(".sha256")
 
 
 def tokenize_texts(

@@ -16,7 +16,7 @@ from safetensors.torch import load_model
 
 from pennyweight.engine.train.average import MovingAverage
 from pennyweight.engine.train.progress import Progress
-from pennyweight.errors import RunError
+from pennyweight.errors import RunError, first_line
 from pennyweight.files import hash_file
 
 __all__ = ["check_manifest", "load_state", "load_weights", "save_state", "write_manifest"]
@@ -101,9 +101,8 @@ def load_state(
             average.load_state_dict(state["average"])
         return Progress(**state["progress"])
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a broken file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"{directory}: the checkpoint cannot be read: {reason}; "
+            f"{directory}: the checkpoint cannot be read: {first_line(error)}; "
             "train again into a new directory"
         ) from None
 
