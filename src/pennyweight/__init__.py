@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.evaluate import evaluate
-    from pennyweight.inference.merge import merge
+    from pennyweight.inference.merge import MergeCheck, MergeReport, merge
     from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "CombineOptions",
+    "MergeCheck",
+    "MergeReport",
     "Metrics",
     "MultiLabelMetrics",
     "OutputOptions",
@@ -80,6 +82,8 @@ __all__ = [
 _HOMES = {
     "Classifier": "inference.classifier",
     "CombineOptions": "training.combine_options",
+    "MergeCheck": "inference.merge",
+    "MergeReport": "inference.merge",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
     "OutputOptions": "inference.predict",

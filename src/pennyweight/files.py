@@ -50,7 +50,8 @@ def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
     """Fill a new directory with `write`, then put it in the place of `directory`.
 
     Between the two renames that this takes, the old directory lies beside its name;
-    `recover_directory` puts it back after a crash at that moment.
+    `recover_directory` puts it back after a crash at that moment. An error in `write` is passed on;
+    the old directory is untouched then, and nothing of the new one is left.
 
     Raises:
         OSError: the directory cannot be written.
@@ -60,7 +61,11 @@ def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
-    write(new)
+    try:
+        write(new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     for path in (*sorted(new.rglob("*")), new):
         _sync(path)
     if directory.exists():

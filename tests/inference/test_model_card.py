@@ -110,7 +110,7 @@ def test_the_code_for_a_pooled_classifier_gives_the_runs_predictions(
 def test_the_card_of_a_merged_pooled_model_says_whose_code_runs_and_its_code_works(
     pooled_run: Path, texts: list[str], tmp_path: Path
 ) -> None:
-    notes = merge(pooled_run, out=tmp_path / "merged")
+    notes = merge(pooled_run, out=tmp_path / "merged").notes
     assert notes[0].startswith("Load it with `trust_remote_code=True`: transformers has no class")
     card = _card(tmp_path / "merged")
     assert "`pooled.py`, beside the weights, is the code that runs" in card

@@ -22,6 +22,7 @@ _DEFAULT_RECIPE = "quickstart"
 
 __all__ = [
     "BackendName",
+    "CheckedData",
     "FormatOptions",
     "Json",
     "LabelColumn",
@@ -46,6 +47,16 @@ class BackendName(StrEnum):
     onnx = "onnx"
 
 
+CheckedData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="The rows on which the model is compared with the run. If not given, those of the "
+        "run's test, of its validation file, or of the bundled sample.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
 LabelColumn = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, overload
 import datasets
 import numpy as np
 from scipy.special import softmax
+from transformers import PreTrainedModel
 
 from pennyweight.base import BaseModel
 from pennyweight.budget.facts import write_artifact_facts
@@ -22,19 +24,26 @@ from pennyweight.engine.batches.tokenize import has_token_types
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
-from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.errors import DataError, RunError
+from pennyweight.engine.predictor import Backend, Predictions, Predictor
+from pennyweight.errors import RunError
 from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
 from pennyweight.files import hash_file
 from pennyweight.inference.correction import load_correction
-from pennyweight.inference.load import SavedModel
+from pennyweight.inference.load import SavedModel, plain_backend, require_same_labels
 from pennyweight.inference.model_card import write_merged_card
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts, texts_of, whole_texts
+from pennyweight.inference.texts import (
+    Text,
+    batches_of,
+    checked_pairs,
+    checked_texts,
+    texts_of,
+    whole_texts,
+)
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
 from pennyweight.quiet import quiet_libraries
-from pennyweight.runs.directory import RunDirectory, verify_artifact
+from pennyweight.runs.directory import RunDirectory, require_empty, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
@@ -43,8 +52,6 @@ from pennyweight.settings.values import Settings
 __all__ = ["BackendName", "Classifier", "probabilities_of", "require_complete"]
 
 BackendName = Literal["torch", "onnx"]
-# Rows that are tokenized and sorted by length together where rows are streamed.
-_ROWS_PER_CHUNK = 4096
 
 
 class Classifier:
@@ -53,6 +60,7 @@ class Classifier:
     Attributes:
         record: of the run.
         settings: the run's recipe as plain values.
+        tokenizer: of the run.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class Classifier:
         self.record = record
         self.settings = settings
         self._saved = saved
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._clean = cleaner(settings.data.read.clean)
         self._correction = load_correction(saved.artifact)
         self._facts = read_artifact_facts(saved.artifact)
@@ -95,7 +103,7 @@ class Classifier:
         method = METHODS[record.recipe.adapter.method]
         artifact = directory.artifact(method.artifact)
         verify_artifact(directory.path, record, artifact)
-        _require_labels(artifact, settings)
+        require_same_labels(artifact, settings)
         options = BaseOptions(
             seed=settings.seed,
             weights=settings.base.weights,
@@ -205,7 +213,7 @@ class Classifier:
         Raises:
             DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
-        for texts in _batches(rows, are_pairs=self.pair_columns is not None):
+        for texts in batches_of(rows, are_pairs=self.pair_columns is not None):
             chunk = self._predictor.texts(texts, features=features or self._needs_features)
             corrected = self._corrected(chunk, texts)
             yield corrected if features else Predictions(corrected.logits)
@@ -257,23 +265,48 @@ class Classifier:
             RunError: the directory is not empty, or a correction has two groups.
         """
         directory = Path(directory)
-        if directory.exists() and any(directory.iterdir()):
-            raise RunError(f"{directory}: not empty; name a new directory")
+        require_empty(directory)
+        save_merged(self.plain_model(), directory, tokenizer=self.tokenizer)
+        if self.task == "multi-label" and self._facts is not None:
+            write_artifact_facts(directory, self._facts)
+        write_merged_card(directory, self.record)
+
+    def plain_model(self) -> PreTrainedModel:
+        """Return base and adapter as one model in float32, a correction for one prior included.
+
+        Raises:
+            RunError: a correction has two groups.
+        """
         correction = self._correction
         if correction is not None and correction.grouping is not None:
             raise RunError(
                 f"{self._saved.artifact}: corrects the class shares of two groups of texts, which "
                 "a plain model cannot do; train with --set 'transduction.prior.groups=\"one\"' to "
-                "merge it"
+                "merge or export it"
             )
         model = self._saved.load(attention="eager")
         if correction is not None:
             output = layout_of(model, labels=len(self.labels)).head_output.name
             correction.fold_into(output_layer_of(model, output))
-        save_merged(model, directory, tokenizer=self._tokenizer)
-        if self.task == "multi-label" and self._facts is not None:
-            write_artifact_facts(directory, self._facts)
-        write_merged_card(directory, self.record)
+        return model
+
+    def unmerged(self) -> Classifier:
+        """Return the classifier in float32 with the adapter beside the base, as a reference."""
+        model = self._saved.load_adapted()
+        return self.with_backend(plain_backend(model, self.settings.inference))
+
+    def with_backend(self, backend: Backend, *, corrects: bool = True) -> Classifier:
+        """Return a classifier that prepares rows as this one does and runs them with a backend.
+
+        Args:
+            backend: runs a model with the same tokens and classes.
+            corrects: whether a correction of class shares is still to be applied to its logits.
+        """
+        other = copy.copy(self)
+        other._predictor = self._predictor_with(backend)
+        if not corrects:
+            other._correction = None
+        return other
 
     @property
     def _needs_features(self) -> bool:
@@ -292,7 +325,7 @@ class Classifier:
             attention=self.settings.compute.attention,
             config=self._saved.base.config,
         )
-        return self._saved.load_predictor(compute, tokenizer=self._tokenizer)
+        return self._saved.load_predictor(compute, tokenizer=self.tokenizer)
 
     def _onnx(self) -> Predictor:
         require_onnx()
@@ -307,17 +340,20 @@ class Classifier:
         whole = artifact / "model.safetensors"
         weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
         digest = hash_file(weights)[:16]
-        types = self.pair_columns is not None and has_token_types(self._tokenizer)
+        types = self.pair_columns is not None and has_token_types(self.tokenizer)
         directory = artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
         if not directory.is_dir():
             export_onnx(self._saved.load(attention="eager"), directory, token_types=types)
         backend = OnnxModel(
             directory, batch_rows=self._saved.inference.batch_rows, classes=len(self.labels)
         )
+        return self._predictor_with(backend)
+
+    def _predictor_with(self, backend: Backend) -> Predictor:
         inference = self._saved.inference
         return Predictor(
             backend,
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             max_tokens=inference.max_tokens,
             truncation=inference.truncation,
         )
@@ -334,19 +370,6 @@ def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
     return probabilities
 
 
-def _batches(
-    rows: datasets.Dataset, *, are_pairs: bool
-) -> Iterator[list[str] | list[tuple[str, str]]]:
-    if ("text_pair" in rows.column_names) != are_pairs:
-        expected, given = ("pairs of texts", "single texts")[:: 1 if are_pairs else -1]
-        raise DataError(f"the run classifies {expected}, and these rows are {given}")
-    if not are_pairs:
-        yield from (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
-        return
-    for batch in rows.select_columns(["text", "text_pair"]).iter(_ROWS_PER_CHUNK):
-        yield list(zip(batch["text"], batch["text_pair"], strict=True))
-
-
 def require_complete(run: Path, record: RunRecord) -> None:
     """Refuse a run that is unfinished.
 
@@ -360,22 +383,6 @@ def require_complete(run: Path, record: RunRecord) -> None:
         f"{run}: the run's status is {record.status}; only a complete run can be used"
         + ("" if record.status == "failed" else hint)
     )
-
-
-def _require_labels(artifact: Path, settings: Settings) -> None:
-    facts = read_artifact_facts(artifact)
-    if facts is None:
-        return
-    if tuple(facts.labels) != settings.labels:
-        raise RunError(
-            f"{artifact}: its classes are {', '.join(facts.labels)}, and the run's record names "
-            f"{', '.join(settings.labels)}; the adapter is of another run"
-        )
-    if facts.task != settings.task:
-        raise RunError(
-            f"{artifact}: its task is {facts.task}, and that of the run's record is "
-            f"{settings.task}; the adapter is of another run"
-        )
 
 
 def _same_base(base: BaseModel, record: RunRecord) -> BaseModel:

@@ -13,7 +13,14 @@ from pennyweight.errors import RunError
 from pennyweight.files import hash_file
 from pennyweight.runs.record import RECORD, ArtifactRecord, RunRecord, load_record
 
-__all__ = ["RunDirectory", "hash_artifact", "lock_run", "short_path", "verify_artifact"]
+__all__ = [
+    "RunDirectory",
+    "hash_artifact",
+    "lock_run",
+    "require_empty",
+    "short_path",
+    "verify_artifact",
+]
 
 _LOCK = ".lock"
 
@@ -117,6 +124,16 @@ def short_path(path: Path, others: Sequence[Path]) -> str:
         if not any(other[-length:] == parts[-length:] for other in taken):
             return "/".join(parts[-length:])
     return str(path.resolve())
+
+
+def require_empty(directory: Path) -> None:
+    """Refuse a directory for output that is in use.
+
+    Raises:
+        RunError: it has files in it, or is a file.
+    """
+    if directory.is_file() or (directory.exists() and any(directory.iterdir())):
+        raise RunError(f"{directory}: not empty; name a new directory")
 
 
 def hash_artifact(artifact: Path) -> ArtifactRecord:
