@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pennyweight.defaults import plan
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
+    from pennyweight.export.hub_folder import HubOptions, HubReport, export_to_hub
+    from pennyweight.export.onnx_folder import OnnxOptions, export_to_onnx
+    from pennyweight.export.publish import Destination, Published, publish
+    from pennyweight.export.report import Measured, OnnxReport
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.merge import MergeCheck, MergeReport, merge
@@ -43,14 +47,21 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "CombineOptions",
+    "Destination",
+    "HubOptions",
+    "HubReport",
+    "Measured",
     "MergeCheck",
     "MergeReport",
     "Metrics",
     "MultiLabelMetrics",
+    "OnnxOptions",
+    "OnnxReport",
     "OutputOptions",
     "PennyweightError",
     "Plan",
     "PredictedRows",
+    "Published",
     "Recipe",
     "RunComparison",
     "RunRecord",
@@ -63,6 +74,8 @@ __all__ = [
     "compare_runs",
     "doctor",
     "evaluate",
+    "export_to_hub",
+    "export_to_onnx",
     "inspect_adapter",
     "load_recipe",
     "load_record",
@@ -70,6 +83,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "publish",
     "run_search",
     "run_study",
     "shipped_recipes",
@@ -82,14 +96,21 @@ __all__ = [
 _HOMES = {
     "Classifier": "inference.classifier",
     "CombineOptions": "training.combine_options",
+    "Destination": "export.publish",
+    "HubOptions": "export.hub_folder",
+    "HubReport": "export.hub_folder",
+    "Measured": "export.report",
     "MergeCheck": "inference.merge",
     "MergeReport": "inference.merge",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
+    "OnnxOptions": "export.onnx_folder",
+    "OnnxReport": "export.report",
     "OutputOptions": "inference.predict",
     "PennyweightError": "errors",
     "Plan": "budget",
     "PredictedRows": "inference.predict",
+    "Published": "export.publish",
     "Recipe": "recipe",
     "RunComparison": "search.compare",
     "RunRecord": "runs.record",
@@ -102,6 +123,8 @@ _HOMES = {
     "compare_runs": "search.compare",
     "doctor": "machine",
     "evaluate": "inference.evaluate",
+    "export_to_hub": "export.hub_folder",
+    "export_to_onnx": "export.onnx_folder",
     "inspect_adapter": "budget.inspect",
     "load_recipe": "recipe",
     "load_record": "runs.record",
@@ -109,6 +132,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "publish": "export.publish",
     "run_search": "search.search",
     "run_study": "search.studies",
     "shipped_recipes": "recipe",

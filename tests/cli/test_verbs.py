@@ -82,6 +82,15 @@ EXAMPLES = {
         "submission.csv",
     ),
     "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
+    "export": Example(
+        "runs/one --to onnx --out onnx --minimum-agreement 0.5 --precision int8-dynamic",
+        "int8-dynamic ONNX model in onnx",
+        "onnx/model.onnx",
+    ),
+    "publish": Example(
+        "runs/one --to me/news --dry-run --base-id me/bert",
+        "- HfApi.create_repo('me/news', private=False, exist_ok=True)",
+    ),
     "combine": Example(
         "runs/one copies/one --out combined/one",
         "verified in combined/one/adapter",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import datasets
@@ -16,9 +16,14 @@ from pennyweight.evaluation.answers import right_rows
 from pennyweight.evaluation.thresholds import decide
 from pennyweight.inference.classifier import Classifier, probabilities_of
 
-__all__ = ["Agreement", "CheckedRows", "answers_of", "compare_logits", "rows_to_check"]
-
-_SAMPLE = Source("sample:test")
+__all__ = [
+    "Agreement",
+    "CheckedRows",
+    "answers_of",
+    "calibration_rows",
+    "compare_logits",
+    "rows_to_check",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +115,36 @@ def rows_to_check(
     if data is not None:
         source = Source(data) if isinstance(data, str) else data
         return _read(classifier, source, limit=limit, labelled=True)
-    for source in _own_sources(classifier):
+    sources = classifier.settings.data.sources
+    own = (sources.held_out.get("test"), sources.validation)
+    return _first_readable(classifier, own, sample="sample:test", limit=limit)
+
+
+def calibration_rows(classifier: Classifier, *, limit: int) -> CheckedRows:
+    """Return some training rows, or validation rows or rows of the sample; see `rows_to_check`.
+
+    Raises:
+        DataError: none can be read.
+    """
+    sources = classifier.settings.data.sources
+    own = (sources.train, sources.validation)
+    return _first_readable(classifier, own, sample="sample:train", limit=limit)
+
+
+def _first_readable(
+    classifier: Classifier, own: Sequence[Source | None], *, sample: str, limit: int
+) -> CheckedRows:
+    candidates = [(source, True) for source in own if source is not None]
+    candidates += [(Source(sample), labelled) for labelled in (True, False)]
+    for source, labelled in candidates:
         try:
-            return _read(classifier, source, limit=limit, labelled=True)
-        except DataError:
-            continue
-    for labelled in (True, False):
-        try:
-            return _read(classifier, _SAMPLE, limit=limit, labelled=labelled)
+            return _read(classifier, source, limit=limit, labelled=labelled)
         except DataError:
             continue
     raise DataError(
         "there are no rows to compare the models on: the run's own files cannot be read, and the "
         "bundled sample does not fit the run; name rows with --data FILE"
     )
-
-
-def _own_sources(classifier: Classifier) -> Iterator[Source]:
-    sources = classifier.settings.data.sources
-    if (test := sources.held_out.get("test")) is not None:
-        yield test
-    if sources.validation is not None:
-        yield sources.validation
 
 
 def _read(classifier: Classifier, source: Source, *, limit: int, labelled: bool) -> CheckedRows:

@@ -61,6 +61,7 @@ class Classifier:
         record: of the run.
         settings: the run's recipe as plain values.
         tokenizer: of the run.
+        precision: in which the model runs, such as "bf16".
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Classifier:
         self._clean = cleaner(settings.data.read.clean)
         self._correction = load_correction(saved.artifact)
         self._facts = read_artifact_facts(saved.artifact)
+        self.precision: str = "fp32"
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
@@ -231,6 +233,11 @@ class Classifier:
         )
 
     @property
+    def reads_token_types(self) -> bool:
+        """Whether the model is given token types, which tell the texts of a pair apart."""
+        return self.pair_columns is not None and has_token_types(self.tokenizer)
+
+    @property
     def has_correction(self) -> bool:
         """Whether predictions are corrected for the class shares of a target."""
         return self._correction is not None
@@ -299,10 +306,11 @@ class Classifier:
         """Return a classifier that prepares rows as this one does and runs them with a backend.
 
         Args:
-            backend: runs a model with the same tokens and classes.
+            backend: runs a model with the same tokens and classes in float32, or quantized.
             corrects: whether a correction of class shares is still to be applied to its logits.
         """
         other = copy.copy(self)
+        other.precision = "fp32"
         other._predictor = self._predictor_with(backend)
         if not corrects:
             other._correction = None
@@ -325,6 +333,7 @@ class Classifier:
             attention=self.settings.compute.attention,
             config=self._saved.base.config,
         )
+        self.precision = compute.precision
         return self._saved.load_predictor(compute, tokenizer=self.tokenizer)
 
     def _onnx(self) -> Predictor:
@@ -340,7 +349,7 @@ class Classifier:
         whole = artifact / "model.safetensors"
         weights = whole if whole.is_file() else artifact / "adapter_model.safetensors"
         digest = hash_file(weights)[:16]
-        types = self.pair_columns is not None and has_token_types(self.tokenizer)
+        types = self.reads_token_types
         directory = artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
         if not directory.is_dir():
             export_onnx(self._saved.load(attention="eager"), directory, token_types=types)

@@ -10,18 +10,17 @@ from pennyweight.errors import RunError
 from pennyweight.files import replace_directory
 from pennyweight.inference.agreement import (
     Agreement,
-    CheckedRows,
     compare_logits,
     rows_to_check,
 )
+from pennyweight.inference.card_usage import merged_notes
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.load import plain_backend
-from pennyweight.inference.model_card import merged_notes
 from pennyweight.model.artifact import load_whole_model
 from pennyweight.quiet import quiet_libraries
 from pennyweight.runs.directory import require_empty
 
-__all__ = ["MergeCheck", "MergeReport", "merge", "write_checked_merge"]
+__all__ = ["MergeCheck", "MergeReport", "merge", "merge_into"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,26 @@ def merge(run: str | Path, *, out: str | Path, check: MergeCheck | None = None) 
     """
     require_empty(Path(out))
     classifier = Classifier.load(run)
-    return write_checked_merge(classifier, Path(out), check or MergeCheck())
+    reports: list[MergeReport] = []
+
+    def write(directory: Path) -> None:
+        reports.append(merge_into(directory, classifier, check or MergeCheck(), name=str(out)))
+
+    replace_directory(Path(out), write)
+    return reports[0]
 
 
 @quiet_libraries()
-def write_checked_merge(classifier: Classifier, out: Path, check: MergeCheck) -> MergeReport:
-    """Write a classifier as one plain model, and compare it with the classifier; see `merge`.
+def merge_into(
+    directory: Path, classifier: Classifier, check: MergeCheck, *, name: str
+) -> MergeReport:
+    """Write a classifier as one plain model into an empty directory, and compare the two.
+
+    Args:
+        directory: where to write.
+        classifier: of a finished run.
+        check: rows and tolerance of the comparison.
+        name: of the directory in messages.
 
     Raises:
         RunError: the model cannot be merged, or differs by more than the tolerance.
@@ -96,27 +109,16 @@ def write_checked_merge(classifier: Classifier, out: Path, check: MergeCheck) ->
     """
     rows = rows_to_check(classifier, check.data, limit=check.rows)
     reference = classifier.unmerged().outputs(rows.table).logits
-    reports: list[MergeReport] = []
-
-    def write(directory: Path) -> None:
-        classifier.merge(directory)
-        model = load_whole_model(directory, attention="eager")
-        merged = classifier.with_backend(
-            plain_backend(model, classifier.settings.inference), corrects=False
+    classifier.merge(directory)
+    model = load_whole_model(directory, attention="eager")
+    backend = plain_backend(model, classifier.settings.inference)
+    merged = classifier.with_backend(backend, corrects=False).outputs(rows.table).logits
+    agreement = compare_logits(classifier, reference, merged)
+    report = MergeReport(merged_notes(classifier.record), len(rows), rows.source, agreement)
+    if agreement.relative_difference > check.tolerance:
+        raise RunError(
+            f"{name}: not written: {report.describe()}; the tolerance is {check.tolerance:g} of "
+            f"the largest logit, {agreement.scale:.3g}. Use the adapter without merging it, or "
+            "allow more with --tolerance"
         )
-        agreement = compare_logits(classifier, reference, merged.outputs(rows.table).logits)
-        report = _report(classifier, rows, agreement)
-        if agreement.relative_difference > check.tolerance:
-            raise RunError(
-                f"{out}: not written: {report.describe()}; the tolerance is {check.tolerance:g} of "
-                f"the largest logit, {agreement.scale:.3g}. Use the adapter without merging it, or "
-                "allow more with --tolerance"
-            )
-        reports.append(report)
-
-    replace_directory(out, write)
-    return reports[0]
-
-
-def _report(classifier: Classifier, rows: CheckedRows, agreement: Agreement) -> MergeReport:
-    return MergeReport(merged_notes(classifier.record), len(rows), rows.source, agreement)
+    return report

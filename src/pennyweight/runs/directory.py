@@ -71,7 +71,12 @@ class RunDirectory:
         return self.path / "predictions.npz"
 
     def artifact(self, kind: str) -> Path:
-        """The saved classifier: "adapter", or "model" after full fine-tuning."""
+        """The saved classifier: "adapter", or "model" after full fine-tuning.
+
+        In a folder for the hub, the adapter's files lie beside the record.
+        """
+        if (self.path / "adapter_config.json").is_file():
+            return self.path
         return self.path / kind
 
     def is_unused(self) -> bool:
