@@ -244,6 +244,11 @@ def test_plan_groups_the_matrices_of_all_layers_by_their_role(
         ),
         (("evaluate", "nowhere", "--data", "x.csv"), "record.json is missing"),
         (("inspect", "nowhere"), "adapter_config.json is missing"),
+        (
+            ("export", "nowhere", "--to", "onnx", "--out", "x", "--merged"),
+            "an ONNX model is always merged",
+        ),
+        (("publish", "nowhere", "--to", "me/news", "--dry-run"), "record.json is missing"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:

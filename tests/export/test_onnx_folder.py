@@ -93,6 +93,11 @@ def test_pairs_of_texts_are_told_apart_by_token_types(bert: Path, tmp_path: Path
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.save(str(file))
+    config = base / "tokenizer_config.json"
+    values = json.loads(config.read_text()) | {
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]
+    }
+    config.write_text(json.dumps(values))
     write_pairs(tmp_path)
     train(tiny_recipe(base, tmp_path, train={"max_steps": 2}), out=tmp_path / "run")
     report = export_to_onnx(tmp_path / "run", out=tmp_path / "export")

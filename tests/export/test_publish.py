@@ -33,7 +33,7 @@ def test_a_run_is_published_to_a_branch_of_a_private_repository(pooled_run: Path
     assert published.url == f"{hub.url}/me/news/commit/1"
     (repository,) = hub.repositories
     assert (repository["name"], repository["organization"]) == ("news", "me")
-    assert repository["private"] is True
+    assert repository["visibility"] == "private"
     assert hub.branches == ["/api/models/me/news/branch/v1"]
     assert hub.revision == "v1"
     assert {file.name for file in published.files} == set(hub.files)

@@ -69,6 +69,8 @@ def test_models_are_compared_on_the_run_s_own_rows_or_on_the_sample(
     own = rows_to_check(classifier, limit=5)
     assert (len(own), own.source) == (5, str(sets / "test.csv"))
     assert own.labels is not None
+    np.testing.assert_array_equal(own.labels, own.table["label"])
+    assert own.accuracy(own.labels) == 1.0
     assert own.table["row"][0] == 1
     assert own.table["row"][4] == 12
     sources = classifier.settings.data.sources

@@ -76,7 +76,7 @@ def command(
     hub: HubFolderOptions,
     data: CheckedData = None,
 ) -> None:
-    """Write a folder to use a run elsewhere: an ONNX model, or files for the Hugging Face Hub.
+    """Write an ONNX model, or a folder for the Hugging Face Hub.
 
     With --to onnx, the folder holds the model, its tokenizer, its labels, and a README.md with code
     that needs only onnxruntime and tokenizers. Size, speed, accuracy and agreement with PyTorch are

@@ -36,10 +36,11 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Push a run to the Hugging Face Hub, as `export --to hub` writes it.
+    """Upload a run to the Hugging Face Hub.
 
-    The token is that of `hf auth login`, or of the variable HF_TOKEN. Use --dry-run to see the
-    files, their sizes and SHA-256, and what would be called.
+    What is uploaded is what `export --to hub` writes. The token is that of `hf auth login`, or of
+    the variable HF_TOKEN. Use --dry-run to see the files, their sizes and SHA-256, and what would
+    be called.
     """
     quiet_libraries()
     from pennyweight.export.publish import Destination, publish

@@ -160,4 +160,6 @@ def _read(classifier: Classifier, source: Source, *, limit: int, labelled: bool)
     selected = np.unique(np.linspace(0, len(rows.table) - 1, limit).round().astype(np.int64))
     table = rows.table.select(selected)
     classes = classifier.settings.multi_label_classes
-    return CheckedRows(rows.source, table, label_array(table, classes) if labelled else None)
+    # Of the whole table, because a selection keeps the column of all rows.
+    labels = label_array(rows.table, classes)[selected] if labelled else None
+    return CheckedRows(rows.source, table, labels)

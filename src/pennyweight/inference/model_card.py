@@ -109,8 +109,9 @@ def write_merged_card(directory: Path, record: RunRecord) -> None:
 
 def merged_sections(record: RunRecord) -> list[str]:
     """Return the sections of a merged model's card that say how it is used."""
+    is_whole = METHODS[record.recipe.adapter.method].trains_every_weight
     return [
-        "The adapter is merged into the weights of the base.",
+        *([] if is_whole else ["The adapter is merged into the weights of the base."]),
         "## Use with transformers",
         whole_model_use(record),
         "## What you have to do yourself",
