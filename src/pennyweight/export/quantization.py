@@ -128,7 +128,8 @@ def _float32_nodes(source: Path, scheme: Scheme) -> list[str]:
         if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
             shape = shape[::-1]
         if node.name == outputs or len(shape) != 2 or not scheme.includes(shape):
-            names.append(node.name)
+            # The quantizer first replaces a Gemm by a product of this second name.
+            names += [node.name, f"{node.name}_MatMul"]
     return names
 
 
