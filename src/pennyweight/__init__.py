@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from pennyweight.defaults import plan
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
+    from pennyweight.export.hub_folder import HubOptions, HubReport, export_to_hub
+    from pennyweight.export.onnx_folder import OnnxOptions, export_to_onnx
+    from pennyweight.export.publish import Destination, Published, publish
+    from pennyweight.export.report import Measured, OnnxReport
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
-    from pennyweight.inference.merge import merge
+    from pennyweight.inference.merge import MergeCheck, MergeReport, merge
     from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
@@ -45,14 +49,23 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "CombineOptions",
+    "Destination",
     "Drift",
+    "HubOptions",
+    "HubReport",
+    "Measured",
+    "MergeCheck",
+    "MergeReport",
     "Metrics",
     "MultiLabelMetrics",
+    "OnnxOptions",
+    "OnnxReport",
     "OutputOptions",
     "PennyweightClassifier",
     "PennyweightError",
     "Plan",
     "PredictedRows",
+    "Published",
     "Recipe",
     "RunComparison",
     "RunRecord",
@@ -66,6 +79,8 @@ __all__ = [
     "doctor",
     "drift",
     "evaluate",
+    "export_to_hub",
+    "export_to_onnx",
     "inspect_adapter",
     "load_recipe",
     "load_record",
@@ -73,6 +88,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "publish",
     "run_search",
     "run_study",
     "shipped_recipes",
@@ -85,14 +101,23 @@ __all__ = [
 _HOMES = {
     "Classifier": "inference.classifier",
     "CombineOptions": "training.combine_options",
+    "Destination": "export.publish",
     "Drift": "inference.drift",
+    "HubOptions": "export.hub_folder",
+    "HubReport": "export.hub_folder",
+    "Measured": "export.report",
+    "MergeCheck": "inference.merge",
+    "MergeReport": "inference.merge",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
+    "OnnxOptions": "export.onnx_folder",
+    "OnnxReport": "export.report",
     "OutputOptions": "inference.predict",
     "PennyweightClassifier": "training.estimator",
     "PennyweightError": "errors",
     "Plan": "budget",
     "PredictedRows": "inference.predict",
+    "Published": "export.publish",
     "Recipe": "recipe",
     "RunComparison": "search.compare",
     "RunRecord": "runs.record",
@@ -106,6 +131,8 @@ _HOMES = {
     "doctor": "machine",
     "drift": "inference.drift",
     "evaluate": "inference.evaluate",
+    "export_to_hub": "export.hub_folder",
+    "export_to_onnx": "export.onnx_folder",
     "inspect_adapter": "budget.inspect",
     "load_recipe": "recipe",
     "load_record": "runs.record",
@@ -113,6 +140,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "publish": "export.publish",
     "run_search": "search.search",
     "run_study": "search.studies",
     "shipped_recipes": "recipe",

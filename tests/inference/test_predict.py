@@ -12,7 +12,7 @@ import pytest
 
 from inference.damage import make_weights_nan
 from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
-from pennyweight.inference import classifier as module
+from pennyweight.inference import texts as module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
 from tiny import LABELS

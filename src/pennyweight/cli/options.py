@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pennyweight.data.source import Source
+    from pennyweight.export.hub_folder import HubOptions
     from pennyweight.recipe import Recipe
 
 _DEFAULT_RECIPE = "quickstart"
 
 __all__ = [
     "BackendName",
+    "CheckedData",
     "FormatOptions",
+    "HubFolderOptions",
     "Json",
     "LabelColumn",
     "LabelledRowsOptions",
@@ -46,6 +49,16 @@ class BackendName(StrEnum):
     onnx = "onnx"
 
 
+CheckedData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="The rows on which the model is compared with the run. If not given, those of the "
+        "run's test, of its validation file, or of the bundled sample.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
 LabelColumn = Annotated[
@@ -210,6 +223,58 @@ class RunOptions:
             "--backend", help="The library that runs the model; onnx needs pennyweight[onnx]."
         ),
     ] = BackendName.torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFolderOptions:
+    """What a folder for the Hugging Face Hub holds."""
+
+    merged: Annotated[
+        bool,
+        typer.Option(
+            "--merged", help="For the hub: a merged transformers model instead of an adapter."
+        ),
+    ] = False
+    license_id: Annotated[
+        str,
+        typer.Option(
+            "--license", metavar="ID", help="The license's id on the hub, for the model card."
+        ),
+    ] = "unknown"
+    base_id: Annotated[
+        str | None,
+        typer.Option(
+            "--base-id",
+            metavar="ID",
+            help="For the hub: the base's id there; required for a base from a local directory.",
+        ),
+    ] = None
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            metavar="ID",
+            help="For the hub: the id of the training data there. Can be repeated.",
+        ),
+    ] = None
+
+    def plain(self, *, data: str | None = None, rows: int = 200) -> HubOptions:
+        """Return the options as plain values.
+
+        Args:
+            data: the rows on which a merged model is compared with the run.
+            rows: the largest number of them.
+        """
+        from pennyweight.export.hub_folder import HubOptions
+        from pennyweight.inference.merge import MergeCheck
+
+        return HubOptions(
+            merged=self.merged,
+            license_id=self.license_id,
+            base_id=self.base_id,
+            datasets=tuple(self.datasets or ()),
+            check=MergeCheck(data, rows),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

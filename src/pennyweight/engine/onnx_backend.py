@@ -17,18 +17,23 @@ from torch import nn
 from pennyweight.engine.batches.rows import TokenizedRows, collate
 from pennyweight.engine.predictor import Predictions
 from pennyweight.errors import RunError
-from pennyweight.files import replace_directory
+from pennyweight.files import replace_directory, replacing
 
-__all__ = ["OnnxModel", "export_onnx", "require_onnx"]
+__all__ = ["ONNX_FILE", "OnnxModel", "export_onnx", "require_onnx", "strip_onnx"]
 
-_FILE = "model.onnx"
+ONNX_FILE = "model.onnx"
+# A file of Protocol Buffers holds 2 GB; larger weights are written beside it.
+_MAX_SINGLE_FILE_BYTES = 1_800_000_000
 _TYPES = "token_type_ids"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
-def require_onnx() -> None:
+def require_onnx(option: str = "--backend onnx") -> None:
     """Check that the packages of the extra are installed.
+
+    Args:
+        option: what needs them, for the message.
 
     Raises:
         RunError: a package is missing; the message says how to install it.
@@ -37,8 +42,8 @@ def require_onnx() -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise RunError(
-            f"--backend onnx: {', '.join(missing)} {verb} not installed; "
-            "pip install 'pennyweight[onnx]', or use --backend torch"
+            f"{option}: {', '.join(missing)} {verb} not installed; "
+            "pip install 'pennyweight[onnx]', or use PyTorch"
         )
 
 
@@ -65,6 +70,8 @@ class _Logits(nn.Module):
 def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> None:
     """Export a merged float32 classifier into a directory, completely or not at all.
 
+    The file is stripped; see `strip_onnx`. Weights of more than 1.8 GB are in a file beside it.
+
     Args:
         model: a transformers sequence classifier without PEFT's layers, with "eager" attention.
         directory: the directory to write; it is replaced if it exists.
@@ -86,22 +93,62 @@ def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> No
         torch.onnx.export(
             _Logits(model).eval(),
             arguments,
-            str(directory / _FILE),
+            str(directory / ONNX_FILE),
             input_names=names,
             output_names=["logits"],
             dynamic_shapes=dict.fromkeys(names, shape),
             dynamo=True,
             verbose=False,
+            external_data=_bytes_of(model) > _MAX_SINGLE_FILE_BYTES,
         )
+        strip_onnx(directory / ONNX_FILE)
 
     with _silent_exporter():
         try:
             replace_directory(directory, write)
         except Exception as error:  # noqa: BLE001 - the exporter raises many types
             raise RunError(
-                f"--backend onnx: this model cannot be exported ({_first_line(error)}); "
-                "use --backend torch"
+                f"this model cannot be exported to ONNX ({_first_line(error)}); use PyTorch"
             ) from None
+
+
+def strip_onnx(path: Path) -> None:
+    """Remove what an exporter notes about its own machine and code from a file, in place.
+
+    These are documentation strings and metadata of the model, its graphs and its nodes, such as
+    stack traces with paths, and the shapes of intermediate results, which are inferred again when
+    the model is loaded.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    for part in (model, model.graph, *model.functions, *_parts(model.graph)):
+        part.ClearField("doc_string")
+        if hasattr(part, "metadata_props"):
+            part.ClearField("metadata_props")
+    for function in model.functions:
+        for node in function.node:
+            node.ClearField("doc_string")
+            node.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    with replacing(path) as part_file:
+        onnx.save_model(model, str(part_file))
+
+
+def _parts(graph: Any) -> Iterator[Any]:
+    """Yield everything in a graph that has a documentation string, graphs inside it included."""
+    yield from (*graph.initializer, *graph.input, *graph.output, *graph.node)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield inner
+                    yield from _parts(inner)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(each.numel() * each.element_size() for each in model.parameters())
 
 
 @contextmanager
@@ -127,7 +174,7 @@ class OnnxModel:
     Implements `engine.predictor.Backend`.
 
     Args:
-        directory: the directory that `export_onnx` wrote.
+        path: the file that `export_onnx` wrote, or its directory.
         batch_rows: number of rows that run at once.
         classes: number of classes.
 
@@ -135,21 +182,25 @@ class OnnxModel:
         RunError: ONNX Runtime is not installed, or cannot read the file.
     """
 
-    def __init__(self, directory: Path, *, batch_rows: int, classes: int) -> None:
+    def __init__(self, path: Path, *, batch_rows: int, classes: int) -> None:
         require_onnx()
         import onnxruntime
 
         self._batch_rows = batch_rows
         self._classes = classes
+        options = onnxruntime.SessionOptions()
+        # As many as PyTorch's, which follow OMP_NUM_THREADS.
+        options.intra_op_num_threads = torch.get_num_threads()
         available = onnxruntime.get_available_providers()
         try:
             self._session = onnxruntime.InferenceSession(
-                str(directory / _FILE),
+                str(path / ONNX_FILE if path.is_dir() else path),
+                options,
                 providers=[name for name in _PROVIDERS if name in available],
             )
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
             raise RunError(
-                f"{directory}: cannot be read by ONNX Runtime ({_first_line(error)}); delete it to "
+                f"{path}: cannot be read by ONNX Runtime ({_first_line(error)}); delete it to "
                 "export the model again"
             ) from None
 

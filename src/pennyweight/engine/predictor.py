@@ -44,6 +44,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.logits)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Return the predictions of the rows of several parts, in their order."""
+        features = [part.features for part in parts if part.features is not None]
+        logits = np.concatenate([part.logits for part in parts])
+        return cls(logits, np.concatenate(features) if features else None)
+
     def divided_by(self, temperature: float) -> Predictions:
         """Return predictions with calibrated logits; the order of the classes stays the same."""
         if temperature == 1.0:

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["DEFAULT_THRESHOLD", "FEWEST_POSITIVES", "decide", "fit_thresholds", "sigmoid"]
+from pennyweight.data.label import Task
+
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "FEWEST_POSITIVES",
+    "decide",
+    "fit_thresholds",
+    "probabilities_of",
+    "sigmoid",
+]
 
 DEFAULT_THRESHOLD = 0.5
 # A class with fewer positive rows gets the threshold that is fitted for all classes together.
@@ -22,6 +31,18 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     from scipy.special import expit
 
     return np.asarray(expit(logits.astype(np.float64)))
+
+
+def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
+    """Return the class probabilities of logits `[rows, classes]`, float64 of the same shape.
+
+    They add up to 1 for each row; those of a multi-label task are independent of each other.
+    """
+    from scipy.special import softmax
+
+    if task == "multi-label":
+        return sigmoid(logits)
+    return np.asarray(softmax(logits.astype(np.float64), axis=1))
 
 
 def decide(probabilities: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:

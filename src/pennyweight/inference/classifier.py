@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,44 +10,50 @@ from typing import Any, Literal, overload
 
 import datasets
 import numpy as np
-from scipy.special import softmax
+from transformers import PreTrainedModel
 
 from pennyweight.budget.facts import write_artifact_facts
-from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
 from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
 from pennyweight.data.label import Task
+from pennyweight.engine.batches.tokenize import has_token_types
 from pennyweight.engine.device import choose_compute
-from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import require_onnx
-from pennyweight.engine.predictor import Predictions, Predictor
-from pennyweight.errors import DataError, RunError
-from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
+from pennyweight.engine.predictor import Backend, Predictions, Predictor
+from pennyweight.errors import RunError
+from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, probabilities_of
 from pennyweight.inference.abstention import check_abstention, confidence_for
-from pennyweight.inference.correction import fold_temperature, load_correction
-from pennyweight.inference.load import SavedModel, require_complete, require_labels, same_base
+from pennyweight.inference.correction import load_correction
+from pennyweight.inference.load import (
+    SavedModel,
+    plain_backend,
+    require_complete,
+    require_labels,
+    same_base,
+)
 from pennyweight.inference.model_card import write_merged_card
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts, texts_of, whole_texts
+from pennyweight.inference.texts import (
+    Text,
+    batches_of,
+    checked_pairs,
+    checked_texts,
+    texts_of,
+    whole_texts,
+)
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
 from pennyweight.quiet import quiet_libraries
-from pennyweight.runs.directory import RunDirectory, verify_artifact
+from pennyweight.runs.directory import RunDirectory, require_empty, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 
-__all__ = [
-    "BackendName",
-    "Classifier",
-    "probabilities_of",
-]
+__all__ = ["BackendName", "Classifier"]
 
 BackendName = Literal["torch", "onnx"]
-# Rows that are tokenized and sorted by length together where rows are streamed.
-_ROWS_PER_CHUNK = 4096
 
 
 class Classifier:
@@ -55,6 +62,8 @@ class Classifier:
     Attributes:
         record: of the run.
         settings: the run's recipe as plain values.
+        tokenizer: of the run.
+        precision: in which the model runs, such as "bf16".
     """
 
     def __init__(
@@ -69,10 +78,11 @@ class Classifier:
         self.record = record
         self.settings = settings
         self._saved = saved
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._clean = cleaner(settings.data.read.clean)
         self._correction = load_correction(saved.artifact)
         self._facts = read_artifact_facts(saved.artifact)
+        self.precision: str = "fp32"
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
     @classmethod
@@ -268,7 +278,7 @@ class Classifier:
         Raises:
             DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
-        for texts in _batches(rows, are_pairs=self.pair_columns is not None):
+        for texts in batches_of(rows, are_pairs=self.pair_columns is not None):
             chunk = self._predictor.texts(texts, features=features or self._needs_features)
             corrected = self._corrected(chunk, texts)
             yield corrected if features else Predictions(corrected.logits)
@@ -276,14 +286,12 @@ class Classifier:
     def outputs(self, rows: datasets.Dataset, *, features: bool = False) -> Predictions:
         """Return the predictions of cleaned rows in their order; see `stream`."""
         chunks = list(self.stream(rows, features=features))
-        if not chunks:
-            return self._predictor.texts([], features=features)
-        logits = np.concatenate([chunk.logits for chunk in chunks])
-        if not features:
-            return Predictions(logits)
-        return Predictions(
-            logits, np.concatenate([c.features for c in chunks if c.features is not None])
-        )
+        return Predictions.joined(chunks or [self._predictor.texts([], features=features)])
+
+    @property
+    def reads_token_types(self) -> bool:
+        """Whether the model is given token types, which tell the texts of a pair apart."""
+        return self.pair_columns is not None and has_token_types(self.tokenizer)
 
     @property
     def has_correction(self) -> bool:
@@ -321,25 +329,39 @@ class Classifier:
             RunError: the directory is not empty, or a correction has two groups.
         """
         directory = Path(directory)
-        if directory.exists() and any(directory.iterdir()):
-            raise RunError(f"{directory}: not empty; name a new directory")
-        correction = self._correction
-        if correction is not None and correction.grouping is not None:
-            raise RunError(
-                f"{self._saved.artifact}: corrects the class shares of two groups of texts, which "
-                "a plain model cannot do; train with --set 'transduction.prior.groups=\"one\"' to "
-                "merge it"
-            )
-        model = self._saved.load(attention="eager")
-        output = output_layer_of(model, layout_of(model, labels=len(self.labels)).head_output.name)
-        if correction is not None:
-            correction.fold_into(output)
-        elif self.temperature != 1.0:
-            fold_temperature(output, self.temperature)
-        save_merged(model, directory, tokenizer=self._tokenizer)
+        require_empty(directory)
+        save_merged(self.plain_model(), directory, tokenizer=self.tokenizer)
         if self.task == "multi-label" and self._facts is not None:
             write_artifact_facts(directory, self._facts)
         write_merged_card(directory, self.record)
+
+    def plain_model(self) -> PreTrainedModel:
+        """Return base and adapter as one float32 model, temperature and correction folded in.
+
+        Raises:
+            RunError: a correction has two groups.
+        """
+        return self._saved.load_folded(self._correction, temperature=self.temperature)
+
+    def unmerged(self) -> Classifier:
+        """Return the classifier in float32 with the adapter beside the base, as a reference."""
+        model = self._saved.load_adapted()
+        return self.with_backend(plain_backend(model, self.settings.inference))
+
+    def with_backend(self, backend: Backend, *, is_folded: bool = False) -> Classifier:
+        """Return a classifier that prepares rows as this one does and runs them with a backend.
+
+        Args:
+            backend: runs a model with the same tokens and classes in float32, or quantized.
+            is_folded: whether its model has the temperature and the correction folded in.
+        """
+        other = copy.copy(self)
+        other.precision = "fp32"
+        other._predictor = self._saved.predictor_with(backend, tokenizer=self.tokenizer)
+        if is_folded:
+            other._correction = None
+            other._facts = self._facts and replace(self._facts, temperature=None)
+        return other
 
     @property
     def _needs_features(self) -> bool:
@@ -358,7 +380,8 @@ class Classifier:
             attention=self.settings.compute.attention,
             config=self._saved.base.config,
         )
-        return self._saved.load_predictor(compute, tokenizer=self._tokenizer)
+        self.precision = compute.precision
+        return self._saved.load_predictor(compute, tokenizer=self.tokenizer)
 
     def _onnx(self) -> Predictor:
         require_onnx()
@@ -369,31 +392,7 @@ class Classifier:
                 "torch"
             )
         return self._saved.load_onnx_predictor(
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             classes=len(self.labels),
-            are_pairs=self.pair_columns is not None,
+            token_types=self.reads_token_types,
         )
-
-
-def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
-    """Return the class probabilities of logits `[rows, classes]`, float64 of the same shape.
-
-    They add up to 1 for each row; those of a multi-label task are independent of each other.
-    """
-    if task == "multi-label":
-        return sigmoid(logits)
-    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
-    return probabilities
-
-
-def _batches(
-    rows: datasets.Dataset, *, are_pairs: bool
-) -> Iterator[list[str] | list[tuple[str, str]]]:
-    if ("text_pair" in rows.column_names) != are_pairs:
-        expected, given = ("pairs of texts", "single texts")[:: 1 if are_pairs else -1]
-        raise DataError(f"the run classifies {expected}, and these rows are {given}")
-    if not are_pairs:
-        yield from (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
-        return
-    for batch in rows.select_columns(["text", "text_pair"]).iter(_ROWS_PER_CHUNK):
-        yield list(zip(batch["text"], batch["text_pair"], strict=True))

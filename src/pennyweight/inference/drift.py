@@ -24,8 +24,8 @@ from pennyweight.evaluation.drift import (
     rows_behind,
 )
 from pennyweight.evaluation.metrics import Metrics
-from pennyweight.evaluation.thresholds import decide
-from pennyweight.inference.classifier import BackendName, Classifier, probabilities_of
+from pennyweight.evaluation.thresholds import decide, probabilities_of
+from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.spool import open_input
 from pennyweight.inference.texts import Text, texts_of

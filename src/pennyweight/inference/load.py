@@ -7,25 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pennyweight.base import BaseModel
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import Method
-from pennyweight.engine.batches.tokenize import has_token_types
+from pennyweight.engine.batches.batcher import PaddedBatcher
 from pennyweight.engine.device import Compute
+from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx
-from pennyweight.engine.predictor import Predictor, TorchBackend
+from pennyweight.engine.predictor import Backend, Predictor, TorchBackend
 from pennyweight.errors import RunError
 from pennyweight.files import hash_file
+from pennyweight.inference.correction import Correction, fold_temperature
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions
-from pennyweight.model.merge import load_merged
+from pennyweight.model.merge import load_adapted, load_merged
 from pennyweight.runs.record import RunRecord
 from pennyweight.settings.values import InferenceSettings, Settings
 
-__all__ = ["SavedModel", "predictor_of", "require_complete", "require_labels", "same_base"]
+__all__ = [
+    "SavedModel",
+    "plain_backend",
+    "predictor_of",
+    "require_complete",
+    "require_labels",
+    "same_base",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,41 @@ class SavedModel:
         options = replace(self.options, attention=attention)
         return load_merged(self.base, self.artifact, method=self.method, options=options)
 
+    def load_folded(self, correction: Correction | None, *, temperature: float) -> PreTrainedModel:
+        """Return the classifier as `load` does, with a correction or temperature folded in.
+
+        Args:
+            correction: for class shares, calibration included; None for none.
+            temperature: that logits are divided by where there is no correction.
+
+        Raises:
+            RunError: the correction has two groups, or the artifact cannot be loaded.
+            BaseModelError: the base's weights cannot be loaded.
+        """
+        if correction is not None and correction.grouping is not None:
+            raise RunError(
+                f"{self.artifact}: corrects the class shares of two groups of texts, which a plain "
+                "model cannot do; train with --set 'transduction.prior.groups=\"one\"' to merge "
+                "or export it"
+            )
+        model = self.load(attention="eager")
+        output = output_layer_of(model, _output_of(model))
+        if correction is not None:
+            correction.fold_into(output)
+        elif temperature != 1.0:
+            fold_temperature(output, temperature)
+        return model
+
+    def load_adapted(self) -> PeftModel | PreTrainedModel:
+        """Return the classifier in float32 on the CPU, with the adapter beside the base.
+
+        Raises:
+            RunError: the artifact is missing, or does not fit the base.
+            BaseModelError: the base's weights cannot be loaded.
+        """
+        options = replace(self.options, attention="eager")
+        return load_adapted(self.base, self.artifact, method=self.method, options=options)
+
     def load_predictor(
         self, compute: Compute, *, tokenizer: Any, accelerator: Accelerator | None = None
     ) -> Predictor:
@@ -70,13 +115,13 @@ class SavedModel:
             model, compute, self.inference, tokenizer=tokenizer, accelerator=accelerator
         )
 
-    def load_onnx_predictor(self, *, tokenizer: Any, classes: int, are_pairs: bool) -> Predictor:
+    def load_onnx_predictor(self, *, tokenizer: Any, classes: int, token_types: bool) -> Predictor:
         """Return a predictor that runs ONNX Runtime; the model is exported when first needed.
 
         Args:
             tokenizer: of the model.
             classes: number of classes.
-            are_pairs: whether a row is a pair of texts.
+            token_types: whether the model is given them.
 
         Raises:
             RunError: the artifact is missing, or does not fit the base.
@@ -86,17 +131,41 @@ class SavedModel:
         whole = self.artifact / "model.safetensors"
         weights = whole if whole.is_file() else self.artifact / "adapter_model.safetensors"
         digest = hash_file(weights)[:16]
-        types = are_pairs and has_token_types(tokenizer)
-        directory = self.artifact.parent / "onnx" / (f"{digest}-pairs" if types else digest)
+        name = f"{digest}-pairs" if token_types else digest
+        directory = self.artifact.parent / "onnx" / name
         if not directory.is_dir():
-            export_onnx(self.load(attention="eager"), directory, token_types=types)
-        inference = self.inference
+            export_onnx(self.load(attention="eager"), directory, token_types=token_types)
+        backend = OnnxModel(directory, batch_rows=self.inference.batch_rows, classes=classes)
+        return self.predictor_with(backend, tokenizer=tokenizer)
+
+    def predictor_with(self, backend: Backend, *, tokenizer: Any) -> Predictor:
+        """Return a predictor that prepares rows for this model and runs them with a backend."""
         return Predictor(
-            OnnxModel(directory, batch_rows=inference.batch_rows, classes=classes),
+            backend,
             tokenizer=tokenizer,
-            max_tokens=inference.max_tokens,
-            truncation=inference.truncation,
+            max_tokens=self.inference.max_tokens,
+            truncation=self.inference.truncation,
         )
+
+
+def plain_backend(model: PeftModel | PreTrainedModel, settings: InferenceSettings) -> TorchBackend:
+    """Return a backend that runs a float32 classifier on the CPU, unchanged, on padded rows.
+
+    Args:
+        model: a sequence classifier with "eager" attention, with PEFT's layers or without.
+        settings: batch sizes.
+    """
+    return TorchBackend(
+        model,
+        PaddedBatcher("cpu", settings.batch_tokens),
+        Compute("cpu", "fp32", "eager", why="as a reference"),
+        batch_rows=settings.batch_rows,
+        output_layer="",
+    )
+
+
+def _output_of(model: PreTrainedModel) -> str:
+    return layout_of(model, labels=model.config.num_labels).head_output.name
 
 
 def predictor_of(
@@ -117,7 +186,7 @@ def predictor_of(
         accelerator: of several processes, which then share the rows.
     """
     model.requires_grad_(False).eval().to(compute.device)
-    output = layout_of(model, labels=model.config.num_labels).head_output.name
+    output = _output_of(model)
     batcher = prepare_model(model, compute, max_tokens=settings.batch_tokens)
     backend = TorchBackend(
         model,

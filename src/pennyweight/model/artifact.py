@@ -47,6 +47,8 @@ FRESH_WEIGHTS = "fresh_weights.safetensors"
 # Keys of adapter_config.json whose values PEFT matches as regular expressions, and what Pennyweight
 # writes there: the names of modules.
 _PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern")
+# Where the classes that PEFT's `auto_mapping` names may come from.
+_LIBRARIES = ("transformers", "transformers_modules", "pennyweight")
 _LITERAL = re.compile(r"(?:[\w-]|\\?\.|\\-)+")
 
 
@@ -113,7 +115,9 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
         with ignore_expected_warnings():
             adapted = peft.PeftModel.from_pretrained(model, str(directory))
         stored = read_shapes(directory / "adapter_model.safetensors")
-        missing = sorted(set(peft.get_peft_model_state_dict(adapted)) - set(stored))
+        # "auto" would ask the hub whether the frozen embeddings were resized.
+        state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        missing = sorted(set(state) - set(stored))
         if missing:
             raise RunError(
                 f"{directory}: the adapter's weights lack {missing[0]}, which would be random"
@@ -138,13 +142,21 @@ def _check_adapter(directory: Path) -> None:
         )
     path = directory / "adapter_config.json"
     config = read_json_table(path)
-    if config.get("megatron_config") is not None or config.get("auto_mapping") is not None:
+    if config.get("megatron_config") is not None or _imports(config.get("auto_mapping")):
         raise RunError(f"{path}: names Python modules to import, which is never done")
     for key in _PATTERNS:
         value = config.get(key) or ()
         for pattern in [value] if isinstance(value, str) else value:
             if not isinstance(pattern, str) or not _LITERAL.fullmatch(pattern):
                 raise RunError(f"{path}: {key}: given {shown(pattern)}; allowed: module names")
+
+
+def _imports(mapping: object) -> bool:
+    """Return whether PEFT's `auto_mapping` names a module that is not of a known library."""
+    if mapping is None:
+        return False
+    library = mapping.get("parent_library") if isinstance(mapping, dict) else None
+    return not isinstance(library, str) or library.split(".")[0] not in _LIBRARIES
 
 
 @quiet_libraries()

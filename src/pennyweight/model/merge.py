@@ -17,7 +17,21 @@ from pennyweight.model.artifact import load_adapter, load_whole_model
 from pennyweight.model.build import BaseOptions, load_base
 from pennyweight.model.quantize import dequantized
 
-__all__ = ["load_merged", "merge_adapter", "save_merged"]
+__all__ = ["load_adapted", "load_merged", "merge_adapter", "save_merged"]
+
+
+def load_adapted(
+    base: BaseModel, directory: Path, *, method: Method, options: BaseOptions
+) -> peft.PeftModel | PreTrainedModel:
+    """Return a trained classifier in float32 with the adapter beside the base.
+
+    A model whose every weight was trained has no adapter, and is returned as it is. The arguments
+    and errors are those of `load_merged`.
+    """
+    if method.trains_every_weight:
+        return load_whole_model(directory, attention=options.attention)
+    loaded, _ = load_base(base, options)
+    return load_adapter(dequantized(loaded), directory)
 
 
 def load_merged(
@@ -37,11 +51,9 @@ def load_merged(
         RunError: the artifact is missing, or does not fit the base.
         BaseModelError: the base's weights cannot be loaded.
     """
-    if method.trains_every_weight:
-        model = load_whole_model(directory, attention=options.attention)
-    else:
-        loaded, _ = load_base(base, options)
-        model = merge_adapter(load_adapter(dequantized(loaded), directory))
+    model = load_adapted(base, directory, method=method, options=options)
+    if isinstance(model, peft.PeftModel):
+        model = merge_adapter(model)
     return model.requires_grad_(False).eval()
 
 

@@ -14,9 +14,18 @@ from pennyweight.errors import RunError
 from pennyweight.files import hash_file
 from pennyweight.runs.record import RECORD, ArtifactRecord, RunRecord, load_record
 
-__all__ = ["RunDirectory", "hash_artifact", "lock_run", "short_path", "verify_artifact"]
+__all__ = [
+    "RunDirectory",
+    "hash_artifact",
+    "lock_run",
+    "require_empty",
+    "short_path",
+    "verify_artifact",
+]
 
 _LOCK = ".lock"
+# Files beside an adapter that decide no answer; in a folder for the hub they are added to it.
+_NEVER_LOADED = frozenset({"README.md", "record.json", "recipe.toml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,12 @@ class RunDirectory:
         return self.path / "predictions.npz"
 
     def artifact(self, kind: str) -> Path:
-        """The saved classifier: "adapter", or "model" after full fine-tuning."""
+        """The saved classifier: "adapter", or "model" after full fine-tuning.
+
+        In a folder for the hub, the adapter's files lie beside the record.
+        """
+        if (self.path / "adapter_config.json").is_file():
+            return self.path
         return self.path / kind
 
     def is_unused(self) -> bool:
@@ -142,6 +156,16 @@ def short_path(path: Path, others: Sequence[Path]) -> str:
     return str(path.resolve())
 
 
+def require_empty(directory: Path) -> None:
+    """Refuse a directory for output that is in use.
+
+    Raises:
+        RunError: it has files in it, or is a file.
+    """
+    if directory.is_file() or (directory.exists() and any(directory.iterdir())):
+        raise RunError(f"{directory}: not empty; name a new directory")
+
+
 def hash_artifact(artifact: Path) -> ArtifactRecord:
     """Return the artifact's directory name and the SHA-256 of each of its files."""
     files = sorted(file for file in artifact.iterdir() if file.is_file())
@@ -173,8 +197,9 @@ def verify_artifact(run: Path, record: RunRecord, artifact: Path) -> None:
                 f"{file}: its SHA-256 differs from the one in {run}/{RECORD}: the file was changed "
                 "or damaged after training; restore it, or train again"
             )
+    known = {*record.artifact.files, *_NEVER_LOADED}
     for file in artifact.iterdir():
-        if file.name not in record.artifact.files and not file.name.startswith("."):
+        if file.name not in known and not file.name.startswith("."):
             raise RunError(
                 f"{file}: not among the files that {run}/{RECORD} lists: it was added after "
                 "training and might change the answers; move it elsewhere"

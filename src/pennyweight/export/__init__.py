@@ -1,0 +1,1 @@
+"""Folders to take away: ONNX models, and adapters and merged models for the hub."""
