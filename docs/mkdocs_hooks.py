@@ -24,6 +24,7 @@ PUBLISHED = (
     "CONTRIBUTING.md",
     "LICENSE",
     "SECURITY.md",
+    "benchmarks/results/export.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/speed.json",

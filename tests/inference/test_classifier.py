@@ -18,7 +18,7 @@ from inference.damage import downgrade, flip_a_byte, make_weights_nan
 from pennyweight.data.clean import cleaner
 from pennyweight.engine import onnx_backend
 from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
-from pennyweight.inference import texts as module
+from pennyweight.inference import texts as texts_module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import evaluate
 from pennyweight.inference.merge import merge
@@ -100,7 +100,7 @@ def test_rows_are_streamed_in_chunks_with_the_same_result(
 ) -> None:
     classifier = Classifier.load(run)
     whole = classifier.outputs(_table(texts), features=True)
-    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 8)
+    monkeypatch.setattr(texts_module, "_ROWS_PER_CHUNK", 8)
     chunks = list(classifier.stream(_table(texts), features=True))
     assert [len(chunk) for chunk in chunks] == [8, 8, 5]
     logits = np.concatenate([chunk.logits for chunk in chunks])
