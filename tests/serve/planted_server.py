@@ -1,6 +1,6 @@
 """Serve planted classifiers in a process of its own.
 
-    python planted_server.py FOLDER SECONDS SECONDS_PER_ROW QUEUE_ROWS
+    python planted_server.py FOLDER SECONDS SECONDS_PER_ROW QUEUE_ROWS TIMEOUT
 
 Every directory in FOLDER is a planted run; prints the address once the server answers.
 """
@@ -17,11 +17,11 @@ from serve.planted import PlantedBank
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    seconds, per_row, queue_rows = map(float, sys.argv[2:5])
+    seconds, per_row, queue_rows, timeout = map(float, sys.argv[2:6])
     options = ServeOptions(
         port=0,
         drain_seconds=0.5,
-        limits=Limits(queue_rows=int(queue_rows), request_texts=min(64, int(queue_rows))),
+        limits=Limits(queue_rows=int(queue_rows), request_texts=64, timeout_seconds=timeout),
         batching=Batching(batch_rows=32),
         access=Access(loading_folder=folder),
     )

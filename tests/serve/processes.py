@@ -31,10 +31,11 @@ def serving(
     seconds: float = 0.0,
     seconds_per_row: float = 0.0,
     queue_rows: int = 1024,
+    timeout: float = 30.0,
 ) -> Iterator[ServerProcess]:
     """Yield a server of all planted runs in a folder."""
     command = [sys.executable, str(_SCRIPT), str(folder)]
-    command += [str(seconds), str(seconds_per_row), str(queue_rows)]
+    command += [str(seconds), str(seconds_per_row), str(queue_rows), str(timeout)]
     paths = [str(_TESTS), str(_TESTS.parent / "src")]
     with (
         log.open("w") as errors,

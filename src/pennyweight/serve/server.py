@@ -47,7 +47,7 @@ def serve(
             for name, run in runs.items():
                 service.catalog.load(run, name)
             log_to_stderr()
-            _Server(service, options).run_on(listener, announce)
+            _Server(service, options, announce).run(sockets=[listener])
         finally:
             service.close()
     log_event("stopped")
@@ -59,7 +59,9 @@ class _Server(uvicorn.Server):
     uvicorn's own server closes its sockets at once, and ends by the signal.
     """
 
-    def __init__(self, service: Service, options: ServeOptions) -> None:
+    def __init__(
+        self, service: Service, options: ServeOptions, announce: Callable[[str], None]
+    ) -> None:
         limits = options.limits
         config = uvicorn.Config(
             make_app(service, options),
@@ -72,15 +74,17 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._drain_seconds = options.drain_seconds
+        self._announce = announce
 
-    def run_on(self, listener: socket.socket, announce: Callable[[str], None]) -> None:
-        """Serve on a socket until a signal comes."""
-        host, port = listener.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        names = [served.name for served in self._service.catalog.served]
-        log_event("listening", address=address, classifiers=names)
-        announce(address)
-        self.run(sockets=[listener])
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections, and announce the address."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            names = [served.name for served in self._service.catalog.served]
+            log_event("listening", address=address, classifiers=names)
+            self._announce(address)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
