@@ -122,8 +122,10 @@ async function explain(article, text, name, button) {
   say();
   try {
     const explanation = await ask("v1/explain", { text, classifier: name });
+    const largest = Math.max(0, ...explanation.words.map((word) => Math.abs(word.effect)));
     const note = `Shading: how much the probability of ${explanation.label} ` +
-      `(${percent(explanation.probability)}) falls (blue) or rises (orange) when a word is left out.`;
+      `(${percent(explanation.probability)}) falls (blue) or rises (orange) when a word is left ` +
+      `out; at most ${(100 * largest).toPrecision(2)} percentage points.`;
     button.replaceWith(marked(text, explanation), element("p", "legend soft", note));
     article.querySelector(".text").remove();
   } catch (error) {
