@@ -44,7 +44,7 @@ class PlantedBank:
 
     Attributes:
         batches: the number of rows of each batch.
-        threads: the threads that have called the bank.
+        threads: the threads that have computed.
     """
 
     def __init__(self, *, seconds: float = 0.0, seconds_per_row: float = 0.0) -> None:
@@ -55,12 +55,7 @@ class PlantedBank:
         self._tags: dict[str, str] = {}
         self._entries: dict[str, PlantedClassifier] = {}
 
-    @property
-    def classifiers(self) -> tuple[PlantedClassifier, ...]:
-        return tuple(self._entries.values())
-
     def load(self, run: str | Path, *, name: str | None = None) -> PlantedClassifier:
-        self.threads.add(threading.get_ident())
         file = Path(run) / "planted.json"
         if not file.is_file():
             raise RunError(f"{run}: no run; name a directory that holds one")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 _SCRIPT = Path(__file__).with_name("planted_server.py")
 _TESTS = _SCRIPT.parents[1]
+# For the processes that tests start: the code that is tested, not what is installed.
+SOURCE = _TESTS.parent / "src"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def serving(
     """Yield a server of all planted runs in a folder."""
     command = [sys.executable, str(_SCRIPT), str(folder)]
     command += [str(seconds), str(seconds_per_row), str(queue_rows), str(timeout)]
-    paths = [str(_TESTS), str(_TESTS.parent / "src")]
+    paths = [str(_TESTS), str(SOURCE)]
     with (
         log.open("w") as errors,
         subprocess.Popen(

@@ -133,12 +133,12 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 def test_texts_that_would_be_computed_too_late_are_refused_before_the_queue_is_full() -> None:
     echo = Echo()
-    with queue_of(echo, timeout_seconds=0.5) as queue:
+    with queue_of(echo, timeout_seconds=1) as queue:
         with busy(echo, queue):
             time.sleep(0.1)
         with busy(echo, queue):
             queue.submit(["a"], ["0"])
-            # Each has taken 0.1 s, so 3 fit into the limit, and 51 do not.
+            # A text has taken 0.1 s, so 3 fit into half of the limit, and 51 do not.
             queue.submit(["a"] * 2, ["0"] * 2)
             with pytest.raises(RefusedError, match="the queue is full"):
                 queue.submit(["a"] * 48, ["0"] * 48)

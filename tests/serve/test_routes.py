@@ -162,7 +162,7 @@ def test_a_classifier_is_listed_loaded_replaced_and_removed(client: Any, tmp_pat
     assert list(labels()) == ["a", "b", "many", "pairs"]
     plant(tmp_path / "below" / "c", "c", classes=2)
     loaded = client.post("/v1/classifiers", json={"directory": "below/c"})
-    assert loaded.json()["classifier"]["trainable_parameters"] == 100
+    assert loaded.json()["trainable_parameters"] == 100
     assert labels()["c"] == ["c-0", "c-1"]
     client.put("/v1/classifiers/c", json={"directory": "a"})
     assert labels()["c"] == ["a-0", "a-1", "a-2"]
@@ -227,7 +227,7 @@ def test_a_request_that_is_not_computed_in_time_is_told_so(tmp_path: Path) -> No
         assert "Retry-After" in response.headers
 
 
-def test_only_one_thread_touches_the_bank(tmp_path: Path) -> None:
+def test_only_one_thread_computes(tmp_path: Path) -> None:
     bank = PlantedBank()
     options = ServeOptions(access=Access(loading_folder=tmp_path))
     with (

@@ -168,7 +168,7 @@ def command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Finished runs on the same base. Clients name a classifier by its directory's "
             "name, or by NAME if it is given as NAME=RUN.",
         ),
@@ -180,8 +180,10 @@ def command(
         int | None,
         typer.Option(
             "--memory-mb",
+            min=1,
             metavar="MB",
-            help="The memory of all adapters; those not used for longest leave when it is full.",
+            help="The memory of all adapters. When it is full, the least recently used ones leave it, "
+            "and are read again from their runs when they are needed.",
             show_default=False,
         ),
     ] = None,

@@ -93,11 +93,12 @@ class BatchQueue:
 
         Raises:
             RefusedError: with status 429, the queue is full, or is so long that the texts would
-                not be computed within the time limit; with 503, the queue is closed.
+                not be computed within half of the time limit; with 503, the queue is closed.
         """
         with self._changed:
             rows = self._rows + len(texts)
-            is_late = self._seconds(rows) > self._limits.timeout_seconds and self._rows > 0
+            # Half of the time is kept in reserve, in case the machine becomes slower.
+            is_late = self._seconds(rows) > self._limits.timeout_seconds / 2 and self._rows > 0
             if rows > self._limits.queue_rows or is_late:
                 raise self._overloaded(len(texts))
             return self._add(_Job(texts, names, Future()))

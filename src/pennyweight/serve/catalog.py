@@ -73,10 +73,6 @@ class BankEntry(Protocol):
 class Bank(Protocol):
     """Many classifiers on one base; `pennyweight.inference.bank.ClassifierBank` is one."""
 
-    @property
-    def classifiers(self) -> tuple[BankEntry, ...]:
-        """The classifiers that are loaded."""
-
     def load(self, run: str | Path, *, name: str | None = None) -> BankEntry:
         """Load a run under a name."""
 
@@ -106,8 +102,8 @@ class Catalog:
     """The names that clients use, over a bank that the queue's thread computes with.
 
     Args:
-        bank: where the classifiers are.
-        queue: computes the bank's batches; changes to the bank run in its thread.
+        bank: where the classifiers are; loads while batches are computed.
+        queue: computes the bank's batches, and removes classifiers between them.
         metrics: to be told of classifiers that come and go.
     """
 
@@ -148,29 +144,19 @@ class Catalog:
             raise RefusedError(404, f'no classifier "{name}"; {loaded}')
         return current[name]
 
-    def load(self, run: Path, name: str) -> tuple[Served, tuple[str, ...]]:
+    def load(self, run: Path, name: str) -> Served:
         """Load a run under a name, in place of the classifier that has it; blocks until done.
-
-        Returns:
-            The new version, and the names of classifiers that left because the memory was full.
 
         Raises:
             RefusedError: the server is shutting down.
             RunError: the run cannot be loaded.
+            BaseModelError: its base cannot be found.
         """
         with self._changing:
             version = f"{name}@{next(self._versions)}"
-            entry: BankEntry = self._queue.call(lambda: self._bank.load(run, name=version)).result()
-            served = Served(name, entry)
-            previous = self._served.get(name)
-            remaining = {entry.name for entry in self._bank.classifiers}
-            current = {k: v for k, v in self._served.items() if v.entry.name in remaining}
-            gone = tuple(sorted(self._served.keys() - current.keys() - {name}))
-            outdated = previous if name in current else None
-            self._switch({**current, name: served}, outdated)
-            for key in gone:
-                self._metrics.forget(key)
-            return served, gone
+            served = Served(name, self._bank.load(run, name=version))
+            self._switch({**self._served, name: served}, self._served.get(name))
+            return served
 
     def unload(self, name: str) -> None:
         """Remove a classifier after the texts that were accepted for it; blocks until done.

@@ -146,18 +146,18 @@ def classifier_routes(service: Service, access: Access) -> APIRouter:
             classifiers=[_description(served) for served in catalog.served]
         )
 
-    async def load(directory: str, name: str) -> shapes.LoadAnswer:
+    async def load(directory: str, name: str) -> shapes.ClassifierDescription:
         path = directory_below(access.loading_folder, directory)
-        served, removed = await service.change(lambda: catalog.load(path, name))
-        return shapes.LoadAnswer(classifier=_description(served), removed=list(removed))
+        served = await service.change(lambda: catalog.load(path, name))
+        return _description(served)
 
     @router.put("/v1/classifiers/{name}", responses=_errors(403, 404))
-    async def put(name: _Name, body: shapes.LoadNamedRequest) -> shapes.LoadAnswer:
+    async def put(name: _Name, body: shapes.LoadNamedRequest) -> shapes.ClassifierDescription:
         """Load a run under a name, in place of the classifier that has it."""
         return await load(body.directory, name)
 
     @router.post("/v1/classifiers", responses=_errors(403, 404))
-    async def post(body: shapes.LoadRequest) -> shapes.LoadAnswer:
+    async def post(body: shapes.LoadRequest) -> shapes.ClassifierDescription:
         """Load a run under its directory's name, in place of the classifier that has it."""
         path = directory_below(access.loading_folder, body.directory)
         name = body.name or path.name

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pennyweight.errors import NonFiniteLogitsError, RunError
+from pennyweight.errors import BaseModelError, DataError, NonFiniteLogitsError, RunError
 from pennyweight.evaluation.thresholds import decide
 from pennyweight.inference.texts import Text
 from pennyweight.serve.batching import BatchQueue
@@ -60,7 +60,7 @@ class Service:
     """Answers texts with the classifiers of a bank.
 
     Args:
-        bank: called by one thread only, that of the queue.
+        bank: computes in one thread only, that of the queue.
         options: limits and batching.
 
     Attributes:
@@ -87,8 +87,9 @@ class Service:
 
         Raises:
             RefusedError: with status 422, a text or their number is over a limit, or does not fit
-                its classifier; 404, there is no such classifier; 429, the queue is full; 503, the
-                texts were not computed in time, or the server is shutting down.
+                its classifier; 404, there is no such classifier; 429, the queue is full; 500, the
+                classifier cannot answer; 503, the texts were not computed in time, or the server
+                is shutting down.
         """
         self._check_lengths(texts)
         served, future = self.catalog.submit(texts, names, check=_check_fit)
@@ -102,17 +103,10 @@ class Service:
                 "again later, or fewer in one request",
                 headers={"Retry-After": "1"},
             ) from None
-        except NonFiniteLogitsError as error:
+        except DataError as error:
+            raise RefusedError(422, str(error)) from None
+        except (NonFiniteLogitsError, RunError) as error:
             raise RefusedError(500, str(error)) from None
-        except RunError:
-            current = {version.name for version in self.catalog.served}
-            gone = [version.name for version in served if version.name not in current]
-            if not gone:
-                raise
-            raise RefusedError(
-                404,
-                f'the classifier "{gone[0]}" was removed while the request waited; load it again',
-            ) from None
         for version in served:
             self.metrics.rows.labels(version.name).inc()
         return [Answer(*pair) for pair in zip(served, results, strict=True)]
@@ -125,7 +119,7 @@ class Service:
         """
         try:
             return await asyncio.to_thread(action)
-        except RunError as error:
+        except (BaseModelError, RunError) as error:
             raise RefusedError(422, str(error)) from None
 
     def close(self) -> None:

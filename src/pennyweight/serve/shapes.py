@@ -18,7 +18,6 @@ __all__ = [
     "ExplainAnswer",
     "ExplainRequest",
     "LabelProbability",
-    "LoadAnswer",
     "LoadNamedRequest",
     "LoadRequest",
     "PredictItem",
@@ -170,15 +169,6 @@ class LoadRequest(_Request):
 
     directory: _String = _DIRECTORY
     name: _NAME | None = Field(None, description="The name of the directory if not given.")
-
-
-class LoadAnswer(BaseModel):
-    """What was loaded."""
-
-    classifier: ClassifierDescription
-    removed: list[str] = Field(
-        description="Classifiers that had not been used for longest and left a full memory."
-    )
 
 
 class PredictRequest(BaseModel):
