@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pennyweight.defaults import plan
     from pennyweight.errors import PennyweightError
     from pennyweight.evaluation import Metrics, MultiLabelMetrics
+    from pennyweight.inference.bank import ClassifierBank, LoadedClassifier
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.merge import merge
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "ClassifierBank",
     "CombineOptions",
+    "LoadedClassifier",
     "Metrics",
     "MultiLabelMetrics",
     "OutputOptions",
@@ -79,7 +82,9 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "inference.classifier",
+    "ClassifierBank": "inference.bank",
     "CombineOptions": "training.combine_options",
+    "LoadedClassifier": "inference.bank",
     "Metrics": "evaluation",
     "MultiLabelMetrics": "evaluation",
     "OutputOptions": "inference.predict",

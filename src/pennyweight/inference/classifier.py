@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import datasets
 import numpy as np
-from scipy.special import softmax
 
 from pennyweight.base import BaseModel
 from pennyweight.budget.facts import write_artifact_facts
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
-from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
 from pennyweight.data.label import Task
 from pennyweight.engine.batches.tokenize import has_token_types
@@ -24,12 +22,12 @@ from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.onnx_backend import OnnxModel, export_onnx, require_onnx
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.errors import DataError, RunError
-from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, sigmoid
+from pennyweight.evaluation.thresholds import decide
 from pennyweight.files import hash_file
-from pennyweight.inference.correction import load_correction
 from pennyweight.inference.load import SavedModel
 from pennyweight.inference.model_card import write_merged_card
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts, texts_of, whole_texts
+from pennyweight.inference.processing import processing_of
+from pennyweight.inference.texts import Text, texts_of
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions, load_tokenizer
 from pennyweight.model.merge import save_merged
@@ -40,7 +38,7 @@ from pennyweight.settings import find_base
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 
-__all__ = ["BackendName", "Classifier", "probabilities_of", "require_complete"]
+__all__ = ["BackendName", "Classifier", "open_run", "require_complete"]
 
 BackendName = Literal["torch", "onnx"]
 # Rows that are tokenized and sorted by length together where rows are streamed.
@@ -68,8 +66,7 @@ class Classifier:
         self.settings = settings
         self._saved = saved
         self._tokenizer = tokenizer
-        self._clean = cleaner(settings.data.read.clean)
-        self._correction = load_correction(saved.artifact)
+        self._processing = processing_of(record, settings, saved.artifact)
         self._facts = read_artifact_facts(saved.artifact)
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
 
@@ -87,27 +84,9 @@ class Classifier:
             RunError: it is no run, is not complete, or its files were changed after training.
             BaseModelError: the base cannot be found.
         """
-        directory = RunDirectory(Path(run))
-        record = load_record(directory.path)
-        require_complete(directory.path, record)
-        settings = settings_of(record.recipe)
-        base = _same_base(find_base(record.recipe, config_only=False), record)
-        method = METHODS[record.recipe.adapter.method]
-        artifact = directory.artifact(method.artifact)
-        verify_artifact(directory.path, record, artifact)
-        _require_labels(artifact, settings)
-        options = BaseOptions(
-            seed=settings.seed,
-            weights=settings.base.weights,
-            quantization=settings.base.quantization,
-        )
-        return cls(
-            record,
-            settings,
-            SavedModel(base, artifact, method, options, settings.inference),
-            tokenizer=load_tokenizer(base, tokenizer=str(artifact)),
-            backend=backend,
-        )
+        record, settings, saved = open_run(Path(run))
+        tokenizer = load_tokenizer(saved.base, tokenizer=str(saved.artifact))
+        return cls(record, settings, saved, tokenizer=tokenizer, backend=backend)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -125,11 +104,7 @@ class Classifier:
 
         They were fitted on the validation rows. None for a single-label task.
         """
-        if self.task == "single-label":
-            return None
-        if self._facts is None or self._facts.thresholds is None:
-            return np.full(len(self.labels), DEFAULT_THRESHOLD)
-        return np.array(self._facts.thresholds)
+        return self._processing.thresholds
 
     @property
     def pair_columns(self) -> tuple[str, str] | None:
@@ -184,15 +159,9 @@ class Classifier:
             DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
-        cleaned: list[str] | list[tuple[str, str]]
-        if self.pair_columns is None:
-            cleaned = [self._clean(text) for text in checked_texts(texts)]
-        else:
-            pairs = checked_pairs(texts, self.pair_columns)
-            cleaned = [(self._clean(one), self._clean(other)) for one, other in pairs]
-        predictions = self._predictor.texts(cleaned, features=self._needs_features)
-        logits = self._corrected(predictions, cleaned).logits
-        return probabilities_of(logits, task=self.task)
+        cleaned = self._processing.cleaned(texts)
+        predictions = self._predictor.texts(cleaned, features=self._processing.needs_features)
+        return self._processing.probabilities(predictions, cleaned)
 
     def stream(self, rows: datasets.Dataset, *, features: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of cleaned rows in their order, some thousand rows at a time.
@@ -206,8 +175,10 @@ class Classifier:
             DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
         for texts in _batches(rows, are_pairs=self.pair_columns is not None):
-            chunk = self._predictor.texts(texts, features=features or self._needs_features)
-            corrected = self._corrected(chunk, texts)
+            chunk = self._predictor.texts(
+                texts, features=features or self._processing.needs_features
+            )
+            corrected = self._processing.corrected(chunk, texts)
             yield corrected if features else Predictions(corrected.logits)
 
     def outputs(self, rows: datasets.Dataset, *, features: bool = False) -> Predictions:
@@ -225,17 +196,19 @@ class Classifier:
     @property
     def has_correction(self) -> bool:
         """Whether predictions are corrected for the class shares of a target."""
-        return self._correction is not None
+        return self._processing.correction is not None
 
     def groups(self, rows: datasets.Dataset) -> np.ndarray:
         """Return the group of cleaned rows whose class shares are corrected, int64 `[rows]`.
 
         They are all 0 where the run has no correction, or one for a single group.
         """
-        if self._correction is None:
+        if self._processing.correction is None:
             return np.zeros(len(rows), dtype=np.int64)
-        features = self.outputs(rows, features=True).features if self._needs_features else None
-        return self._correction.groups_of(texts_of(rows), features)
+        features = (
+            self.outputs(rows, features=True).features if self._processing.needs_features else None
+        )
+        return self._processing.correction.groups_of(texts_of(rows), features)
 
     def read_options(self, *, bad_rows: Path, on_bad_row: OnBadRow) -> ReadOptions:
         """Return how rows for this classifier are read: cleaned as in training."""
@@ -259,7 +232,7 @@ class Classifier:
         directory = Path(directory)
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: not empty; name a new directory")
-        correction = self._correction
+        correction = self._processing.correction
         if correction is not None and correction.grouping is not None:
             raise RunError(
                 f"{self._saved.artifact}: corrects the class shares of two groups of texts, which "
@@ -275,17 +248,6 @@ class Classifier:
             write_artifact_facts(directory, self._facts)
         write_merged_card(directory, self.record)
 
-    @property
-    def _needs_features(self) -> bool:
-        return self._correction is not None and self._correction.needs_features
-
-    def _corrected(
-        self, predictions: Predictions, texts: Sequence[str] | Sequence[tuple[str, str]]
-    ) -> Predictions:
-        if self._correction is None:
-            return predictions
-        return self._correction.apply(predictions, whole_texts(texts))
-
     def _torch(self) -> Predictor:
         compute = choose_compute(
             precision=self.settings.compute.precision,
@@ -296,7 +258,7 @@ class Classifier:
 
     def _onnx(self) -> Predictor:
         require_onnx()
-        if self._needs_features:
+        if self._processing.needs_features:
             raise RunError(
                 "--backend onnx: the run corrects the class shares of two groups of texts, which "
                 "are told apart by hidden states that ONNX Runtime does not return; use --backend "
@@ -323,15 +285,28 @@ class Classifier:
         )
 
 
-def probabilities_of(logits: np.ndarray, *, task: Task) -> np.ndarray:
-    """Return the class probabilities of logits `[rows, classes]`, float64 of the same shape.
+def open_run(run: Path) -> tuple[RunRecord, Settings, SavedModel]:
+    """Return the record of a complete run, its recipe as plain values, and its model on disk.
 
-    They add up to 1 for each row; those of a multi-label task are independent of each other.
+    Raises:
+        RunError: it is no run, is not complete, or its files were changed after training.
+        BaseModelError: the base cannot be found.
     """
-    if task == "multi-label":
-        return sigmoid(logits)
-    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
-    return probabilities
+    directory = RunDirectory(run)
+    record = load_record(directory.path)
+    require_complete(directory.path, record)
+    settings = settings_of(record.recipe)
+    base = _same_base(find_base(record.recipe, config_only=False), record)
+    method = METHODS[record.recipe.adapter.method]
+    artifact = directory.artifact(method.artifact)
+    verify_artifact(directory.path, record, artifact)
+    _require_labels(artifact, settings)
+    options = BaseOptions(
+        seed=settings.seed,
+        weights=settings.base.weights,
+        quantization=settings.base.quantization,
+    )
+    return record, settings, SavedModel(base, artifact, method, options, settings.inference)
 
 
 def _batches(

@@ -12,9 +12,10 @@ import numpy as np
 from pennyweight.data.ingest import OnBadRow
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError, RunError
-from pennyweight.inference.classifier import BackendName, Classifier, probabilities_of
+from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.output import OutputFormat, format_of, write_rows
+from pennyweight.inference.processing import probabilities_of
 from pennyweight.inference.spool import open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
 

@@ -36,6 +36,7 @@ __all__ = [
     "load_adapter",
     "load_whole_model",
     "read_artifact_facts",
+    "readable",
     "save_artifact",
 ]
 
@@ -92,9 +93,10 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
         RunError: the adapter is missing, or does not fit the base.
     """
     fresh_weights = directory / FRESH_WEIGHTS
-    with _readable(directory):
+    with readable(directory):
         if fresh_weights.is_file():
-            model.load_state_dict(load_file(fresh_weights), strict=False)
+            # Assigned, because the model may share the memory of its weights with others.
+            model.load_state_dict(load_file(fresh_weights), strict=False, assign=True)
         with ignore_expected_warnings():
             adapted = peft.PeftModel.from_pretrained(model, str(directory))
     adapted.eval()
@@ -108,7 +110,7 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
     Raises:
         RunError: the model is missing or cannot be read.
     """
-    with _readable(directory):
+    with readable(directory):
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
         model: PreTrainedModel = classifier_class(config).from_pretrained(
             str(directory),
@@ -121,7 +123,8 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
 
 
 @contextmanager
-def _readable(directory: Path) -> Iterator[None]:
+def readable(directory: Path) -> Iterator[None]:
+    """Raise errors of libraries that read an artifact's directory as a `RunError` that names it."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
