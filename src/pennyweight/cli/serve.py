@@ -182,8 +182,8 @@ def command(
             "--memory-mb",
             min=1,
             metavar="MB",
-            help="The memory of all adapters. When it is full, the least recently used ones leave it, "
-            "and are read again from their runs when they are needed.",
+            help="The memory of all adapters. When it is full, the least recently used ones leave "
+            "it, and are read again from their runs when they are needed.",
             show_default=False,
         ),
     ] = None,
