@@ -16,7 +16,13 @@ from pennyweight.errors import ServeError
 if TYPE_CHECKING:
     from pennyweight.serve.options import Access, Batching, Limits
 
-__all__ = ["AccessArguments", "BatchingArguments", "LimitArguments", "command"]
+__all__ = [
+    "AccessArguments",
+    "BatchingArguments",
+    "LimitArguments",
+    "OperationArguments",
+    "command",
+]
 
 _TOKEN_VARIABLE = "PENNYWEIGHT_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 _SHORTEST_TOKEN = 16
@@ -163,6 +169,40 @@ class AccessArguments:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationArguments:
+    """Memory, stopping and the log."""
+
+    memory_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-mb",
+            min=1,
+            metavar="MB",
+            help="The memory of all adapters. When it is full, the least recently used ones leave "
+            "it, and are read again from their runs when they are needed.",
+            show_default=False,
+        ),
+    ] = None
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            "--drain-seconds",
+            metavar="SECONDS",
+            help="After SIGTERM, how long new requests are still accepted while /readyz already "
+            "answers 503.",
+        ),
+    ] = 1.0
+    log_texts: Annotated[
+        bool, typer.Option("--log-texts", help="Log the texts of requests as well.")
+    ] = False
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of all adapters."""
+        return None if self.memory_mb is None else self.memory_mb * _MEBIBYTE
+
+
 @flatten_options
 def command(
     runs: Annotated[
@@ -176,29 +216,7 @@ def command(
     access: AccessArguments,
     batching: BatchingArguments,
     limits: LimitArguments,
-    memory_mb: Annotated[
-        int | None,
-        typer.Option(
-            "--memory-mb",
-            min=1,
-            metavar="MB",
-            help="The memory of all adapters. When it is full, the least recently used ones leave "
-            "it, and are read again from their runs when they are needed.",
-            show_default=False,
-        ),
-    ] = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option(
-            "--drain-seconds",
-            metavar="SECONDS",
-            help="After SIGTERM, how long new requests are still accepted while /readyz already "
-            "answers 503.",
-        ),
-    ] = 1.0,
-    log_texts: Annotated[
-        bool, typer.Option("--log-texts", help="Log the texts of requests as well.")
-    ] = False,
+    operation: OperationArguments,
 ) -> None:
     """Classify texts over HTTP with one or more finished runs.
 
@@ -216,9 +234,9 @@ def command(
         access=access.values,
         host=access.host,
         port=access.port,
-        drain_seconds=drain_seconds,
-        memory_bytes=None if memory_mb is None else memory_mb * _MEBIBYTE,
-        log_texts=log_texts,
+        drain_seconds=operation.drain_seconds,
+        memory_bytes=operation.memory_bytes,
+        log_texts=operation.log_texts,
     )
     named = name_runs(runs)
     quiet_libraries()

@@ -15,7 +15,12 @@ from starlette.types import ASGIApp
 from pennyweight.serve.guard import Guard
 from pennyweight.serve.options import ServeOptions
 from pennyweight.serve.refusal import RefusedError, error_response, failure_response
-from pennyweight.serve.routes import classification_routes, classifier_routes, operation_routes
+from pennyweight.serve.routes import (
+    classification_routes,
+    classifier_routes,
+    compatible_routes,
+    operation_routes,
+)
 from pennyweight.serve.service import Service
 
 __all__ = ["make_app"]
@@ -46,6 +51,7 @@ def make_app(service: Service, options: ServeOptions) -> ASGIApp:
         redoc_url=None,
     )
     app.include_router(classification_routes(service))
+    app.include_router(compatible_routes(service))
     app.include_router(classifier_routes(service, options.access))
     app.include_router(operation_routes(service))
     _add_page(app)

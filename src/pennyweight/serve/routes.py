@@ -14,12 +14,17 @@ from fastapi.responses import JSONResponse
 from pennyweight.inference.texts import Text
 from pennyweight.serve import shapes
 from pennyweight.serve.catalog import NAME_PATTERN, Served, directory_below
-from pennyweight.serve.explain import occlusions
+from pennyweight.serve.explain import Occlusion, occlusions
 from pennyweight.serve.options import Access
 from pennyweight.serve.refusal import RefusedError
 from pennyweight.serve.service import Answer, Service
 
-__all__ = ["classification_routes", "classifier_routes", "operation_routes"]
+__all__ = [
+    "classification_routes",
+    "classifier_routes",
+    "compatible_routes",
+    "operation_routes",
+]
 
 _Name = Annotated[str, Path(pattern=NAME_PATTERN, description="The name of a classifier.")]
 
@@ -75,28 +80,14 @@ def classification_routes(service: Service) -> APIRouter:
         variants = occlusions(text, limit=service.limits.request_texts - 1)
         texts = [text, *(variant.text for variant in variants)]
         answers = await _answer(request, service, texts, [body.classifier] * len(texts))
-        whole = answers[0]
-        labels = whole.served.entry.labels
-        label = whole.ranked[0][0] if body.label is None else body.label
-        if label not in labels:
-            raise RefusedError(422, f'no label "{label}"; the labels are {", ".join(labels)}')
-        index = labels.index(label)
-        probability = float(whole.probabilities[index])
-        return shapes.ExplainAnswer(
-            classifier=whole.served.name,
-            label=label,
-            probability=probability,
-            words=[
-                shapes.WordEffect(
-                    part=variant.part,
-                    start=variant.start,
-                    stop=variant.stop,
-                    words=variant.words,
-                    effect=probability - float(answer.probabilities[index]),
-                )
-                for variant, answer in zip(variants, answers[1:], strict=True)
-            ],
-        )
+        return _explanation(answers, variants, body.label)
+
+    return router
+
+
+def compatible_routes(service: Service) -> APIRouter:
+    """Return the routes in the shapes of other servers."""
+    router = APIRouter(tags=["compatible"], responses=_errors(404))
 
     @router.post("/predict")
     async def predict(
@@ -230,6 +221,36 @@ def _scores(answer: Answer, *, is_raw: bool) -> list[shapes.PredictItem]:
                 score -= float(np.log(max(1 - probability, tiny)))
         items.append(shapes.PredictItem(score=score, label=label))
     return items
+
+
+def _explanation(
+    answers: Sequence[Answer], variants: Sequence[Occlusion], label: str | None
+) -> shapes.ExplainAnswer:
+    """Return the effects of words, from the answers to the whole text and to its variants.
+
+    Raises:
+        RefusedError: with status 422, there is no such label.
+    """
+    whole = answers[0]
+    labels = whole.served.entry.labels
+    label = whole.ranked[0][0] if label is None else label
+    if label not in labels:
+        raise RefusedError(422, f'no label "{label}"; the labels are {", ".join(labels)}')
+    index = labels.index(label)
+    probability = float(whole.probabilities[index])
+    words = [
+        shapes.WordEffect(
+            part=variant.part,
+            start=variant.start,
+            stop=variant.stop,
+            words=variant.words,
+            effect=probability - float(answer.probabilities[index]),
+        )
+        for variant, answer in zip(variants, answers[1:], strict=True)
+    ]
+    return shapes.ExplainAnswer(
+        classifier=whole.served.name, label=label, probability=probability, words=words
+    )
 
 
 def _description(served: Served) -> shapes.ClassifierDescription:
