@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
-from engine.families import rows_of
+from engine.families import CONFIGS, rows_of
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Spending, make_plan
 from pennyweight.budget.methods import METHODS
@@ -20,7 +23,8 @@ from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.predictor import Predictions, TorchBackend
 from pennyweight.engine.shared_encoder import SharedEncoder
-from pennyweight.model import BaseOptions, build_model, load_merged, save_artifact
+from pennyweight.errors import RunError
+from pennyweight.model import BaseOptions, build_model, load_base, load_merged, save_artifact
 from pennyweight.model.shared_adapter import SharedAdapter, load_shared_adapter, load_shared_base
 from pennyweight.recipe import resolve_recipe
 from small_adapters import SMALL
@@ -150,3 +154,62 @@ def test_mixed_batches_equal_each_adapter_alone(
     directory = request.getfixturevalue(family)
     saved = [save(tmp_path / name, directory, case) for name, case in CASES.items()]
     check(saved, Compute("cpu", "fp32", attention, ""), tolerance=1e-5, count=120)
+
+
+def _save_family(folder: Path, family: str) -> Path:
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(CONFIGS[family])
+    model.base_model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("family", ["electra", "mpnet", "modernbert-cls", "modernbert-mean"])
+def test_mixed_batches_work_for_every_architecture(
+    family: str, attention: str, tmp_path: Path
+) -> None:
+    directory = _save_family(tmp_path / "base", family)
+    first = {"modernbert-cls": "Wqkv", "modernbert-mean": "mlp.Wo", "mpnet": "attn.v"}
+    cases = {
+        "everywhere": Case(4, {"targets": ["*"], "rank": 2, "bias": "all"}),
+        "one matrix": Case(3, {"targets": [first.get(family, "value")], "rank": 3}, seed=4),
+        "mean": Case(5, {"targets": ["*"], "rank": 1}, ConfigChanges(pooling="mean")),
+    }
+    saved = [save(tmp_path / name, directory, case) for name, case in cases.items()]
+    check(saved, Compute("cpu", "fp32", attention, ""), tolerance=1e-5)
+
+
+def test_in_half_precision_mixed_batches_are_as_close_as_rounding_allows(
+    bert: Path, tmp_path: Path
+) -> None:
+    names = ("query and value", "dora", "biases", "pissa", "mean")
+    saved = [save(tmp_path / name, bert, CASES[name]) for name in names]
+    check(saved, Compute("cpu", "bf16", PACKED, ""), tolerance=0.1)
+
+
+def test_adapters_share_the_weights_of_the_base(bert: Path, tmp_path: Path) -> None:
+    names = ("query and value", "low-rank head", "output only")
+    saved = [save(tmp_path / name, bert, CASES[name]) for name in names]
+    _, adapters, _ = shared(saved, Compute("cpu", "fp32", PACKED, ""))
+    for one, adapter in zip(saved, adapters, strict=True):
+        tensors = load_file(one.directory / "adapter_model.safetensors")
+        assert adapter.bytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
+def test_an_adapter_that_trains_more_than_outputs_is_refused(bert: Path, tmp_path: Path) -> None:
+    labels = ["a", "b"]
+    base = locate(str(bert), labels=labels)
+    options = BaseOptions(seed=0)
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["intermediate"]
+    )
+    model = peft.get_peft_model(load_base(base, options)[0], config)
+    model.save_pretrained(tmp_path / "run" / "adapter", save_embedding_layers=False)
+    with pytest.raises(RunError, match=r"intermediate is trained in full.*pennyweight merge"):
+        load_shared_adapter(
+            load_shared_base(base, options),
+            base,
+            tmp_path / "run" / "adapter",
+            method=METHODS["lora"],
+            options=options,
+        )
