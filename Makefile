@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-ui torture exam fuzz clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-serve bench-ui torture exam fuzz clean
 
 setup: $(READY)
 
@@ -76,6 +76,10 @@ bench-ingest: setup
 bench-ui: setup
 	test -f runs/demo/record.json || $(MAKE) demo
 	$(BIN)/python benchmarks/ui.py runs/demo
+
+bench-serve: setup
+	test -f runs/demo/record.json || $(MAKE) demo
+	$(BIN)/python benchmarks/serve.py runs/demo
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py

@@ -53,7 +53,7 @@ _PROGRAMS = (
     "source",
 )
 # Commands that serve until they are stopped, or take minutes even on tiny data.
-_ONLY_PARSED = ("ui", "report", "study")
+_ONLY_PARSED = ("ui", "serve", "report", "study")
 _SHORT = {
     "train.max_steps": "2",
     "train.log_every": "1",

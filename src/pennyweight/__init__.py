@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pennyweight.export.onnx_folder import OnnxOptions, export_to_onnx
     from pennyweight.export.publish import Destination, Published, publish
     from pennyweight.export.report import Measured, OnnxReport
+    from pennyweight.inference.bank import ClassifierBank, LoadedClassifier
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
@@ -48,11 +49,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "ClassifierBank",
     "CombineOptions",
     "Destination",
     "Drift",
     "HubOptions",
     "HubReport",
+    "LoadedClassifier",
     "Measured",
     "MergeCheck",
     "MergeReport",
@@ -100,11 +103,13 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "inference.classifier",
+    "ClassifierBank": "inference.bank",
     "CombineOptions": "training.combine_options",
     "Destination": "export.publish",
     "Drift": "inference.drift",
     "HubOptions": "export.hub_folder",
     "HubReport": "export.hub_folder",
+    "LoadedClassifier": "inference.bank",
     "Measured": "export.report",
     "MergeCheck": "inference.merge",
     "MergeReport": "inference.merge",

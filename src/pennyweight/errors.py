@@ -12,7 +12,8 @@ PennyweightError                the message is for the user: one line, no traceb
 │   └── PrunedError             training that whoever watches it has ended early
 ├── NonFiniteLogitsError        a model whose logits are NaN or infinite
 ├── RunError                    a run directory or adapter that cannot be read or written
-└── ReportError                 a report that cannot be made
+├── ReportError                 a report that cannot be made
+└── ServeError                  a server that cannot start
 
 KeyboardInterrupt
 └── TerminatedError             SIGTERM or SIGHUP asked the process to stop; exit code 128 + number
@@ -34,6 +35,7 @@ __all__ = [
     "RecipeError",
     "ReportError",
     "RunError",
+    "ServeError",
     "TerminatedError",
     "TrainingError",
     "UnsafePickleError",
@@ -97,6 +99,10 @@ class RunError(PennyweightError):
 
 class ReportError(PennyweightError):
     """A report that cannot be made, or that is over its limit of pages."""
+
+
+class ServeError(PennyweightError):
+    """A server that cannot start as it was asked to."""
 
 
 class TerminatedError(KeyboardInterrupt):

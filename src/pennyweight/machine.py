@@ -22,6 +22,7 @@ _EXTRAS = {
     "lab": ("synonyms, stemming, label noise", "cleanlab"),
     "report": ("paper, notebook, figures", "typst"),
     "search": ("search", "optuna"),
+    "serve": ("serve", "fastapi"),
     "mlflow": ("report --mlflow", "mlflow"),
     "wandb": ("curves on Weights & Biases", "wandb"),
 }

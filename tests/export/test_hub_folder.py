@@ -17,7 +17,7 @@ import yaml
 from pennyweight.base import BaseModel, ConfigChanges, locate
 from pennyweight.errors import RunError
 from pennyweight.export.hub_folder import HubOptions, export_to_hub
-from pennyweight.inference import classifier
+from pennyweight.inference import load
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import Recipe
 from pennyweight.runs.record import load_record
@@ -94,7 +94,7 @@ def test_pennyweight_loads_the_folder_as_a_run(
         return locate(str(bert), labels=labels, changes=ConfigChanges(pooling="mean"))
 
     expected = Classifier.load(pooled_run).predict(TEXTS)
-    monkeypatch.setattr(classifier, "find_base", find)
+    monkeypatch.setattr(load, "find_base", find)
     loaded = Classifier.load(folder)
     assert loaded.predict(TEXTS) == expected
     record = load_record(folder)

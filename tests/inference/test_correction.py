@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,14 +184,15 @@ def test_a_correction_that_cannot_be_read_is_named(text: str, tmp_path: Path) ->
 
 def test_a_run_with_two_groups_is_not_merged(corrected: Path, tmp_path: Path) -> None:
     classifier = Classifier.load(corrected)
-    one = classifier._correction
+    one = classifier._processing.correction
     assert one is not None
-    classifier._correction = Correction(
+    two = Correction(
         one.temperature,
         one.source,
         np.stack([one.priors[0]] * 2),
         HiddenStateGroups(np.zeros(33)),
     )
+    classifier._processing = replace(classifier._processing, correction=two)
     with pytest.raises(RunError, match=r"two groups of texts.*transduction\.prior\.groups"):
         classifier.merge(tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

@@ -26,7 +26,15 @@ from pennyweight.engine.device import DTYPES, Compute, out_of_memory_named
 from pennyweight.engine.features import output_layer_of
 from pennyweight.errors import NonFiniteLogitsError
 
-__all__ = ["Backend", "Predictions", "Predictor", "TorchBackend"]
+__all__ = [
+    "Backend",
+    "Predictions",
+    "Predictor",
+    "TorchBackend",
+    "autocast_of",
+    "captured_inputs",
+    "require_finite",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +136,12 @@ class TorchBackend:
         with ExitStack() as stack:
             stack.enter_context(_evaluating(self._model))
             if layer is not None:
-                captured = stack.enter_context(_captured_inputs(layer))
+                captured = stack.enter_context(captured_inputs(layer))
             for start in range(0, len(rows), self._batch_rows):
                 batch = by_length[start : start + self._batch_rows]
                 for piece in self._batcher.pieces(rows, batch):
                     inputs, order = self._batcher.inputs(rows, piece)
-                    with _autocast(self._compute), out_of_memory_named(_describe(rows, order)):
+                    with autocast_of(self._compute), out_of_memory_named(_describe(rows, order)):
                         outputs.append((order, self._model(**inputs).logits.float()))
         # Copied only after the last batch has been launched, so that a GPU never waits.
         for order, part in outputs:
@@ -186,12 +194,7 @@ class Predictor:
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
         predictions = self._backend.predict(rows, features=features)
-        finite = np.isfinite(predictions.logits)
-        if not finite.all():
-            bad = int((~finite).any(axis=1).sum())
-            raise NonFiniteLogitsError(
-                f"{name}: the model's logits are NaN or infinite for {bad} of {len(finite)} rows"
-            )
+        require_finite(predictions, name=name)
         return predictions
 
     def texts(
@@ -245,7 +248,26 @@ def _describe(rows: TokenizedRows, indices: np.ndarray) -> str:
     )
 
 
-def _autocast(compute: Compute) -> AbstractContextManager[object]:
+def require_finite(predictions: Predictions, *, name: str) -> None:
+    """Refuse logits that are NaN or infinite.
+
+    Args:
+        predictions: of some rows.
+        name: name of the rows in the message.
+
+    Raises:
+        NonFiniteLogitsError: a logit is NaN or infinite.
+    """
+    finite = np.isfinite(predictions.logits)
+    if not finite.all():
+        bad = int((~finite).any(axis=1).sum())
+        raise NonFiniteLogitsError(
+            f"{name}: the model's logits are NaN or infinite for {bad} of {len(finite)} rows"
+        )
+
+
+def autocast_of(compute: Compute) -> AbstractContextManager[object]:
+    """Return the context in which torch chooses dtypes, where `compute` asks for it."""
     if compute.autocast:
         return torch.autocast(torch.device(compute.device).type, dtype=DTYPES[compute.precision])
     return nullcontext()
@@ -265,7 +287,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _captured_inputs(layer: nn.Module) -> Iterator[Sequence[torch.Tensor]]:
+def captured_inputs(layer: nn.Module) -> Iterator[Sequence[torch.Tensor]]:
     """Collect the layer's input of every forward pass."""
     captured: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: captured.append(args[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -13,8 +13,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from pennyweight.budget.facts import write_artifact_facts
-from pennyweight.budget.methods import METHODS
-from pennyweight.data.clean import cleaner
 from pennyweight.data.ingest import OnBadRow, ReadOptions
 from pennyweight.data.label import Task
 from pennyweight.engine.batches.tokenize import has_token_types
@@ -22,33 +20,22 @@ from pennyweight.engine.device import choose_compute
 from pennyweight.engine.onnx_backend import require_onnx
 from pennyweight.engine.predictor import Backend, Predictions, Predictor
 from pennyweight.errors import RunError
-from pennyweight.evaluation.thresholds import DEFAULT_THRESHOLD, decide, probabilities_of
+from pennyweight.evaluation.thresholds import decide
 from pennyweight.inference.abstention import check_abstention, confidence_for
-from pennyweight.inference.correction import load_correction
-from pennyweight.inference.load import (
-    SavedModel,
-    plain_backend,
-    require_complete,
-    require_labels,
-    same_base,
-)
+from pennyweight.inference.load import SavedModel, open_run, plain_backend
 from pennyweight.inference.model_card import write_merged_card
+from pennyweight.inference.processing import processing_of
 from pennyweight.inference.texts import (
     Text,
     batches_of,
-    checked_pairs,
-    checked_texts,
     texts_of,
-    whole_texts,
 )
 from pennyweight.model.artifact import read_artifact_facts
-from pennyweight.model.build import BaseOptions, load_tokenizer
+from pennyweight.model.build import load_tokenizer
 from pennyweight.model.merge import save_merged
 from pennyweight.quiet import quiet_libraries
-from pennyweight.runs.directory import RunDirectory, require_empty, verify_artifact
-from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.settings import find_base
-from pennyweight.settings.assemble import settings_of
+from pennyweight.runs.directory import require_empty
+from pennyweight.runs.record import RunRecord
 from pennyweight.settings.values import Settings
 
 __all__ = ["BackendName", "Classifier"]
@@ -79,8 +66,7 @@ class Classifier:
         self.settings = settings
         self._saved = saved
         self.tokenizer = tokenizer
-        self._clean = cleaner(settings.data.read.clean)
-        self._correction = load_correction(saved.artifact)
+        self._processing = processing_of(record, settings, saved.artifact)
         self._facts = read_artifact_facts(saved.artifact)
         self.precision: str = "fp32"
         self._predictor = self._onnx() if backend == "onnx" else self._torch()
@@ -99,27 +85,9 @@ class Classifier:
             RunError: it is no run, is not complete, or its files were changed after training.
             BaseModelError: the base cannot be found.
         """
-        directory = RunDirectory(Path(run))
-        record = load_record(directory.path)
-        require_complete(directory.path, record)
-        settings = settings_of(record.recipe)
-        base = same_base(find_base(record.recipe, config_only=False), record)
-        method = METHODS[record.recipe.adapter.method]
-        artifact = directory.artifact(method.artifact)
-        verify_artifact(directory.path, record, artifact)
-        require_labels(artifact, settings)
-        options = BaseOptions(
-            seed=settings.seed,
-            weights=settings.base.weights,
-            quantization=settings.base.quantization,
-        )
-        return cls(
-            record,
-            settings,
-            SavedModel(base, artifact, method, options, settings.inference),
-            tokenizer=load_tokenizer(base, tokenizer=str(artifact)),
-            backend=backend,
-        )
+        record, settings, saved = open_run(Path(run))
+        tokenizer = load_tokenizer(saved.base, tokenizer=str(saved.artifact))
+        return cls(record, settings, saved, tokenizer=tokenizer, backend=backend)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -137,11 +105,7 @@ class Classifier:
 
         They were fitted on the validation rows. None for a single-label task.
         """
-        if self.task == "single-label":
-            return None
-        if self._facts is None or self._facts.thresholds is None:
-            return np.full(len(self.labels), DEFAULT_THRESHOLD)
-        return np.array(self._facts.thresholds)
+        return self._processing.thresholds
 
     @property
     def temperature(self) -> float:
@@ -149,11 +113,8 @@ class Classifier:
 
         It was fitted on the validation rows, and changes no label; 1 if none was fitted.
         """
-        if self._correction is not None:
-            return self._correction.temperature
-        if self._facts is None or self._facts.temperature is None:
-            return 1.0
-        return self._facts.temperature
+        correction = self._processing.correction
+        return self._processing.temperature if correction is None else correction.temperature
 
     @property
     def pair_columns(self) -> tuple[str, str] | None:
@@ -252,15 +213,9 @@ class Classifier:
             DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
-        cleaned: list[str] | list[tuple[str, str]]
-        if self.pair_columns is None:
-            cleaned = [self._clean(text) for text in checked_texts(texts)]
-        else:
-            pairs = checked_pairs(texts, self.pair_columns)
-            cleaned = [(self._clean(one), self._clean(other)) for one, other in pairs]
-        predictions = self._predictor.texts(cleaned, features=self._needs_features)
-        logits = self._corrected(predictions, cleaned).logits
-        return probabilities_of(logits, task=self.task)
+        cleaned = self._processing.cleaned(texts)
+        predictions = self._predictor.texts(cleaned, features=self._processing.needs_features)
+        return self._processing.probabilities(predictions, cleaned)
 
     predict_proba = predict_probabilities
     """`predict_probabilities` under scikit-learn's name."""
@@ -279,8 +234,10 @@ class Classifier:
             DataError: the rows are pairs of texts and the run's are not, or the reverse.
         """
         for texts in batches_of(rows, are_pairs=self.pair_columns is not None):
-            chunk = self._predictor.texts(texts, features=features or self._needs_features)
-            corrected = self._corrected(chunk, texts)
+            chunk = self._predictor.texts(
+                texts, features=features or self._processing.needs_features
+            )
+            corrected = self._processing.corrected(chunk, texts)
             yield corrected if features else Predictions(corrected.logits)
 
     def outputs(self, rows: datasets.Dataset, *, features: bool = False) -> Predictions:
@@ -296,17 +253,19 @@ class Classifier:
     @property
     def has_correction(self) -> bool:
         """Whether predictions are corrected for the class shares of a target."""
-        return self._correction is not None
+        return self._processing.correction is not None
 
     def groups(self, rows: datasets.Dataset) -> np.ndarray:
         """Return the group of cleaned rows whose class shares are corrected, int64 `[rows]`.
 
         They are all 0 where the run has no correction, or one for a single group.
         """
-        if self._correction is None:
+        if self._processing.correction is None:
             return np.zeros(len(rows), dtype=np.int64)
-        features = self.outputs(rows, features=True).features if self._needs_features else None
-        return self._correction.groups_of(texts_of(rows), features)
+        features = (
+            self.outputs(rows, features=True).features if self._processing.needs_features else None
+        )
+        return self._processing.correction.groups_of(texts_of(rows), features)
 
     def read_options(self, *, bad_rows: Path, on_bad_row: OnBadRow) -> ReadOptions:
         """Return how rows for this classifier are read: cleaned as in training."""
@@ -341,7 +300,7 @@ class Classifier:
         Raises:
             RunError: a correction has two groups.
         """
-        return self._saved.load_folded(self._correction, temperature=self.temperature)
+        return self._saved.load_folded(self._processing.correction, temperature=self.temperature)
 
     def unmerged(self) -> Classifier:
         """Return the classifier in float32 with the adapter beside the base, as a reference."""
@@ -359,20 +318,8 @@ class Classifier:
         other.precision = "fp32"
         other._predictor = self._saved.predictor_with(backend, tokenizer=self.tokenizer)
         if is_folded:
-            other._correction = None
-            other._facts = self._facts and replace(self._facts, temperature=None)
+            other._processing = replace(self._processing, correction=None, temperature=1.0)
         return other
-
-    @property
-    def _needs_features(self) -> bool:
-        return self._correction is not None and self._correction.needs_features
-
-    def _corrected(
-        self, predictions: Predictions, texts: Sequence[str] | Sequence[tuple[str, str]]
-    ) -> Predictions:
-        if self._correction is not None:
-            return self._correction.apply(predictions, whole_texts(texts))
-        return predictions.divided_by(self.temperature)
 
     def _torch(self) -> Predictor:
         compute = choose_compute(
@@ -385,7 +332,7 @@ class Classifier:
 
     def _onnx(self) -> Predictor:
         require_onnx()
-        if self._needs_features:
+        if self._processing.needs_features:
             raise RunError(
                 "--backend onnx: the run corrects the class shares of two groups of texts, which "
                 "are told apart by hidden states that ONNX Runtime does not return; use --backend "

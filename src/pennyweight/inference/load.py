@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from pennyweight.base import BaseModel
 from pennyweight.budget.layout import layout_of
-from pennyweight.budget.methods import Method
+from pennyweight.budget.methods import METHODS, Method
 from pennyweight.engine.batches.batcher import PaddedBatcher
 from pennyweight.engine.device import Compute
 from pennyweight.engine.features import output_layer_of
@@ -25,11 +25,15 @@ from pennyweight.inference.correction import Correction, fold_temperature
 from pennyweight.model.artifact import read_artifact_facts
 from pennyweight.model.build import BaseOptions
 from pennyweight.model.merge import load_adapted, load_merged
-from pennyweight.runs.record import RunRecord
+from pennyweight.runs.directory import RunDirectory, verify_artifact
+from pennyweight.runs.record import RunRecord, load_record
+from pennyweight.settings import find_base
+from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import InferenceSettings, Settings
 
 __all__ = [
     "SavedModel",
+    "open_run",
     "plain_backend",
     "predictor_of",
     "require_complete",
@@ -202,6 +206,30 @@ def predictor_of(
         max_tokens=settings.max_tokens,
         truncation=settings.truncation,
     )
+
+
+def open_run(run: Path) -> tuple[RunRecord, Settings, SavedModel]:
+    """Return the record of a complete run, its recipe as plain values, and its model on disk.
+
+    Raises:
+        RunError: it is no run, is not complete, or its files were changed after training.
+        BaseModelError: the base cannot be found.
+    """
+    directory = RunDirectory(run)
+    record = load_record(directory.path)
+    require_complete(directory.path, record)
+    settings = settings_of(record.recipe)
+    base = same_base(find_base(record.recipe, config_only=False), record)
+    method = METHODS[record.recipe.adapter.method]
+    artifact = directory.artifact(method.artifact)
+    verify_artifact(directory.path, record, artifact)
+    require_labels(artifact, settings)
+    options = BaseOptions(
+        seed=settings.seed,
+        weights=settings.base.weights,
+        quantization=settings.base.quantization,
+    )
+    return record, settings, SavedModel(base, artifact, method, options, settings.inference)
 
 
 def require_complete(run: Path, record: RunRecord) -> None:

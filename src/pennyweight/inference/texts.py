@@ -25,8 +25,12 @@ Text = str | tuple[str, str]
 _ROWS_PER_CHUNK = 4096
 
 
-def checked_texts(texts: Iterable[Any]) -> list[str]:
+def checked_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
     """Return texts as a list.
+
+    Args:
+        texts: an iterable of texts.
+        first: the number of the first of them, for messages.
 
     Raises:
         DataError: one text was given alone, or an element is not a text.
@@ -34,7 +38,7 @@ def checked_texts(texts: Iterable[Any]) -> list[str]:
     if isinstance(texts, str):
         raise DataError("texts: one text was given where several are expected; put it in a list")
     checked = list(texts)
-    for index, text in enumerate(checked):
+    for index, text in enumerate(checked, start=first):
         if isinstance(text, tuple):
             raise DataError(
                 f"texts: element {index} is a tuple, but this run classifies single texts; give "
@@ -45,12 +49,15 @@ def checked_texts(texts: Iterable[Any]) -> list[str]:
     return checked
 
 
-def checked_pairs(texts: Iterable[Any], columns: tuple[str, str]) -> list[tuple[str, str]]:
+def checked_pairs(
+    texts: Iterable[Any], columns: tuple[str, str], *, first: int = 0
+) -> list[tuple[str, str]]:
     """Return pairs of texts as a list.
 
     Args:
         texts: an iterable of tuples or lists of two texts.
         columns: names of the columns that held the two texts in training, for messages.
+        first: the number of the first pair, for messages.
 
     Raises:
         DataError: an element is not a pair of texts.
@@ -58,7 +65,7 @@ def checked_pairs(texts: Iterable[Any], columns: tuple[str, str]) -> list[tuple[
     if isinstance(texts, str):
         texts = [texts]
     checked = []
-    for index, pair in enumerate(texts):
+    for index, pair in enumerate(texts, start=first):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             one = "one text" if isinstance(pair, str) else f"{pair!r}"
             raise DataError(

@@ -40,6 +40,7 @@ __all__ = [
     "load_adapter",
     "load_whole_model",
     "read_artifact_facts",
+    "readable",
     "save_artifact",
 ]
 
@@ -108,10 +109,11 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
         RunError: the adapter is missing, or does not fit the base.
     """
     fresh_weights = directory / FRESH_WEIGHTS
-    with _readable(directory):
+    with readable(directory):
         _check_adapter(directory)
         if fresh_weights.is_file():
-            model.load_state_dict(load_file(fresh_weights), strict=False)
+            # Assigned, because the model may share the memory of its weights with others.
+            model.load_state_dict(load_file(fresh_weights), strict=False, assign=True)
         with ignore_expected_warnings():
             adapted = peft.PeftModel.from_pretrained(model, str(directory))
         stored = read_shapes(directory / "adapter_model.safetensors")
@@ -166,7 +168,7 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
     Raises:
         RunError: the model is missing or cannot be read.
     """
-    with _readable(directory):
+    with readable(directory):
         config = load_config(directory)
         loaded: tuple[PreTrainedModel, dict[str, Any]] = classifier_class(config).from_pretrained(
             str(directory),
@@ -184,7 +186,8 @@ def load_whole_model(directory: Path, *, attention: str) -> PreTrainedModel:
 
 
 @contextmanager
-def _readable(directory: Path) -> Iterator[None]:
+def readable(directory: Path) -> Iterator[None]:
+    """Raise errors of libraries that read an artifact's directory as a `RunError` that names it."""
     try:
         yield
     except PennyweightError:

@@ -35,7 +35,7 @@ class Batcher(Protocol):
     def masks(self) -> MaskPool | None: ...  # noqa: D102
 
     def inputs(
-        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1
+        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1, is_ordered: bool = False
     ) -> tuple[dict[str, Any], np.ndarray]:
         """Return the model's keyword arguments for some rows, and their indices.
 
@@ -43,6 +43,7 @@ class Batcher(Protocol):
             rows: all rows.
             indices: int64 `[texts]`, the rows to use.
             copies: how often all of them are repeated, one copy after another.
+            is_ordered: whether the rows stay in this order; otherwise a batcher may sort them.
 
         Returns:
             The keyword arguments, and the rows' indices in the order of the model's logits.
@@ -98,7 +99,7 @@ class PackedBatcher:
         return cls(device, max_tokens, first_position, masks)
 
     def inputs(
-        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1
+        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1, is_ordered: bool = False
     ) -> tuple[dict[str, Any], np.ndarray]:
         """See `Batcher.inputs`."""
         return pack(
@@ -106,6 +107,7 @@ class PackedBatcher:
             indices,
             first_position=self.first_position,
             copies=copies,
+            is_ordered=is_ordered,
             masks=self.masks,
             device=self.device,
         )
@@ -140,7 +142,7 @@ class PaddedBatcher:
     masks: MaskPool | None = None
 
     def inputs(
-        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1
+        self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1, is_ordered: bool = False
     ) -> tuple[dict[str, Any], np.ndarray]:
         """See `Batcher.inputs`."""
         indices = np.tile(indices, copies)

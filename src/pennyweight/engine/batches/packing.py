@@ -20,7 +20,7 @@ from pennyweight.engine.kernels.attention import read_firsts_of
 from pennyweight.engine.kernels.families import FAMILIES, Family
 from pennyweight.engine.kernels.masks import MaskPool
 
-__all__ = ["pack", "read_packed"]
+__all__ = ["first_tokens", "mean_tokens", "pack", "read_packed"]
 
 
 # oneDNN compiles a kernel for every new shape, which takes ten times as long as running it, so
@@ -34,6 +34,7 @@ def pack(
     *,
     first_position: int,
     copies: int = 1,
+    is_ordered: bool = False,
     masks: MaskPool | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Any], np.ndarray]:
@@ -46,15 +47,20 @@ def pack(
         indices: int64 `[texts]`, the rows to pack.
         first_position: the position id of a text's first token.
         copies: how often all texts are repeated, one copy after another.
+        is_ordered: whether the texts stay in the order of `indices`; attention pads less where
+            neighbours have similar lengths.
         masks: source of the dropout masks of attention; None for torch's own.
         device: where the inputs go.
 
     Returns:
         `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; `token_type_ids` for
-        rows with token types; and the indices, sorted by length within each copy. Rows with hidden
-        states give `inputs_embeds` `[1, tokens, hidden]` instead of `input_ids` and token types.
+        rows with token types; and the indices, sorted by length within each copy unless they are
+        ordered. Rows with hidden states give `inputs_embeds` `[1, tokens, hidden]` instead of
+        `input_ids` and token types.
     """
-    indices = np.tile(indices[np.argsort(rows.lengths[indices], kind="stable")], copies)
+    if not is_ordered:
+        indices = indices[np.argsort(rows.lengths[indices], kind="stable")]
+    indices = np.tile(indices, copies)
     lengths = rows.lengths[indices]
     offsets = np.zeros(len(indices) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
@@ -120,7 +126,9 @@ def read_packed(model: Any) -> None:
     _make_layers_skippable(encoder, family, current)
     if getattr(model.config, "classifier_pooling", "cls") == "mean":
         family.last(encoder).register_forward_hook(
-            lambda _, args, out: out if (packing := current.get()) is None else _means(out, packing)
+            lambda _, args, out: (
+                out if (packing := current.get()) is None else mean_tokens(out, packing)
+            )
         )
         return
     if family.last_attention is not None:
@@ -129,8 +137,8 @@ def read_packed(model: Any) -> None:
         module.register_forward_pre_hook(
             lambda _, args: (
                 args
-                if (packing := current.get()) is None
-                else tuple(_firsts(tensor, packing) for tensor in args)
+                if (packing := current.get()) is None or packing.every_token
+                else tuple(first_tokens(tensor, packing) for tensor in args)
             )
         )
 
@@ -198,13 +206,25 @@ def _make_layers_skippable(encoder: Any, family: Family, current: _CurrentPackin
         projection.forward = project
 
 
-def _firsts(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+def first_tokens(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Return the first token of every text, `[texts, 1, hidden]`.
+
+    Args:
+        hidden: `[1, tokens, hidden]`; or what this function returned, which is returned again.
+        packing: of the tokens.
+    """
     if hidden.shape[1] == 1:  # from a module that was narrowed itself; packed rows are longer
         return hidden
     return hidden.squeeze(0).index_select(0, packing.offsets[: packing.texts]).unsqueeze(1)
 
 
-def _means(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+def mean_tokens(hidden: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Return the mean over the tokens of every text, `[texts, 1, hidden]`.
+
+    Args:
+        hidden: `[1, tokens, hidden]`.
+        packing: of the tokens.
+    """
     return (
         torch.segment_reduce(
             hidden.squeeze(0)[: packing.tokens].float(),

@@ -66,6 +66,7 @@ class Packing:
         masks: source of the dropout masks; None for torch's own.
         layers: the encoder layers that run; the others return their input, and so do the embeddings
             if the first layer is left out. None for all layers.
+        every_token: whether the encoder returns all tokens, and not only what the head reads.
     """
 
     texts: int
@@ -77,6 +78,7 @@ class Packing:
     places_of_tokens: torch.Tensor
     masks: MaskPool | None = None
     layers: range | None = None
+    every_token: bool = False
     _places: dict[tuple[int, bool], Places] = field(default_factory=dict)
 
     def places(self, heads: int, *, firsts: bool = False) -> Places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,14 @@ from pennyweight.errors import DataError
 from pennyweight.files import building_in, hash_file, replacing
 from pennyweight.quiet import quiet_libraries
 
-__all__ = ["TokenOptions", "has_token_types", "label_array", "tokenize", "tokenize_texts"]
+__all__ = [
+    "TokenOptions",
+    "has_token_types",
+    "join_rows",
+    "label_array",
+    "tokenize",
+    "tokenize_texts",
+]
 
 # Part of every cache key. Raise it when the same rows would give other columns.
 _VERSION = 2
@@ -156,6 +163,33 @@ def tokenize_texts(
     )
 
 
+def join_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
+    """Return the rows of all parts one after another, without labels.
+
+    Args:
+        parts: results of `tokenize_texts` for the same base; at least one. Where some have token
+            types, those of the others are 0.
+    """
+    lengths = np.concatenate([part.lengths for part in parts])
+
+    def joined(select: Callable[[TokenizedRows], TokenStore | None]) -> list[np.ndarray]:
+        return [
+            np.zeros(length, dtype=np.int8) if store is None else store[row]
+            for part, store in ((part, select(part)) for part in parts)
+            for row, length in enumerate(part.lengths.tolist())
+        ]
+
+    has_types = any(part.token_types is not None for part in parts)
+    types = _store(joined(lambda part: part.token_types), lengths, np.int8) if has_types else None
+    return TokenizedRows(
+        _store(joined(lambda part: part.store), lengths, np.int32),
+        lengths,
+        np.full(len(lengths), -1, dtype=np.int64),
+        parts[0].padding,
+        token_types=types,
+    )
+
+
 class _Encoder:
     """Turns texts or pairs of texts into token ids and, where the tokenizer has them, token types.
 
@@ -245,7 +279,9 @@ def has_token_types(tokenizer: Any) -> bool:
     return any(tokenizer("a", "a", return_token_type_ids=True)[_TYPES])
 
 
-def _store(values: list[list[int]], lengths: np.ndarray, kind: type[np.integer[Any]]) -> TokenStore:
+def _store(
+    values: Sequence[Sequence[int] | np.ndarray], lengths: np.ndarray, kind: type[np.integer[Any]]
+) -> TokenStore:
     offsets = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
     flat = np.fromiter(chain.from_iterable(values), dtype=kind, count=int(offsets[-1]))

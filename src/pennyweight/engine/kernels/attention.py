@@ -91,7 +91,7 @@ def packed_attention(
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=options.get("dropout", 0.0),
         sliding_window=options.get("sliding_window"),
-        firsts=getattr(module, _FIRSTS, False),
+        firsts=getattr(module, _FIRSTS, False) and not options["packing"].every_token,
     )
     # squeeze, because the gradient of indexing is a copy into zeros.
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
