@@ -26,6 +26,11 @@ def make_weights_nan(run: Path) -> None:
     head = next(name for name in weights if "classifier" in name and name.endswith("weight"))
     weights[head] = torch.full_like(weights[head], torch.nan)
     save_file(weights, path, metadata={"format": "pt"})
+    record_hashes(run)
+
+
+def record_hashes(run: Path) -> None:
+    """Record the hashes of an adapter's files as they are now."""
     record = load_record(run)
     save_record(run, record.with_changes(artifact=hash_artifact(run / "adapter")))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference.damage import record_hashes
 from pennyweight.errors import DataError, RunError
 from pennyweight.inference.bank import ClassifierBank, LoadedClassifier
 from pennyweight.inference.classifier import Classifier
@@ -108,6 +109,7 @@ def test_a_correction_and_its_features_belong_to_one_classifier(
 ) -> None:
     source = np.full(4, 0.25)
     Correction(1.5, source, np.array([[0.7, 0.1, 0.1, 0.1]])).save(copied_run / "adapter")
+    record_hashes(copied_run)
     corrected = {"plain": Classifier.load(runs["plain"]), "corrected": Classifier.load(copied_run)}
     bank = ClassifierBank()
     bank.load(runs["plain"], name="plain")

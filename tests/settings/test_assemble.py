@@ -25,6 +25,7 @@ MAY_TAKE_RECIPES = (
     "settings/",
     "cli/",
     "training/combine.py",
+    "training/estimator.py",
     "training/train.py",
     "training/job.py",
     "training/data_lab.py",
