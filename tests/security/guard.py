@@ -33,7 +33,7 @@ class Watch:
     Attributes:
         events: forbidden events, such as a process that was started.
         opened: files that were opened through Python.
-        seconds: how long the block took.
+        seconds: processor time of the block, which does not depend on what else runs.
         bytes: by how much the peak of the resident memory exceeded what was used before.
     """
 
@@ -65,13 +65,13 @@ def watching() -> Iterator[Watch]:
     """Yield a `Watch` that is complete once the block has ended."""
     watch = Watch()
     before = _memory("VmRSS", reset=True)
-    began = time.monotonic()
+    began = time.process_time()
     _current.append(watch)
     try:
         yield watch
     finally:
         _current.pop()
-        watch.seconds = time.monotonic() - began
+        watch.seconds = time.process_time() - began
         watch.bytes = max(0, _memory("VmHWM") - before)
 
 

@@ -10,18 +10,16 @@ import pytest
 from pennyweight.errors import PennyweightError
 from security.guard import watching
 from security.hostile import (
-    ADAPTERS,
     ARCHIVES,
-    BASES,
     PICKLES,
     RECIPES,
     RECORDS,
     SECRET,
-    TOKENIZERS,
     Attack,
     Place,
     _rows,
 )
+from security.hostile_models import ADAPTERS, BASES, TOKENIZERS
 
 _CATALOGUE: dict[str, Attack] = {
     **{
