@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pennyweight.cli.tables import baseline_line, headline, show_metrics, show_study
+from pennyweight.cli.study_tables import show_study
+from pennyweight.cli.tables import baseline_line, headline, show_metrics
 from pennyweight.evaluation.metrics import Metrics, measure
 from pennyweight.evaluation.statistics import mean_interval
 from pennyweight.runs.record import BaselineRecord
