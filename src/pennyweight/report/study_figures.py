@@ -43,14 +43,17 @@ def _pareto(study: StudyFacts) -> Figure | None:
     if len({parameters for _, parameters, _ in rows}) < 2:
         return None
     best = frontier([(parameters, mean) for _, parameters, mean in rows])
-    figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + _LINE * len(best)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.4 + _LINE * ((len(best) + 1) // 2)))
     _draw(axes, rows, numbered=True)
-    mean = "mean over the data sets" if len(study.datasets) > 1 else f"{study.leading_set}"
-    axes.set(xlabel="trained parameters", ylabel=f"{mean}, {_metrics(study)} (%)")
-    names = [f"{place}  {rows[index][0]}" for place, index in enumerate(best, start=1)]
+    of = "mean over data sets" if len(study.datasets) > 1 else study.leading_set
+    axes.set(xlabel="trained parameters", ylabel=f"{of} (%)", title=_metrics(study))
+    names = [
+        f"{place}  {rows[index][0]} ({100 * rows[index][2]:.1f})"
+        for place, index in enumerate(best, start=1)
+    ]
     handles = [Line2D([], [], linestyle="none") for _ in names]
     figure.legend(
-        handles, names, loc="outside lower left", handlelength=0, fontsize=7, frameon=False
+        handles, names, loc="outside lower left", ncols=2, handlelength=0, fontsize=7, frameon=False
     )
     return figure
 
@@ -80,13 +83,20 @@ def _draw(axes: Any, rows: Sequence[tuple[str, int, float]], *, numbered: bool) 
     points = [(parameters, 100 * mean) for _, parameters, mean in rows]
     best = [points[index] for index in frontier(points)]
     axes.scatter(*zip(*points, strict=True), s=12, color=GREY)
-    axes.plot(*zip(*best, strict=True), color=COLOURS[1], marker="o", markersize=4)
+    axes.plot(
+        *zip(*best, strict=True),
+        color=COLOURS[1],
+        marker="o",
+        markersize=3,
+        drawstyle="steps-post",
+    )
     if numbered:
+        # Neighbours that are close have their numbers on different sides.
         for place, point in enumerate(best, start=1):
+            side, offset = ("right", (-3, 2)) if place % 2 else ("left", (3, -7))
             axes.annotate(
-                str(place), point, xytext=(-2, 4), textcoords="offset points", ha="right",
-                fontsize=7,
-            )  # fmt: skip
+                str(place), point, xytext=offset, textcoords="offset points", ha=side, fontsize=7
+            )
     axes.set_xscale("log")
 
 
