@@ -30,6 +30,7 @@ PUBLISHED = (
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
     "src/pennyweight/data/sample/README.md",
+    "src/pennyweight/recipe/studies/leaderboard.toml",
 )
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)")
 

@@ -74,6 +74,8 @@ def _plural(annotation: Any) -> str:
     noun, comma, bounds = singular.partition(",")
     if noun == "[source](#sources-of-rows)":
         return "[sources](#sources-of-rows)"
+    if noun.startswith("list"):
+        return f"lists{noun.removeprefix('list')}"
     return f"{noun}s{comma}{bounds}" if noun != "any value" else "values"
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pennyweight.cli.tables import baseline_line, headline, show_metrics, show_study
+from pennyweight.cli.study_tables import show_study
+from pennyweight.cli.tables import baseline_line, headline, show_metrics
 from pennyweight.evaluation.metrics import Metrics, measure
 from pennyweight.evaluation.statistics import mean_interval
 from pennyweight.runs.record import BaselineRecord
+from pennyweight.search.choosing import Choice, Tried
 from pennyweight.search.studies import StudyRow
 from runs.records import example_record
 
@@ -176,3 +178,26 @@ def test_a_study_shows_its_baselines_once_where_they_are_the_same(
     assert capsys.readouterr().out.count("baselines on test: TF-IDF 50.0%") == 1
     show_study([one, replace(one, name="two", baselines={"test": {"tf-idf": 0.4}})])
     assert "two: baselines on test: TF-IDF 40.0%" in capsys.readouterr().out
+
+
+def test_a_study_over_data_sets_has_a_table_for_each_and_ranks_with_chosen_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    tried = [Tried({"optimizer.learning_rate": 0.1}, 0.5)]
+    edge = Choice({"optimizer.learning_rate": 0.1}, "accuracy", tried, ["optimizer.learning_rate"])
+    rows = [
+        replace(_study_row([value]), name=name, dataset=dataset, budget=1000, choice=choice)
+        for dataset in ("news", "mood")
+        for name, value, choice in (("a", 0.6, edge), ("b", 0.7, replace(edge, at_edge=[])))
+    ]
+    show_study([*rows[:-1], replace(rows[-1], failures={"1": "no luck"})])
+    output = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert lines.index("Data set news") < lines.index("Data set mood")
+    assert lines.count("a 1 test 60.00 10 1 0.1*") == 2
+    assert lines.count("b 1 test 70.00 10 1 0.1") == 2
+    assert "b, mood, seed 1: failed: no luck" in lines
+    assert any("edge of its list in 2 of 4 choices" in line for line in lines)
+    assert "b 1.00 1 1 70.00 10" in lines
+    assert any(line.startswith("critical difference 1.39") for line in lines)

@@ -26,13 +26,15 @@ def command(
     Each accuracy, or macro F1 where classes are uneven or texts may have several labels, is a mean
     over seeds with its 95% interval, and p is the p-value of a paired t-test against the first row,
     adjusted for the number of rows by Holm's method.
+    With several data sets, rows are ranked on each of them, and their mean ranks are compared by
+    Nemenyi's test.
     An interrupted study continues where it stopped.
     """
     from pennyweight.recipe.study import load_study
 
     loaded = load_study(study, overrides=list(overrides or ()))
     quiet_libraries()
-    from pennyweight.cli.tables import show_study
+    from pennyweight.cli.study_tables import show_study
     from pennyweight.search.studies import run_study
 
     rows = run_study(loaded, out=out, log=log_to_stderr)

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from pennyweight.runs.record import RunRecord
     from pennyweight.search.compare import RunComparison
     from pennyweight.search.results import SearchResult
-    from pennyweight.search.studies import StudyRow
 
 __all__ = [
+    "TITLES",
     "baseline_line",
+    "baselines_line",
     "headline",
     "print_line",
     "show_comparison",
     "show_metrics",
     "show_search",
-    "show_study",
     "show_table",
 ]
 
@@ -38,7 +38,7 @@ _Entry = TypeVar("_Entry", "ClassMetrics", "LabelMetrics")
 # Classes and confusions that are printed at most, unless all are requested.
 _CLASSES = 20
 _CONFUSIONS = 10
-_TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -49,30 +49,6 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     print_line(table)
-
-
-def show_study(rows: Sequence[StudyRow]) -> None:
-    """Print one line for each row and set, with the result and its interval over seeds.
-
-    The sets of a row are listed below each other, because side by side they do not fit a terminal.
-    """
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        marks = [mark for mark in ("leaks", "transductive") if getattr(row, mark)]
-        name = f"{row.name} ({', '.join(marks)})" if marks else row.name
-        first, *others = [_result(row, name_of_set) for name_of_set in row.mean] or [
-            ("", "failed", "")
-        ]
-        costs = (f"{row.parameters:,}", f"{row.seconds:.0f}")
-        lines.append((name, str(len(row.seeds)), *first, *costs))
-        lines.extend(("", "", *other, "", "") for other in others)
-    metric = _TITLES[rows[0].metric] if rows else "result"
-    header = ("row", "seeds", "set", f"{metric} (95%)", "p", "parameters", "s")
-    show_table(header, lines)
-    _show_baselines(rows)
-    for row in rows:
-        for seed, reason in row.failures.items():
-            print_line(f"{row.name}, seed {seed}: failed: {reason}")
 
 
 def show_comparison(comparison: RunComparison) -> None:
@@ -118,40 +94,13 @@ def show_search(result: SearchResult) -> None:
         print_line(mark)
 
 
-def _show_baselines(rows: Sequence[StudyRow]) -> None:
-    """Print the baselines of each set: once if they are the same for all rows."""
-    lines = {
-        row.name: [_baselines(name, values) for name, values in row.baselines.items()]
-        for row in rows
-        if row.baselines
-    }
-    if len({tuple(each) for each in lines.values()}) <= 1:
-        lines = {"": next(iter(lines.values()), [])}
-    for row_name, each in lines.items():
-        for line in each:
-            print_line(f"{row_name}: {line}" if row_name else line)
-
-
-def _result(row: StudyRow, name_of_set: str) -> tuple[str, str, str]:
-    """Return the set, the mean result with its interval, and the adjusted p-value."""
-    result = f"{100 * row.mean[name_of_set]:.2f}"
-    values = row.values[name_of_set]
-    if interval := row.interval.get(name_of_set):
-        result += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    elif len(values) > 1:
-        low, high = 100 * min(values), 100 * max(values)
-        result += f" ({len(values)} seeds: range {low:.1f} to {high:.1f})"
-    p = row.adjusted_p.get(name_of_set)
-    return name_of_set, result, "" if p is None else f"{p:.3f}"
-
-
 def headline(name: str, metrics: AnyMetrics) -> str:
     """Return accuracy or macro-F1 on a set with its interval, as one line; see `Headline`.
 
     Where macro-F1 comes first, accuracy follows.
     """
     first = metrics.headline
-    title = _TITLES[first.metric]
+    title = TITLES[first.metric]
     details = [f"{metrics.rows:,} rows"]
     if first.interval is not None:
         low, high = first.interval
@@ -168,10 +117,11 @@ def baseline_line(name: str, record: RunRecord) -> str | None:
     from pennyweight.runs.results import baseline_headlines
 
     values = {each: one.value for each, one in baseline_headlines(record, name).items()}
-    return _baselines(name, values) if values else None
+    return baselines_line(name, values) if values else None
 
 
-def _baselines(name: str, values: Mapping[str, float]) -> str:
+def baselines_line(name: str, values: Mapping[str, float]) -> str:
+    """Return what baselines reach on a set, by the baseline's name, as one line."""
     from pennyweight.runs.results import BASELINES
 
     shown = (f"{BASELINES[each].short} {value:.1%}" for each, value in values.items())

@@ -6,22 +6,28 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from pennyweight.documents import DocumentError, parse_toml, read_text
 from pennyweight.errors import RecipeError
-from pennyweight.recipe.load import load_recipe
+from pennyweight.recipe.load import change_recipe, load_recipe
 from pennyweight.recipe.problems import describe
 from pennyweight.recipe.schema import Recipe
+from pennyweight.recipe.search import Search, check_keys
 from pennyweight.section import Section, Seed
 
 __all__ = ["Row", "Study", "StudyTable", "Variation", "load_study", "shipped_studies"]
+
+# The name of a data set is that of a directory as well.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_Overrides = Annotated[tuple[str, ...], Field(strict=False)]
+_Values = Annotated[tuple[Any, ...], Field(min_length=1, strict=False)]
 
 
 # A small file can describe any number of combinations.
@@ -37,6 +43,9 @@ class Row(Section):
         (),
         strict=False,
         description='overrides, each as "key.path=value"; {seed} is replaced by the seed',
+    )
+    choose: dict[str, _Values] | None = Field(
+        None, description="lists of values to choose from, instead of those of the study"
     )
 
 
@@ -59,19 +68,43 @@ class StudyTable(Section):
         default_factory=dict,
         description="a list of values for each key; every combination becomes a row",
     )
+    datasets: dict[_Name, _Overrides] = Field(
+        default_factory=dict,
+        description="data sets by name, each a list of overrides; every row is trained on each",
+    )
+    choose: dict[str, _Values] = Field(
+        default_factory=dict,
+        description="a list of values for each key; for each row and data set, the combination "
+        "that is best on validation with the first seed is trained with all seeds",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One row of a study, with a recipe for each seed."""
+    """One row of a study on one of its data sets, with a recipe for each seed.
+
+    Attributes:
+        name: of the row.
+        recipes: one for each seed; with the first value of each list to choose from.
+        number: of the row, from 1.
+        dataset: name of the data set; "" in a study without `[datasets]`.
+        choose: the search for those values of the recipes that are chosen on validation; None if
+            there are none.
+    """
 
     name: str
     recipes: tuple[Recipe, ...]
+    number: int
+    dataset: str = ""
+    choose: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A resolved study; the recipes of all rows have been validated."""
+    """A resolved study; the recipes of all rows have been validated.
+
+    `variations` has those of the first data set first, each in the order of the rows.
+    """
 
     name: str
     summary: str
@@ -94,7 +127,8 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
 
     Args:
         study: the name of a shipped study, or a TOML file.
-        overrides: applied to all rows, after the study's own `set` and before that of a row.
+        overrides: applied to all rows, after the study's own `set` and that of the data set, and
+            before that of a row.
 
     Raises:
         RecipeError: the study does not exist or cannot be read, or the recipe of a row is not
@@ -112,15 +146,65 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
     names = [row.name for row in rows]
     if not rows or len(set(names)) != len(names):
         raise RecipeError(f"study {study}: rows: give at least one row, each with its own name")
-    variations = []
-    for row in rows:
-        row_overrides = [*table.set, *overrides, *row.set]
-        recipes = tuple(
-            _recipe_of(row, seed, recipe=row.recipe or table.recipe, overrides=row_overrides)
-            for seed in table.seeds
-        )
-        variations.append(Variation(row.name, recipes))
+    datasets = table.datasets or {"": ()}
+    variations = [
+        _variation(table, row, number, dataset=dataset, overrides=overrides, study=study)
+        for dataset in datasets
+        for number, row in enumerate(rows, start=1)
+    ]
     return Study(name, table.summary, table.seeds, tuple(variations))
+
+
+def _variation(
+    table: StudyTable,
+    row: Row,
+    number: int,
+    *,
+    dataset: str,
+    overrides: Sequence[str],
+    study: str | Path,
+) -> Variation:
+    """Return a row of the study on a data set.
+
+    Raises:
+        RecipeError: its recipe is not valid, or cannot have one of the values to choose from.
+    """
+    texts = [*table.set, *table.datasets.get(dataset, ()), *overrides, *row.set]
+    recipes = tuple(_recipes_of(row, table, overrides=texts))
+    choose = table.choose if row.choose is None else row.choose
+    if not choose:
+        return Variation(row.name, recipes, number, dataset)
+    origin = f'study {study}: row "{row.name}": choose'
+    lists = {key: _checked(recipes[0], key, choose[key], origin=origin) for key in choose}
+    size = math.prod(map(len, choose.values()))
+    search = Search(ranges={**lists}, sampler="grid", pruning="off", trials=size)
+    try:
+        check_keys(Recipe, search)
+    except ValueError as error:
+        raise RecipeError(f"{origin}: {str(error).removeprefix('search.ranges: ')}") from None
+    # What is chosen replaces the first values, which no longer need to be derived from the rows.
+    first = {key: values[0] for key, values in lists.items()}
+    recipes = tuple(change_recipe(recipe, first, origin=origin) for recipe in recipes)
+    return Variation(row.name, recipes, number, dataset, search)
+
+
+def _checked(recipe: Recipe, key: str, values: Sequence[Any], *, origin: str) -> tuple[Any, ...]:
+    """Return the values of a key as a complete recipe holds them.
+
+    Raises:
+        RecipeError: the recipe cannot have one of them, or one is given twice.
+    """
+    complete: list[Any] = []
+    for value in values:
+        if value == "auto":
+            raise RecipeError(f'{origin}: "{key}": "auto" is derived from the rows; give a value')
+        table: Any = change_recipe(recipe, {key: value}, origin=origin).model_dump(mode="json")
+        for name in key.split("."):
+            table = table[name]
+        if table in complete:
+            raise RecipeError(f'{origin}: "{key}": {value!r} is given twice')
+        complete.append(table)
+    return tuple(complete)
 
 
 def _parse(study: str | Path, text: str) -> StudyTable:
@@ -134,11 +218,16 @@ def _parse(study: str | Path, text: str) -> StudyTable:
         raise RecipeError(f"study {study}: {error}") from None
 
 
-def _recipe_of(row: Row, seed: int, *, recipe: str, overrides: Sequence[str]) -> Recipe:
-    own = [f"seed={seed}", f"name={json.dumps(row.name)}"]
-    return load_recipe(
-        recipe, overrides=[text.replace("{seed}", str(seed)) for text in (*overrides, *own)]
-    )
+def _recipes_of(row: Row, table: StudyTable, *, overrides: Sequence[str]) -> Iterator[Recipe]:
+    """Yield the recipe of a row for each seed."""
+    name, texts = row.recipe or table.recipe, [*overrides, f"name={json.dumps(row.name)}"]
+    depends_on_seed = any("{seed}" in text for text in texts)
+    recipe: Recipe | None = None
+    for seed in table.seeds:
+        if recipe is None or depends_on_seed:
+            own = [text.replace("{seed}", str(seed)) for text in texts]
+            recipe = load_recipe(name, overrides=[*own, f"seed={seed}"])
+        yield recipe.model_copy(update={"seed": seed})
 
 
 def _combinations(grid: dict[str, list[Any]]) -> list[Row]:

@@ -20,7 +20,9 @@ from pennyweight.evaluation.metrics import (
 from pennyweight.runs.directory import short_path
 from pennyweight.runs.predictions import same_rows
 from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.runs.results import ordered_sets
+from pennyweight.runs.results import in_order, ordered_sets
+from pennyweight.search.choosing import Choice
+from pennyweight.search.study_ranks import StudyRanks
 
 __all__ = [
     "Facts",
@@ -131,6 +133,8 @@ class StudyRowFacts:
         parameters: trainable parameters.
         metric: of the results, "accuracy" or "macro_f1".
         adjusted_p: the p-values, adjusted for the number of rows; older studies have none.
+        dataset: name of the data set; "" in a study without several.
+        choice: values that were chosen on validation; None if there are none.
     """
 
     name: str
@@ -140,6 +144,8 @@ class StudyRowFacts:
     parameters: int
     metric: str = "accuracy"
     adjusted_p: Mapping[str, float | None] = field(default_factory=dict)
+    dataset: str = ""
+    choice: Choice | None = None
 
     def shown_p(self, name: str) -> float | None:
         """Return the p-value on a set, adjusted if the study's table has adjusted ones."""
@@ -148,15 +154,56 @@ class StudyRowFacts:
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
-    """A study's table, as `study.json` holds it."""
+    """A study's table, as `study.json` holds it; `ranks` has one entry for each budget."""
 
     summary: str
     rows: tuple[StudyRowFacts, ...]
+    ranks: tuple[StudyRanks, ...] = ()
 
     @property
     def metric(self) -> str:
-        """The metric of the results; all rows have the same."""
+        """The metric of the results on the first data set; all rows have the same."""
         return self.rows[0].metric if self.rows else "accuracy"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of the data sets; "" alone in a study without `[datasets]`."""
+        return tuple(dict.fromkeys(row.dataset for row in self.rows))
+
+    @property
+    def has_datasets(self) -> bool:
+        """Whether the rows were trained on data sets that have names."""
+        return self.datasets not in ((), ("",))
+
+    @property
+    def leading_set(self) -> str:
+        """The set whose results come first: the test, if there is one."""
+        return next(iter(in_order({name: None for row in self.rows for name in row.mean})), "test")
+
+    def metric_on(self, dataset: str) -> str:
+        """Return the metric of the results on a data set; all rows have the same."""
+        return next(row.metric for row in self.rows if row.dataset == dataset)
+
+    def on(self, dataset: str) -> list[tuple[str, int, float]]:
+        """Return name, parameters and result of each row on the leading set of a data set."""
+        name = self.leading_set
+        return [
+            (row.name, row.parameters, row.mean[name])
+            for row in self.rows
+            if row.dataset == dataset and name in row.mean
+        ]
+
+    def overall(self) -> list[tuple[str, int, float]]:
+        """Return name, largest parameters and mean result of the rows that all data sets have."""
+        by_name: dict[str, list[tuple[int, float]]] = {}
+        for dataset in self.datasets:
+            for name, parameters, mean in self.on(dataset):
+                by_name.setdefault(name, []).append((parameters, mean))
+        return [
+            (name, max(count for count, _ in each), sum(mean for _, mean in each) / len(each))
+            for name, each in by_name.items()
+            if len(each) == len(self.datasets)
+        ]
 
     def rows_with(self, name: str) -> tuple[StudyRowFacts, ...]:
         """Return the rows that were evaluated on a set."""
@@ -179,6 +226,11 @@ class Facts:
     def main(self) -> RunFacts:
         """The run that the report describes."""
         return self.runs[0]
+
+    @property
+    def has_datasets(self) -> bool:
+        """Whether the runs are those of a study over data sets that have names."""
+        return self.study is not None and self.study.has_datasets
 
     @property
     def groups(self) -> tuple[tuple[RunFacts, ...], ...]:
@@ -229,7 +281,9 @@ def load_facts(paths: Sequence[str | Path]) -> Facts:
         table = path / "study.json"
         if table.is_file():
             study = _read_study(table)
-            runs += [_read_run(record.parent) for record in sorted(path.glob("*/*/record.json"))]
+            # With several data sets, a row has a directory for each.
+            records = [*path.glob("*/seed-*/record.json"), *path.glob("*/*/seed-*/record.json")]
+            runs += [_read_run(record.parent) for record in sorted(records)]
         else:
             runs.append(_read_run(path))
     complete = tuple(run for run in runs if run.record.status == "complete")

@@ -274,7 +274,12 @@ def _ranks(facts: Facts) -> Figure | None:
 
 
 def _spending(facts: Facts) -> Figure | None:
-    """Draw accuracy or macro-F1 against trained parameters, one marker per run."""
+    """Draw accuracy or macro-F1 against trained parameters, one marker per run.
+
+    A study over several data sets has figures of its own.
+    """
+    if facts.has_datasets:
+        return None
     name, metric = facts.main.sets[0], facts.main.metric
     groups: dict[str, list[RunFacts]] = {}
     for run in facts.groups[0]:
@@ -310,7 +315,7 @@ def _spending(facts: Facts) -> Figure | None:
 
 def _comparison(facts: Facts) -> Figure | None:
     """Draw the result of each run, or of each row of a study, with its interval."""
-    rows = _compared(facts)
+    rows = [] if facts.has_datasets else _compared(facts)
     if len(rows) < 2:
         return None
     rows.reverse()

@@ -18,6 +18,7 @@ from pennyweight.report.baselines import baseline_blocks
 from pennyweight.report.captions import caption_of
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import Facts, RunFacts, StudyFacts
+from pennyweight.report.leaderboard import leaderboard_blocks
 from pennyweight.report.phrases import cite, duration, interval, join, percent, plural, title
 from pennyweight.report.shares import share_blocks
 from pennyweight.runs.predictions import mcnemar_of_runs
@@ -247,7 +248,9 @@ def lessons(facts: Facts, shown: frozenset[str]) -> tuple[Block, ...]:
                 f"{metrics.ece:.3f}."
             )
     blocks: list[Block] = [Text(" ".join(remarks))]
-    if facts.study is not None:
+    if facts.study is not None and facts.study.has_datasets:
+        blocks += leaderboard_blocks(facts.study, shown)
+    elif facts.study is not None:
         blocks += [_study_text(facts.study, name), _study_table(facts.study, name)]
         if len(facts.groups) > 1:
             blocks.append(

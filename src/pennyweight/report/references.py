@@ -259,6 +259,12 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             "A Simple Sequentially Rejective Multiple Test Procedure",
             "*Scandinavian Journal of Statistics*, 6(2): 65\N{EN DASH}70",
         ),
+        "demsar": _reference(
+            "Demšar, J.",
+            2006,
+            "Statistical Comparisons of Classifiers over Multiple Data Sets",
+            "*Journal of Machine Learning Research*, 7: 1\N{EN DASH}30",
+        ),
         "saerens": _reference(
             "Saerens, M.; Latinne, P.; Decaestecker, C.",
             2002,

@@ -12,9 +12,11 @@ from pennyweight.errors import ReportError
 from pennyweight.report.content import FrontMatter
 from pennyweight.report.facts import Facts, load_facts
 from pennyweight.report.figures import FIGURES, write_figures
+from pennyweight.report.leaderboard import write_study_markdown
 from pennyweight.report.notebook import write_notebook
 from pennyweight.report.paper import make_content
 from pennyweight.report.prose import load_prose
+from pennyweight.report.study_figures import STUDY_FIGURES, write_study_figures
 from pennyweight.report.typeset import latex_source, typst_source, write_pdf
 
 __all__ = ["PARTS", "PaperOptions", "write_report"]
@@ -72,7 +74,8 @@ def write_report(
     _require("matplotlib")
     facts = load_facts(runs)
     _check(paper)
-    for run in (run for group in facts.groups[1:] for run in group):
+    others = [] if facts.has_datasets else facts.groups[1:]
+    for run in (run for group in others for run in group):
         log(
             f"{run.path}: evaluated on other {facts.main.sets[0]} rows than {facts.main.path}; "
             "not compared with it"
@@ -84,6 +87,11 @@ def write_report(
     written: dict[str, Path] = {}
     if "figures" in parts or "paper" in parts:
         figures = write_figures(facts, out / "figures")
+        if facts.study is not None:
+            figures += (drawn := write_study_figures(facts.study, out / "figures"))
+            if facts.has_datasets:
+                written["study"] = write_study_markdown(facts.study, out, figures=drawn)
+                log(f"ranks and results of the study in {written['study']}")
         written["figures"] = out / "figures"
         log(f"{len(figures)} figures in {out / 'figures'}")
     if "paper" in parts:
@@ -101,8 +109,8 @@ def write_report(
 def _check(paper: PaperOptions) -> None:
     """Refuse unusable options before anything is written."""
     for name in paper.without:
-        if name not in FIGURES:
-            raise ReportError(f"--without {name}: no such figure; choose from {', '.join(FIGURES)}")
+        if name not in (known := (*FIGURES, *STUDY_FIGURES)):
+            raise ReportError(f"--without {name}: no such figure; choose from {', '.join(known)}")
     if paper.style is not None and not paper.style.is_file():
         raise ReportError(
             f"--aaai-style {paper.style}: no such file; give the path of your aaai24.sty"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from pennyweight.evaluation.metrics import Headline, headline_in
 from pennyweight.runs.record import RunRecord
 
-__all__ = ["BASELINES", "BaselineName", "baseline_headlines", "ordered_sets"]
+__all__ = ["BASELINES", "BaselineName", "baseline_headlines", "in_order", "ordered_sets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,13 @@ BASELINES: Mapping[str, BaselineName] = MappingProxyType(
 
 def ordered_sets(record: RunRecord) -> tuple[str, ...]:
     """Return the names of the evaluated sets: the test first, validation last."""
+    return in_order(record.metrics)
+
+
+def in_order(sets: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of sets: the test first, validation last."""
     order = {"test": 0, "validation": 2}
-    return tuple(sorted(record.metrics, key=lambda name: order.get(name, 1)))
+    return tuple(sorted(sets, key=lambda name: order.get(name, 1)))
 
 
 def baseline_headlines(

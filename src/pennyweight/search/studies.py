@@ -15,12 +15,14 @@ from pennyweight.defaults import is_completion, plan
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.metrics import headline_in
 from pennyweight.evaluation.statistics import holm, mean_interval, paired_p
-from pennyweight.recipe import Recipe
-from pennyweight.recipe.study import Study
+from pennyweight.recipe import Recipe, change_recipe
+from pennyweight.recipe.study import Study, Variation
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
 from pennyweight.runs.results import baseline_headlines, ordered_sets
-from pennyweight.search.study_directory import STUDY_FILE, row_directory
+from pennyweight.search.choosing import Choice, choose, finished_choice
+from pennyweight.search.study_directory import CHOICE, STUDY_FILE, row_directory, row_title
+from pennyweight.search.study_ranks import rank_rows
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 
@@ -29,7 +31,7 @@ __all__ = ["StudyRow", "run_study"]
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """One row of a study's table, over its seeds.
+    """One row of a study's table, over its seeds; on one data set, if the study has several.
 
     Attributes:
         name: of the variation.
@@ -41,6 +43,7 @@ class StudyRow:
         interval: 95% interval of the mean by set, over seeds; None for fewer than three seeds.
         p: of the paired t-test against the first row by set, over the seeds that both have; None
             where the test cannot be computed. It is not adjusted for the number of rows.
+            Rows are compared on the same data set only.
         predicted_shares: mean share of each class in the unlabelled target; empty without a target.
         parameters: number of trained parameters.
         seconds: mean duration of a run.
@@ -50,6 +53,9 @@ class StudyRow:
         failures: why runs failed, by seed.
         baselines: mean value of each baseline by set, over the seeds that have it.
         adjusted_p: the p-values by set, adjusted by Holm's method for the number of rows.
+        dataset: name of the data set; "" in a study without `[datasets]`.
+        budget: largest number of trainable parameters allowed.
+        choice: values that were chosen on validation; None if the study chooses none.
     """
 
     name: str
@@ -69,6 +75,14 @@ class StudyRow:
     failures: dict[str, str]
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     adjusted_p: dict[str, float | None] = field(default_factory=dict)
+    dataset: str = ""
+    budget: int = 0
+    choice: Choice | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with that of the data set if the study has several."""
+        return row_title(self.name, self.dataset)
 
 
 def run_study(
@@ -81,14 +95,16 @@ def run_study(
     """Train what is not trained yet, and summarize it; `out/study.json` holds the same rows.
 
     A study that was interrupted continues where it stopped: complete runs are read, unfinished ones
-    resumed. Every row is planned before anything is trained. A run that fails later is recorded,
-    and the study goes on with the next one.
+    resumed. Every row is planned before anything is trained. Values to choose are chosen on
+    validation before the runs of a row begin. A run that fails later is recorded, and the study
+    goes on with the next one.
 
     Raises:
         RecipeError, BudgetError: rows of the study cannot be planned, or are over budget.
         DataError: the training rows of a recipe that leaves keys open cannot be read.
         BaseModelError: a base model cannot be found.
-        RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created.
+        RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created; or
+            the study chooses values, and Optuna is missing.
     """
     out = Path(out)
     _check_plans(study, out)
@@ -97,23 +113,68 @@ def run_study(
     except OSError as error:
         raise RunError(f"--out {out}: cannot be created: {error.strerror}") from None
     rows: list[StudyRow] = []
-    first: dict[int, RunRecord] = {}
-    for number, variation in enumerate(study.variations, start=1):
+    # The runs of the first row that has any, by data set.
+    first: dict[str, dict[int, RunRecord]] = {}
+    for variation in study.variations:
+        runs = _runs(variation, study, out)
+        choice, failures = None, dict[str, str]()
         records: dict[int, RunRecord] = {}
-        failures: dict[str, str] = {}
-        for seed, recipe in zip(study.seeds, variation.recipes, strict=True):
-            run = row_directory(out, number, variation.name) / f"seed-{seed}"
-            log(f"{variation.name}, seed {seed}: {run}")
-            try:
-                records[seed] = _complete(recipe, run, watcher)
-            except PennyweightError as error:
-                failures[str(seed)] = str(error)
-                log(f"failed: {error}")
-        first = first or records
-        rows.append(_summarize(variation.name, records, first, failures))
+        try:
+            choice = _chosen(variation, runs, log)
+        except RunError:
+            raise
+        except PennyweightError as error:
+            failures = {str(seed): str(error) for seed in study.seeds}
+            log(f"failed: {error}")
+        else:
+            records, failures = _train_seeds(variation, choice, runs, log, watcher)
+        first[variation.dataset] = first.get(variation.dataset) or records
+        rows.append(_summarize(variation, choice, records, first[variation.dataset], failures))
         rows = _with_adjusted_p(rows)
         _save(out, study, rows)
     return rows
+
+
+def _runs(variation: Variation, study: Study, out: Path) -> dict[int, Path]:
+    """Return the run directories of a row, by seed."""
+    directory = row_directory(out, variation.number, variation.name, variation.dataset)
+    return {seed: directory / f"seed-{seed}" for seed in study.seeds}
+
+
+def _chosen(
+    variation: Variation, runs: Mapping[int, Path], log: Callable[[str], None]
+) -> Choice | None:
+    """Return the values that are chosen for a row; None if there is nothing to choose."""
+    if variation.choose is None:
+        return None
+    out = next(iter(runs.values())).parent / CHOICE
+    choice = finished_choice(variation.choose, out=out)
+    if choice is not None and all(map(_is_complete, runs.values())):
+        return choice
+    name = row_title(variation.name, variation.dataset)
+    log(f"{name}: choosing {', '.join(variation.choose.ranges)}: {out}")
+    return choose(variation.recipes[0], variation.choose, out=out, log=log)
+
+
+def _train_seeds(
+    variation: Variation,
+    choice: Choice | None,
+    runs: Mapping[int, Path],
+    log: Callable[[str], None],
+    watcher: Watcher | None,
+) -> tuple[dict[int, RunRecord], dict[str, str]]:
+    """Return the records of a row's complete runs by seed, and why others failed."""
+    records: dict[int, RunRecord] = {}
+    failures: dict[str, str] = {}
+    for (seed, run), recipe in zip(runs.items(), variation.recipes, strict=True):
+        log(f"{row_title(variation.name, variation.dataset)}, seed {seed}: {run}")
+        try:
+            own = recipe if choice is None else change_recipe(recipe, choice.values)
+            records[seed] = _complete(own, run, watcher)
+        except PennyweightError as error:
+            failures[str(seed)] = str(error)
+            log(f"failed: {error}")
+    return records, failures
 
 
 def _check_plans(study: Study, out: Path) -> None:
@@ -126,21 +187,36 @@ def _check_plans(study: Study, out: Path) -> None:
         BaseModelError: a base model cannot be found.
     """
     problems: list[PennyweightError] = []
-    for number, variation in enumerate(study.variations, start=1):
-        directory = row_directory(out, number, variation.name)
-        runs = [directory / f"seed-{seed}" for seed in study.seeds]
+    for variation in study.variations:
         # What seeds change does not change the plan.
-        for run, recipe in zip(runs, variation.recipes, strict=True):
-            _refuse_another_recipe(recipe, run)
-        if all(_is_complete(run) for run in runs):
+        runs = _runs(variation, study, out)
+        _refuse_other_recipes(variation, runs)
+        if all(map(_is_complete, runs.values())):
             continue
         try:
             plan(variation.recipes[0])
         except (RecipeError, BudgetError, DataError) as error:
-            problems.append(type(error)(f'row "{variation.name}": {error}'))
+            name = row_title(variation.name, variation.dataset)
+            problems.append(type(error)(f'row "{name}": {error}'))
     if problems:
         reasons = "; ".join(map(str, problems))
         raise type(problems[0])(f"study {study.name}: nothing was trained: {reasons}")
+
+
+def _refuse_other_recipes(variation: Variation, runs: Mapping[int, Path]) -> None:
+    """Refuse runs that were trained with other recipes than those of a row.
+
+    Raises:
+        RunError: one was.
+    """
+    choice = None
+    if variation.choose is not None:
+        choice = finished_choice(variation.choose, out=next(iter(runs.values())).parent / CHOICE)
+        if choice is None:
+            return
+    for run, recipe in zip(runs.values(), variation.recipes, strict=True):
+        own = recipe if choice is None else change_recipe(recipe, choice.values)
+        _refuse_another_recipe(own, run)
 
 
 def _is_complete(run: Path) -> bool:
@@ -179,7 +255,8 @@ def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
 
 
 def _summarize(
-    name: str,
+    variation: Variation,
+    choice: Choice | None,
     records: Mapping[int, RunRecord],
     first: Mapping[int, RunRecord],
     failures: dict[str, str],
@@ -189,7 +266,7 @@ def _summarize(
     metric = _compared_metric([*first.values(), *runs])
     values = {of: [_value(record, of, metric) for record in runs] for of in sets}
     return StudyRow(
-        name=name,
+        name=variation.name,
         seeds=list(records),
         metric=metric,
         values=values,
@@ -208,6 +285,9 @@ def _summarize(
         transductive=sorted({use for record in runs for use in record.transductive}),
         failures=failures,
         baselines={of: means for of in sets if (means := _baselines(runs, of, metric))},
+        dataset=variation.dataset,
+        budget=variation.recipes[0].budget.trainable_parameters,
+        choice=choice,
     )
 
 
@@ -246,10 +326,17 @@ def _p(
 
 
 def _with_adjusted_p(rows: Sequence[StudyRow]) -> list[StudyRow]:
-    """Return the rows with the p-values of each set adjusted for the number of rows so far."""
+    """Return the rows with the p-values adjusted for the number of rows so far.
+
+    Those on each set of each data set are adjusted together.
+    """
     adjusted: list[dict[str, float | None]] = [dict.fromkeys(row.p) for row in rows]
-    for of in dict.fromkeys(of for row in rows for of in row.p):
-        tested = [(index, p) for index, row in enumerate(rows) if (p := row.p.get(of)) is not None]
+    for dataset, of in dict.fromkeys((row.dataset, of) for row in rows for of in row.p):
+        tested = [
+            (index, p)
+            for index, row in enumerate(rows)
+            if row.dataset == dataset and (p := row.p.get(of)) is not None
+        ]
         for (index, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
             adjusted[index][of] = p
     return [replace(row, adjusted_p=p) for row, p in zip(rows, adjusted, strict=True)]
@@ -268,5 +355,6 @@ def _save(out: Path, study: Study, rows: Sequence[StudyRow]) -> None:
         "summary": study.summary,
         "seeds": study.seeds,
         "rows": [asdict(row) for row in rows],
+        "ranks": [asdict(ranks) for ranks in rank_rows(rows)],
     }
     write_text(out / STUDY_FILE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")

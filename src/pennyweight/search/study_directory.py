@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from pennyweight.documents import read_document
 from pennyweight.errors import RunError
 
-__all__ = ["STUDY_FILE", "is_study", "row_directory", "study_runs"]
+__all__ = ["CHOICE", "STUDY_FILE", "is_study", "row_directory", "row_title", "study_runs"]
 
 STUDY_FILE = "study.json"
+# Below a row's directory: the runs among which its values are chosen.
+CHOICE = "choose"
 
 
 class _Row(BaseModel):
@@ -20,6 +22,7 @@ class _Row(BaseModel):
 
     name: str
     seeds: tuple[int, ...]
+    dataset: str = ""
 
 
 class _Table(BaseModel):
@@ -28,10 +31,18 @@ class _Table(BaseModel):
     rows: tuple[_Row, ...]
 
 
-def row_directory(study: Path, number: int, name: str) -> Path:
-    """Return the directory with a row's runs; rows are numbered from 1."""
+def row_directory(study: Path, number: int, name: str, dataset: str = "") -> Path:
+    """Return the directory with a row's runs; rows are numbered from 1.
+
+    In a study with several data sets, it is the directory with those on one of them.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
-    return study / f"{number:02d}-{slug}"
+    return study / f"{number:02d}-{slug}" / dataset
+
+
+def row_title(name: str, dataset: str) -> str:
+    """Return the name of a row with that of the data set, if the study has several."""
+    return f"{name}, {dataset}" if dataset else name
 
 
 def is_study(path: Path) -> bool:
@@ -41,6 +52,8 @@ def is_study(path: Path) -> bool:
 
 def study_runs(study: Path) -> dict[str, list[Path]]:
     """Return the directories of the complete runs of each row, by the row's name.
+
+    With several data sets, a row has runs on each of them, and its name is followed by theirs.
 
     Raises:
         RunError: the table cannot be read.
@@ -52,7 +65,14 @@ def study_runs(study: Path) -> dict[str, list[Path]]:
         raise RunError(
             f"{file}: damaged, or written by another version; repeat `pennyweight study`"
         ) from None
+    numbers = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(row.name for row in table.rows), start=1)
+    }
     return {
-        row.name: [row_directory(study, number, row.name) / f"seed-{seed}" for seed in row.seeds]
-        for number, row in enumerate(table.rows, start=1)
+        row_title(row.name, row.dataset): [
+            row_directory(study, numbers[row.name], row.name, row.dataset) / f"seed-{seed}"
+            for seed in row.seeds
+        ]
+        for row in table.rows
     }
