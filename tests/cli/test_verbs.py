@@ -76,6 +76,7 @@ EXAMPLES = {
         "12 rows in predictions.csv",
         "predictions.csv",
     ),
+    "drift": Example("runs/one --data test.csv", "expected accuracy "),
     "submit": Example(
         "runs/one --data test.csv --out submission.csv",
         "12 rows in submission.csv",
@@ -151,7 +152,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return pages
 
 
-@pytest.mark.parametrize("verb", VERBS)
+# `serve` runs until it is stopped; tests/serve starts it.
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "serve"])
 def test_every_verb_does_its_work(
     verb: str,
     pennyweight: Callable[..., str],

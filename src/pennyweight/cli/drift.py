@@ -31,7 +31,9 @@ def command(
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
-    """Compare new text with a run's rows, and estimate the accuracy on it, without labels.
+    """Measure how far new text is from a run's own rows.
+
+    The accuracy on it is estimated as well, without labels.
 
     Prints how well training and new texts can be told apart by their characters, the distance of
     their hidden features, the share of each class, and the accuracy to expect with a 95% interval.

@@ -76,7 +76,7 @@ def command(
     hub: HubFolderOptions,
     data: CheckedData = None,
 ) -> None:
-    """Write an ONNX model, or a folder for the Hugging Face Hub.
+    """Write an ONNX model, or a folder for the hub.
 
     With --to onnx, the folder holds the model, its tokenizer, its labels, and a README.md with code
     that needs only onnxruntime and tokenizers. Size, speed, accuracy and agreement with PyTorch are

@@ -76,11 +76,31 @@ class SharedBase:
 
     identity: str
     model: PreTrainedModel
-    parameters: Mapping[str, nn.Parameter]
+    parameters: dict[str, nn.Parameter]
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights in the memory, dtype and device that they have now."""
         return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+    def add(self, model: nn.Module, fresh: frozenset[str]) -> None:
+        """Keep the weights of the checkpoint that a model has and this one has not.
+
+        A base that was loaded for a head on pooled states lacks the layers of native heads.
+
+        Args:
+            model: loaded from the same checkpoint.
+            fresh: the names of its weights that the checkpoint lacks.
+        """
+        for name, parameter in model.named_parameters():
+            if name not in fresh and name not in self.parameters:
+                # A copy, because the tensor may keep the whole file mapped.
+                copied = parameter.detach().to(self.device, copy=True)
+                self.parameters[name] = nn.Parameter(copied, requires_grad=False)
 
 
 def load_shared_base(base: BaseModel, options: BaseOptions) -> SharedBase:
@@ -92,7 +112,7 @@ def load_shared_base(base: BaseModel, options: BaseOptions) -> SharedBase:
     loaded, fresh = load_base(base, options)
     model = dequantized(loaded).requires_grad_(False).eval()
     parameters = {name: p for name, p in model.named_parameters() if name not in fresh}
-    return SharedBase(base_identity(base, options), model, MappingProxyType(parameters))
+    return SharedBase(base_identity(base, options), model, parameters)
 
 
 def base_identity(base: BaseModel, options: BaseOptions) -> str:
@@ -132,17 +152,24 @@ def load_shared_adapter(
     plain = None if _needs_own_base(weights, directory) else _borrowed(base, weights, directory)
     is_own = plain is None
     if plain is None:
-        plain = dequantized(load_base(base, options)[0])
+        loaded, fresh = load_base(base, options)
+        plain = dequantized(loaded)
+        if options.weights == "pretrained":
+            shared.add(plain, fresh)
+            weights = shared.weights()
     output = layout_of(plain, labels=base.config.num_labels).head_output.name
     named = plain.base_model.named_parameters(prefix=plain.base_model_prefix)
     # Some initializations change weights in place.
-    originals = {name: p.detach().clone() if is_own else weights[name] for name, p in named}
+    originals = {
+        name: parameter.detach().clone() if is_own else weights[name]
+        for name, parameter in named
+        if is_own or name in weights
+    }
     model = load_adapter(plain, directory).requires_grad_(False)
-    device = next(iter(weights.values())).device
     with torch.no_grad():
         updates = UpdateReader(directory, originals).read(model.get_base_model())
-    head = _head_of(model.get_base_model()).to(device)
-    updates = {path: update.to(device) for path, update in updates.items()}
+    head = _head_of(model.get_base_model()).to(shared.device)
+    updates = {path: update.to(shared.device) for path, update in updates.items()}
     own = _share_equal_weights(head, weights)
     output_layer: Any = head.get_submodule(output)
     is_mean = getattr(base.config, "classifier_pooling", "cls") == "mean"
@@ -242,5 +269,7 @@ def _share_equal_weights(head: nn.Module, weights: Mapping[str, torch.Tensor]) -
         ):
             parameter.data = shared
         else:
+            # A copy, because the tensor may keep the whole file of the base mapped.
+            parameter.data = parameter.detach().clone()
             own += parameter.nbytes
     return own

@@ -43,7 +43,7 @@ class Batcher(Protocol):
             rows: all rows.
             indices: int64 `[texts]`, the rows to use.
             copies: how often all of them are repeated, one copy after another.
-            is_ordered: whether the rows stay in this order; otherwise a batcher may sort them.
+            is_ordered: whether the rows stay in this order; otherwise they may be sorted.
 
         Returns:
             The keyword arguments, and the rows' indices in the order of the model's logits.
@@ -102,15 +102,17 @@ class PackedBatcher:
         self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1, is_ordered: bool = False
     ) -> tuple[dict[str, Any], np.ndarray]:
         """See `Batcher.inputs`."""
-        return pack(
+        if not is_ordered:
+            indices = indices[np.argsort(rows.lengths[indices], kind="stable")]
+        indices = np.tile(indices, copies)
+        packed = pack(
             rows,
             indices,
             first_position=self.first_position,
-            copies=copies,
-            is_ordered=is_ordered,
             masks=self.masks,
             device=self.device,
         )
+        return packed, indices
 
     def pieces(
         self, rows: TokenizedRows, indices: np.ndarray, *, copies: int = 1

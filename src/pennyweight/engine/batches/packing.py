@@ -33,34 +33,26 @@ def pack(
     indices: np.ndarray,
     *,
     first_position: int,
-    copies: int = 1,
-    is_ordered: bool = False,
     masks: MaskPool | None = None,
     device: torch.device | str = "cpu",
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the model's keyword arguments for some rows, packed, and their indices in order.
+) -> dict[str, Any]:
+    """Return the model's keyword arguments for some rows, packed in the order of their indices.
 
     The packed row is filled up to one of few lengths, and so are the tiles of attention.
 
     Args:
         rows: all rows.
-        indices: int64 `[texts]`, the rows to pack.
+        indices: int64 `[texts]`, the rows to pack; attention pads less where neighbours have
+            similar lengths.
         first_position: the position id of a text's first token.
-        copies: how often all texts are repeated, one copy after another.
-        is_ordered: whether the texts stay in the order of `indices`; attention pads less where
-            neighbours have similar lengths.
         masks: source of the dropout masks of attention; None for torch's own.
         device: where the inputs go.
 
     Returns:
         `input_ids` and `position_ids`, int64 `[1, tokens]`, and `packing`; `token_type_ids` for
-        rows with token types; and the indices, sorted by length within each copy unless they are
-        ordered. Rows with hidden states give `inputs_embeds` `[1, tokens, hidden]` instead of
-        `input_ids` and token types.
+        rows with token types. Rows with hidden states give `inputs_embeds` `[1, tokens, hidden]`
+        instead of `input_ids` and token types.
     """
-    if not is_ordered:
-        indices = indices[np.argsort(rows.lengths[indices], kind="stable")]
-    indices = np.tile(indices, copies)
     lengths = rows.lengths[indices]
     offsets = np.zeros(len(indices) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
@@ -88,12 +80,12 @@ def pack(
     if rows.states is not None:
         states = rows.states.gather(indices, lengths, width)
         inputs["inputs_embeds"] = send(states, device)[None]
-        return inputs, indices
+        return inputs
     inputs["input_ids"] = on_device(_in_a_row(rows.store, indices, width, rows.padding))[None]
     if rows.token_types is not None:
         types = _in_a_row(rows.token_types, indices, width, 0)
         inputs["token_type_ids"] = on_device(types)[None]
-    return inputs, indices
+    return inputs
 
 
 def _in_a_row(store: TokenStore, indices: np.ndarray, width: int, padding: int) -> np.ndarray:
