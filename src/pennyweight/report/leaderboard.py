@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pennyweight.report.content import Block, Figure, Table, Text, plain
 from pennyweight.report.facts import StudyFacts, StudyRowFacts
-from pennyweight.report.phrases import cite, title
+from pennyweight.report.phrases import cite, markdown_table, title
 from pennyweight.runs.record import write_text
 from pennyweight.search.results import shown
 from pennyweight.search.study_ranks import StudyRanks, describe_ranks
@@ -126,7 +126,7 @@ def _ranks_markdown(study: StudyFacts, ranks: StudyRanks) -> str:
         )
         for row in ranks.rows
     ]
-    return _table(("row", "mean rank", *study.datasets, "mean", "parameters"), rows)
+    return markdown_table(("row", "mean rank", *study.datasets, "mean", "parameters"), rows)
 
 
 def _choices_markdown(study: StudyFacts) -> str:
@@ -137,7 +137,7 @@ def _choices_markdown(study: StudyFacts) -> str:
         (name, *(_choice(own.get(dataset)) for dataset in study.datasets))
         for name, own in by_name.items()
     ]
-    return _table(("row", *study.datasets), rows)
+    return markdown_table(("row", *study.datasets), rows)
 
 
 def _choice(row: StudyRowFacts | None) -> str:
@@ -151,10 +151,3 @@ def _choice(row: StudyRowFacts | None) -> str:
         for key, value in values.items()
     ]
     return ", ".join(texts)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )

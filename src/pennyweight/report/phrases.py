@@ -12,6 +12,7 @@ __all__ = [
     "duration",
     "interval",
     "join",
+    "markdown_table",
     "percent",
     "plural",
     "score",
@@ -142,3 +143,11 @@ def title(name: str) -> str:
 def cite(*keys: str) -> str:
     """Return the mark that cites some references, with a space before it; "" without keys."""
     return f" [cite:{','.join(keys)}]" if keys else ""
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; a bar in a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )

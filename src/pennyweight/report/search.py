@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pennyweight.report.phrases import plural, title
+from pennyweight.report.phrases import markdown_table, plural, title
 from pennyweight.runs.record import write_text
 from pennyweight.search.results import (
     BEST_RECIPE,
@@ -94,9 +94,9 @@ def _blocks(result: SearchResult, figures: Sequence[str]) -> Iterator[str]:
     yield from _drawn(figures)
     if result.importances and "importances" not in figures:
         rows = [(f"`{key}`", f"{share:.0%}") for key, share in result.importances.items()]
-        yield _table(("key", "importance"), rows)
+        yield markdown_table(("key", "importance"), rows)
     yield "## All trials"
-    yield _table(
+    yield markdown_table(
         ("trial", *(f"`{key}`" for key in result.keys), title(result.metric), "status", "s"),
         [_cells(result, row) for row in result.rows],
     )
@@ -127,7 +127,7 @@ def _comparison(result: SearchResult, best: TrialRow, default: TrialRow | None) 
         "" if row is None or row.value is None else f"{row.value:.4f}" for row in (best, default)
     ]
     rows.append((f"validation {title(result.metric)}", *measured))
-    return _table(("", best.run, "the recipe itself"), rows)
+    return markdown_table(("", best.run, "the recipe itself"), rows)
 
 
 def _code(row: TrialRow | None, key: str) -> str:
@@ -158,13 +158,6 @@ def _cells(result: SearchResult, row: TrialRow) -> tuple[str, ...]:
         "" if row.value is None else f"{row.value:.4f}",
         row.status,
         "" if row.seconds is None else f"{row.seconds:.0f}",
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
     )
 
 
