@@ -23,6 +23,7 @@ _FOLDER = "repository"
 PUBLISHED = (
     "CONTRIBUTING.md",
     "LICENSE",
+    "benchmarks/results/bank-amd-epyc.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/speed.json",
