@@ -3,7 +3,6 @@
 The rows of a batch are sorted by adapter. Every frozen product covers all rows; then the rows of
 each adapter, which follow each other, get its low-rank product, scale or shift. Measured with 32
 adapters on one CPU core, a loop over the adapters is faster than padded products of all of them.
-See the how-to guide on many classifiers for what this costs.
 """
 
 from __future__ import annotations
