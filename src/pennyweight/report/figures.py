@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
 from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
 from pennyweight.report.facts import Facts, RunFacts
-from pennyweight.report.phrases import title
+from pennyweight.report.phrases import short_name, title
 
 __all__ = [
     "COLOURS",
@@ -44,9 +44,8 @@ WIDTH = 3.31
 # A bin with fewer rows says little about calibration; its marker is hollow.
 FEW_ROWS = 10
 _SHORT = {"accuracy": "acc.", "macro_f1": "macro F1"}
-# Confusions that are drawn at most, and characters of a name beside an axis.
+# Confusions that are drawn at most.
 _CONFUSIONS = 10
-_NAME_LENGTH = 27
 # Width of a character beside an axis, in inches.
 _CHARACTER = 0.06
 STYLE: dict[Any, Any] = {
@@ -105,7 +104,7 @@ def _confusion(facts: Facts) -> Figure | None:
         return None
     if len(metrics.classes) > MATRIX_CLASSES:
         return _largest_confusions(metrics)
-    names = [_shortened(entry.label) for entry in metrics.classes]
+    names = [short_name(entry.label) for entry in metrics.classes]
     counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(WIDTH, min(1.1 + 0.26 * len(names), 3.3)))
@@ -138,7 +137,7 @@ def _largest_confusions(metrics: Metrics) -> Figure | None:
                    fontsize=7)  # fmt: skip
     arrow = "\N{RIGHTWARDS ARROW}"
     names = [
-        f"{_shortened(each.label)}\n{arrow} {_shortened(each.predicted)}" for each in confusions
+        f"{short_name(each.label)}\n{arrow} {short_name(each.predicted)}" for each in confusions
     ]
     axes.set_yticks(heights, names, fontsize=7, linespacing=0.9)
     axes.set_xlim(0, 1.3 * confusions[0].rows)
@@ -164,14 +163,6 @@ def _compact(value: float, _position: float = 0) -> str:
         if abs(value) >= 10 * unit or (unit == 1e6 and abs(value) >= unit):
             return f"{value / unit:.4g}{name}"
     return f"{value:g}"
-
-
-def _shortened(name: str) -> str:
-    """Return a name that fits beside an axis; the middle of a long one is left out."""
-    if len(name) <= _NAME_LENGTH:
-        return name
-    half = (_NAME_LENGTH - 1) // 2
-    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _reliability(facts: Facts) -> Figure:
@@ -258,7 +249,7 @@ def _ranks(facts: Facts) -> Figure | None:
     table = facts.main.ranks()
     if not table.roles:
         return None
-    roles = [_shortened(role) for role in table.roles]
+    roles = [short_name(role) for role in table.roles]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.2 * len(roles)))
     axes.imshow(table.ranks, cmap="cividis", aspect="auto", vmin=0)
     axes.set_yticks(range(len(roles)), roles)
@@ -286,7 +277,7 @@ def _spending(facts: Facts) -> Figure | None:
         if run.record.parameters is not None:
             # Of a study, the runs of a row differ in their seeds only.
             label = run.name if facts.study is not None else facts.label(run)
-            groups.setdefault(_shortened(label), []).append(run)
+            groups.setdefault(short_name(label), []).append(run)
     if sum(map(len, groups.values())) < 2:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 1.7 + 0.12 * math.ceil(len(groups) / 2)))
@@ -330,7 +321,7 @@ def _comparison(facts: Facts) -> Figure | None:
             markersize=3,
             capsize=2,
         )
-    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [short_name(name) for name, _, _ in rows])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set(xlabel=f"{facts.main.sets[0]} {title(facts.compared_metric)} (%)")

@@ -16,10 +16,13 @@ __all__ = [
     "percent",
     "plural",
     "score",
+    "short_name",
     "spell",
     "title",
 ]
 
+# Characters of a name beside an axis.
+_NAME_LENGTH = 27
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 # How papers write the names; a name that is not listed stays as recipes write it.
@@ -151,3 +154,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
     )
+
+
+def short_name(name: str) -> str:
+    """Return a name that fits beside an axis; the middle of a long one is left out."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    half = (_NAME_LENGTH - 1) // 2
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
