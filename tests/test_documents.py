@@ -78,11 +78,14 @@ def test_a_limit_is_a_number_of_mebibytes(variable: str, monkeypatch: pytest.Mon
             limit(variable)
 
 
-def test_arrays_are_read_without_objects(tmp_path: Path) -> None:
+def test_arrays_are_read_without_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(3))
     assert load_arrays(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
     np.savez(tmp_path / "b.npz", x=np.array([{}], dtype=object))
-    np.savez_compressed(tmp_path / "c.npz", x=np.arange(3))
+    np.savez_compressed(tmp_path / "e.npz", x=np.arange(3))
+    assert load_arrays(tmp_path / "e.npz")["x"].tolist() == [0, 1, 2]
+    np.savez_compressed(tmp_path / "c.npz", x=np.zeros(2**21, dtype=np.int8))
+    monkeypatch.setenv("PENNYWEIGHT_MAX_EXPANDED_MIB", "1")
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     for name in "bcd":
         with pytest.raises(DocumentError):

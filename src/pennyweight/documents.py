@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pennyweight.limits import limit
+from pennyweight.limits import MOST_EXPANSION, limit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
 
 # No file of Pennyweight, PEFT or transformers is nested more than a dozen levels deep.
 _MAX_DEPTH = 64
+_EXPANDED = "PENNYWEIGHT_MAX_EXPANDED_MIB"
 
 
 class DocumentError(ValueError):
@@ -131,19 +132,21 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file that `numpy.savez` wrote, by name.
+    """Return the arrays of a file that `numpy.savez` or `savez_compressed` wrote, by name.
 
     Raises:
-        DocumentError: it is damaged, compressed, or holds Python objects.
+        DocumentError: it is damaged, holds Python objects, or unpacks to more than
+            `PENNYWEIGHT_MAX_EXPANDED_MIB` and 200 times its size.
         OSError: it cannot be read.
     """
     import numpy as np
 
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise DocumentError("its arrays are compressed")
+            # No more than this is read of a part, whatever its compressed bytes hold.
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > max(limit(_EXPANDED), MOST_EXPANSION * path.stat().st_size):
+            raise DocumentError(f"unpacks to {unpacked:,} bytes; if it is right, raise {_EXPANDED}")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, DocumentError):

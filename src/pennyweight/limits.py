@@ -6,7 +6,10 @@ import os
 
 from pennyweight.errors import PennyweightError
 
-__all__ = ["LIMITS", "limit"]
+__all__ = ["LIMITS", "MOST_EXPANSION", "limit"]
+
+# Text compresses to a tenth or so, and columns with few values to less.
+MOST_EXPANSION = 200
 
 # By variable: the default, in MiB, and what is limited.
 LIMITS = {

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pennyweight.errors import ReportError
+from pennyweight.report import run_page
 from pennyweight.report.run_page import RunIndex, make_server
 from pennyweight.runs.record import RunRecord, load_record, save_record
 
@@ -119,18 +120,18 @@ def test_records_are_read_again_only_when_they_change(
     index = RunIndex(folder)
     assert len(index.summaries()) == 3
     read: list[Path] = []
-    original = Path.read_text
+    original = run_page.load_record
 
-    def counted(self: Path, *args: Any, **kwargs: Any) -> str:
-        read.append(self)
-        return original(self, *args, **kwargs)
+    def counted(run: Path) -> RunRecord:
+        read.append(run)
+        return original(run)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(run_page, "load_record", counted)
     assert len(index.summaries()) == 3
     assert read == []
     shutil.copy(folder / "one" / "record.json", folder / "broken" / "record.json")
     assert len(index.summaries()) == 4
-    assert [path.parent.name for path in read] == ["broken"]
+    assert [path.name for path in read] == ["broken"]
 
 
 @pytest.fixture(scope="module")

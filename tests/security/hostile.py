@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,15 @@ def _npz(*, compressed: bool, array: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _bomb() -> bytes:
+    """A file of compressed arrays that unpack to 300 MiB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(10):
+            archive.writestr(f"{number}.npy", b"\0" * (30 * 2**20))
+    return buffer.getvalue()
+
+
 RECORDS: dict[str, Attack] = {
     "a list": lambda p: _record(p, "[]"),
     "a text": lambda p: _record(p, '"x"'),
@@ -219,9 +229,7 @@ RECORDS: dict[str, Attack] = {
     "predictions that are objects": lambda p: _arrays(
         p, _npz(compressed=False, array=np.array([Calls(exec, p.code)], dtype=object))
     ),
-    "predictions, compressed": lambda p: _arrays(
-        p, _npz(compressed=True, array=np.zeros(10**6, dtype=np.int8))
-    ),
+    "predictions that unpack to gigabytes": lambda p: _arrays(p, _bomb()),
     "truncated predictions": lambda p: _arrays(
         p, _npz(compressed=False, array=np.zeros(100))[:300]
     ),

@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 
 from pennyweight.data.read.record import Columns, Record
 from pennyweight.errors import DataError, PennyweightError
-from pennyweight.limits import limit
+from pennyweight.limits import MOST_EXPANSION, limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "MOST_EXPANSION",
     "MOST_UNPACKED",
     "ROWS_PER_BATCH",
     "RecordStream",
@@ -34,8 +33,6 @@ __all__ = [
 ROWS_PER_BATCH = 1000
 _BYTES_PER_BATCH = 64 * 2**20
 _ROW, _EXPANDED = "PENNYWEIGHT_MAX_ROW_MIB", "PENNYWEIGHT_MAX_EXPANDED_MIB"
-# Text compresses to a tenth or so, and columns with few values to less.
-MOST_EXPANSION = 200
 # What a column of a row group may unpack to in any case.
 MOST_UNPACKED = 64 * 2**20
 _NOT_UTF8 = r"invalid UTF-8 (such bytes are shown as \xNN)"

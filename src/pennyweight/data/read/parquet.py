@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from pennyweight.data.read.arrow import (
-    MOST_EXPANSION,
     MOST_UNPACKED,
     ROWS_PER_BATCH,
     RecordStream,
@@ -18,6 +17,7 @@ from pennyweight.data.read.arrow import (
 from pennyweight.data.read.record import Columns, OpenFile, Record
 from pennyweight.documents import printable
 from pennyweight.errors import DataError
+from pennyweight.limits import MOST_EXPANSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
