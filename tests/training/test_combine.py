@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from inference.damage import record_hashes
 from pennyweight.errors import BudgetError, PennyweightError, RunError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.merge import merge
@@ -321,6 +322,7 @@ def test_greedy_refuses_runs_with_other_validation_rows(trained: Path, tmp_path:
 def test_a_correction_of_a_run_is_dropped_and_said_to_be(trained: Path, tmp_path: Path) -> None:
     copy, lines = Path(shutil.copytree(trained / "two", tmp_path / "copy")), list[str]()
     (copy / "adapter" / "correction.json").write_text("{}")
+    record_hashes(copy)
     combine([trained / "one", copy], out=tmp_path / "out", watcher=Watcher(log=lines.append))
     assert any("its correction for class shares is not taken over" in line for line in lines)
     assert not (tmp_path / "out" / "adapter" / "correction.json").exists()

@@ -120,7 +120,7 @@ def read_adapter(directory: Path, *, frozen: tuple[str, ...] | None = None) -> A
     left_out: list[LeftOut] = []
     names: dict[str, str] = {}
     # Plain names first, so that a wrapped name becomes the repetition of a plain one.
-    for name in sorted(tensors.shapes, key=lambda name: (bool(_WRAPPED.search(name)), name)):
+    for name in sorted(tensors.shapes, key=lambda name: (_is_wrapped(name), name)):
         shape = tensors.shapes[name]
         plain = _WRAPPED.sub("", name).replace(_ORIGINAL, ".")
         why = None
@@ -143,6 +143,10 @@ def read_adapter(directory: Path, *, frozen: tuple[str, ...] | None = None) -> A
         if is_a and shape
     }
     return AdapterFile(path, path.stat().st_size, config, trained, tuple(left_out), ranks)
+
+
+def _is_wrapped(name: str) -> bool:
+    return _ORIGINAL in name or bool(_WRAPPED.search(name))
 
 
 def _frozen_by(directory: Path, peft_type: str) -> tuple[tuple[str, ...], str]:

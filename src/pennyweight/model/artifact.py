@@ -116,16 +116,22 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
             model.load_state_dict(load_file(fresh_weights), strict=False, assign=True)
         with ignore_expected_warnings():
             adapted = peft.PeftModel.from_pretrained(model, str(directory))
-        stored = read_shapes(directory / "adapter_model.safetensors")
-        # "auto" would ask the hub whether the frozen embeddings were resized.
-        state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        missing = sorted(set(state) - set(stored))
-        if missing:
-            raise RunError(
-                f"{directory}: the adapter's weights lack {missing[0]}, which would be random"
-            )
+        _refuse_missing_tensors(adapted, directory)
     adapted.eval()
     return adapted
+
+
+def _refuse_missing_tensors(adapted: peft.PeftModel, directory: Path) -> None:
+    # AdaLoRA's file has the ranks that were kept, and PEFT refuses to list empty ones.
+    if adapted.peft_config["default"].peft_type == peft.PeftType.ADALORA:
+        return
+    # "auto" would ask the hub whether the frozen embeddings were resized.
+    state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    stored = read_shapes(directory / "adapter_model.safetensors")
+    if missing := sorted(set(state) - set(stored)):
+        raise RunError(
+            f"{directory}: the adapter's weights lack {missing[0]}, which would be random"
+        )
 
 
 def _check_adapter(directory: Path) -> None:
