@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,3 +38,28 @@ def test_a_mutated_file_raises_declared_errors_only(name: str, data: st.DataObje
     target = TARGETS[name]
     base = data.draw(st.sampled_from(target.seeds) | st.binary(max_size=60))
     target.run(mutated(base, data.draw(_CHANGES)))
+
+
+# Inputs that fuzzing found, by target. This Parquet file has a column with damaged statistics, and
+# pyarrow ended the process when they were asked for.
+_FOUND = {
+    "parquet": (
+        "UEFSMRUEFR4VIkwVBBUAEgAADzgDAAAAb25lBAAAAHp3ZWkVABUSFRYsFQYVEBUGFQYcNgIoBHp3ZWkYA29uZRERAA"
+        "AACSACAAAAAwEDAwIVBBUgFSRMFQQVABIAABA8AAAAAAAAAAABAAAAAAAAABUAFRIVFiwVBhUQFQYVBhwYCAEQAAAA"
+        "AAAAGAgAAAAAAAAAABYAKAgBAAAAAAAAABgIAAAAAAAAAAAREQAAAAkgAgAAAAYBAQMCFQQZPDUAGAZzY2hlbWEVBA"
+        "AVDCUCGAR0ZXh0JQBMHAAAABUEJQsYBWxhYmVsABYGGRwZLCYAHBUMGTUABhAZGAR0ZXh0FQIWBhaQARaYASZGJggc"
+        "NgIoBHp3ZWkYA29uZRERABksFQQVABUCABUAFRAVAgA8Fg4ZBhkmAgQAAAAmABwVBBk1AAYQGRgFbGFiZWwVAhYGFs"
+        "wBFtQBJuABJqABHBgIAQAAAAAAAAAYCAAAAAAAAAAAFgAoCAEAAAAAAAAAGAgAAAAAAAAAABERABksFQQVABUCABUA"
+        "FRAVAgA8KQYZJgAGAAAAFtwCFgYmCBbsAgAZHBgMQVJST1c6c2NoZW1hGPgBLy8vLy83QUFBQUFRQUFBQUFBQUtBQX"
+        "dBQmdBRkFBZ0FDZ0FBQUFBQkJBQU1BQUFBQ0FBSUFBQUFCQUFJQUFBQUJBQUFBQUlBQUFCUUFBQUFCQUFBQU1qLy8v"
+        "OEFBQUVDRUFBQUFDQUFBQUFFQUFBQUFBQUFBQVVBQUFCc1lXSmxiQUFBQUFnQURBQUlBQWNBQ0FBQUFBQUFBQUZBQU"
+        "FBQUVBQVVBQWdBQmdBSEFBd0FBQUFRQUJBQUFBQUFBQUVGRUFBQUFCd0FBQUFFQUFBQUFBQUFBQVFBQUFCMFpYaDBB"
+        "QUFBQUFRQUJBQUVBQUFBQUFBQUFBPT0AGCBwYXJxdWV0LWNwcC1hcnJvdyB2ZXJzaW9uIDI2LjAuMRksHAAAHAAAAC"
+        "wCAABQQVIx"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _FOUND)
+def test_what_fuzzing_found_is_a_declared_error(name: str) -> None:
+    assert TARGETS[name].run(base64.b64decode(_FOUND[name]))

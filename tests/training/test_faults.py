@@ -120,7 +120,7 @@ fcntl.ioctl(side, termios.TIOCSCTTY, 0)
 os.dup2(side, 1), os.dup2(side, 2), os.close(side)
 def close_after_some_steps():
     shown = b""
-    while b"5/24" not in shown:
+    while b"/24" not in shown:
         shown += os.read(main, 4096)
     os.close(main)
 threading.Thread(target=close_after_some_steps, daemon=True).start()

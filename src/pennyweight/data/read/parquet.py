@@ -15,7 +15,6 @@ from pennyweight.data.read.arrow import (
     translated_errors,
 )
 from pennyweight.data.read.record import Columns, OpenFile, Record
-from pennyweight.documents import printable
 from pennyweight.errors import DataError
 from pennyweight.limits import MOST_EXPANSION
 
@@ -45,7 +44,7 @@ def open_parquet(path: Path, split: str | None) -> OpenFile:
             # A dictionary stays one: decoded, a small file could fill the memory.
             texts = _text_columns(path)
             with pq.ParquetFile(path, read_dictionary=texts) as file:
-                _check_expansion(path, file.metadata, columns)
+                _check_expansion(path, file.metadata)
                 for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
                     yield from stream.of(batch)
 
@@ -58,22 +57,19 @@ def _text_columns(path: Path) -> list[str]:
     return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
-def _check_expansion(path: Path, metadata: pq.FileMetaData, columns: list[str]) -> None:
-    """Refuse a column that takes far more memory than its compressed bytes.
+def _check_expansion(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse a file whose rows take far more memory than its compressed bytes.
 
     Raises:
-        DataError: there is one.
+        DataError: it has such a group of rows.
     """
+    most = max(MOST_UNPACKED, MOST_EXPANSION * path.stat().st_size)
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            chunk = row_group.column(index)
-            name = chunk.path_in_schema.split(".")[0]
-            most = max(MOST_UNPACKED, MOST_EXPANSION * chunk.total_compressed_size)
-            if name in columns and chunk.total_uncompressed_size > most:
-                raise DataError(
-                    f"{path}: the column {printable(name)} unpacks to "
-                    f"{chunk.total_uncompressed_size:,} bytes from "
-                    f"{chunk.total_compressed_size:,}; write the file with smaller row groups or "
-                    "without compression, if it is right"
-                )
+        # Not by column: pyarrow ends the process at a column whose statistics are damaged.
+        unpacked = metadata.row_group(group).total_byte_size
+        if unpacked > most:
+            raise DataError(
+                f"{path}: a group of its rows unpacks to {unpacked:,} bytes, more than "
+                f"{MOST_EXPANSION} times the size of the file; write it without compression, if it "
+                "is right"
+            )
