@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging as standard_logging
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,7 +11,7 @@ import datasets
 from huggingface_hub import constants
 from transformers.utils import logging
 
-__all__ = ["quiet_libraries"]
+__all__ = ["quiet_libraries", "quiet_logger"]
 
 
 @contextmanager
@@ -39,3 +41,21 @@ def quiet_libraries() -> Iterator[None]:
             datasets.disable_progress_bars()
             restore.callback(datasets.enable_progress_bars)
         yield
+
+
+@contextmanager
+def quiet_logger(name: str | None = None) -> Iterator[None]:
+    """Keep warnings, and messages of a logger below errors, out of the output inside the block.
+
+    Args:
+        name: of the logger; None for the root logger.
+    """
+    logger = standard_logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(standard_logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

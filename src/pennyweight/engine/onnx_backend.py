@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from pennyweight.engine.batches.rows import TokenizedRows, collate
 from pennyweight.engine.predictor import Predictions
 from pennyweight.errors import RunError
 from pennyweight.files import replace_directory, replacing
+from pennyweight.quiet import quiet_logger
 
 __all__ = ["ONNX_FILE", "OnnxModel", "export_onnx", "require_onnx", "strip_onnx"]
 
@@ -103,7 +101,7 @@ def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> No
         )
         strip_onnx(directory / ONNX_FILE)
 
-    with _silent_exporter():
+    with quiet_logger("torch.onnx"):
         try:
             replace_directory(directory, write)
         except Exception as error:  # noqa: BLE001 - the exporter raises many types
@@ -149,19 +147,6 @@ def _parts(graph: Any) -> Iterator[Any]:
 
 def _bytes_of(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in model.parameters())
-
-
-@contextmanager
-def _silent_exporter() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

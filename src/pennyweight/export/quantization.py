@@ -7,10 +7,7 @@ activations, as in attention, and that of the output layer. Which others do is a
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +17,7 @@ import numpy as np
 
 from pennyweight.engine.batches.rows import TokenizedRows, collate
 from pennyweight.engine.onnx_backend import strip_onnx
+from pennyweight.quiet import quiet_logger
 
 __all__ = ["SCHEMES", "Precision", "Scheme", "quantize"]
 
@@ -98,7 +96,7 @@ def quantize(
         "weight_type": quantization.QuantType.QInt8,
         "use_external_data_format": source.with_name(f"{source.name}.data").is_file(),
     }
-    with _silent_quantizer():
+    with quiet_logger():
         if precision == "int8-dynamic":
             quantization.quantize_dynamic(str(source), str(target), **options)
         else:
@@ -154,17 +152,3 @@ class _Batches:
         if indices is None:
             return None
         return {name: tensor.numpy() for name, tensor in collate(self._rows, indices).items()}
-
-
-@contextmanager
-def _silent_quantizer() -> Iterator[None]:
-    """Keep advice of the quantizer, which goes to the root logger, out of the output."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
