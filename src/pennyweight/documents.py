@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pennyweight.limits import MOST_EXPANSION, limit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
 __all__ = [
@@ -80,16 +82,7 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         DocumentError: it is not JSON, or nested too deeply.
     """
-    try:
-        values = json.loads(text)
-    except RecursionError:
-        raise DocumentError(_too_deep()) from None
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    except ValueError as error:  # not JSON, or an integer of too many digits
-        raise DocumentError(f"not JSON: {error}") from None
-    check_depth(values)
-    return values
+    return _parse(json.loads, text, "JSON")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -98,14 +91,21 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         DocumentError: it is not TOML, or nested too deeply.
     """
+    table: dict[str, Any] = _parse(tomllib.loads, text, "valid TOML")
+    return table
+
+
+def _parse(loads: Callable[[Any], Any], text: str | bytes, kind: str) -> Any:
     try:
-        table = tomllib.loads(text)
+        values = loads(text)
     except RecursionError:
         raise DocumentError(_too_deep()) from None
-    except ValueError as error:
-        raise DocumentError(f"not valid TOML: {error}") from None
-    check_depth(table)
-    return table
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except ValueError as error:  # also an integer of too many digits
+        raise DocumentError(f"not {kind}: {error}") from None
+    check_depth(values)
+    return values
 
 
 def read_json_table(path: Path) -> dict[str, Any]:

@@ -12,17 +12,18 @@ import pytest
 
 from pennyweight.evaluation.confusions import largest_confusions
 from pennyweight.evaluation.metrics import Bin, measure
+from pennyweight.report.drawing import FONT, write_figures
 from pennyweight.report.facts import Facts, load_facts
-from pennyweight.report.figures import FIGURES, FONT, draw, write_figures
+from pennyweight.report.figures import FIGURES, draw
 
 
 def test_figures_come_as_svg_pdf_and_png_and_are_the_same_again(
     finished: Path, tmp_path: Path
 ) -> None:
     facts = load_facts([finished / "one", finished / "other"])
-    names = write_figures(facts, tmp_path / "a")
+    names = write_figures(FIGURES, facts, tmp_path / "a")
     assert names == tuple(FIGURES)
-    write_figures(facts, tmp_path / "b")
+    write_figures(FIGURES, facts, tmp_path / "b")
     for name in names:
         for ending in ("svg", "pdf"):
             file = f"{name}.{ending}"

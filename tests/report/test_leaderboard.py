@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pennyweight.report.drawing import write_figures
 from pennyweight.report.facts import StudyFacts, load_facts
 from pennyweight.report.leaderboard import study_markdown
-from pennyweight.report.study_figures import frontier, write_study_figures
+from pennyweight.report.study_figures import STUDY_FIGURES, frontier
 from pennyweight.report.write import write_report
 from pennyweight.search.choosing import Choice, Tried
 from pennyweight.search.studies import StudyRow
@@ -87,7 +88,7 @@ def test_the_markdown_has_results_with_ranks_and_chosen_values_with_their_edges(
 def test_the_pareto_figures_name_the_rows_that_no_other_dominates(
     study: Path, tmp_path: Path
 ) -> None:
-    names = write_study_figures(_facts(study), tmp_path / "figures")
+    names = write_figures(STUDY_FIGURES, _facts(study), tmp_path / "figures")
     assert names == ("pareto", "pareto-by-dataset")
     assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".svg", ".pdf", ".png"}
     drawing = (tmp_path / "figures" / "pareto.svg").read_text()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 import datasets
-import pyarrow as pa
 
 from pennyweight.data.clean import cleaner
 from pennyweight.data.columns import choose_columns
@@ -179,7 +178,7 @@ def read_rows(name: str, source: Source, options: ReadOptions, *, labelled: bool
         copy_bad_rows(bad_rows_file, copy)
         bad_rows_file = copy
     return Rows(
-        table=_open_table(entry / _TABLE),
+        table=datasets.Dataset.from_file(str(entry / _TABLE)),
         source=located.name,
         format=located.format,
         fingerprint=summary.fingerprint,
@@ -211,15 +210,6 @@ def _load_summary(entry: Path) -> _Summary | None:
         return summary if hash_file(entry / _TABLE) == summary.sha256 else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _open_table(path: Path) -> datasets.Dataset:
-    try:
-        return datasets.Dataset.from_file(str(path))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path}: the cached table is damaged; delete its folder and run again"
-        ) from error
 
 
 def _build(entry: Path, request: _Request) -> _Summary:

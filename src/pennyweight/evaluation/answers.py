@@ -158,7 +158,10 @@ def answered_rows(
         raise ValueError("answers are compared on at least one row, and each needs one per row")
     is_multi_label = labels.ndim == 2
     columns = np.stack([labels, *answers], axis=1).reshape(len(labels), -1).astype(np.int32)
-    patterns, counts = np.unique(columns, axis=0, return_counts=True)
+    patterns, first, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
+    # In the order of the rows, so that the draws do not depend on the order of the runs.
+    order = np.argsort(first)
+    patterns, counts = patterns[order], counts[order]
     table = patterns.reshape(len(patterns), len(answers) + 1, *labels.shape[1:])
 
     def marked(column: int) -> csr_matrix:

@@ -1,14 +1,12 @@
-"""The figures of a report, readable in print and without colour; as SVG, PDF and PNG."""
+"""The figures of a report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -16,31 +14,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pennyweight.evaluation.confusions import MATRIX_CLASSES, largest_confusions
 from pennyweight.evaluation.metrics import Bin, Metrics, MultiLabelMetrics
+from pennyweight.report.drawing import COLOURS, GREY, LINE_STYLES, MARKERS, WIDTH, draw_figure
 from pennyweight.report.facts import Facts, RunFacts
 from pennyweight.report.phrases import short_name, title
 
-__all__ = [
-    "COLOURS",
-    "FEW_ROWS",
-    "FIGURES",
-    "FONT",
-    "GREY",
-    "STYLE",
-    "WIDTH",
-    "draw",
-    "save_figure",
-    "write_figures",
-]
+__all__ = ["FEW_ROWS", "FIGURES", "draw"]
 
-# A Times-like typeface that comes with matplotlib; the paper is set in it as well.
-FONT = "STIXGeneral"
-# Okabe and Ito's palette. Markers and line styles differ too, so that colour is never needed.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_STYLES = ("-", "--", "-.", ":", "-", "--", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#999999"
-# Width of a column of a two-column letter page, in inches.
-WIDTH = 3.31
 # A bin with fewer rows says little about calibration; its marker is hollow.
 FEW_ROWS = 10
 _SHORT = {"accuracy": "acc.", "macro_f1": "macro F1"}
@@ -48,30 +27,6 @@ _SHORT = {"accuracy": "acc.", "macro_f1": "macro F1"}
 _CONFUSIONS = 10
 # Width of a character beside an axis, in inches.
 _CHARACTER = 0.06
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    # Labels are the user's own: a dollar sign is one.
-    "text.parse_math": False,
-    # Characters that the first font lacks come from the second.
-    "font.family": [FONT, "DejaVu Serif"],
-    "mathtext.fontset": "stix",
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    # Text stays text, in fonts that publishers accept (no Type 3).
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "pennyweight",
-    "figure.constrained_layout.use": True,
-}
 
 
 def _curves(facts: Facts) -> Figure | None:
@@ -214,7 +169,7 @@ def _coverage(facts: Facts) -> Figure | None:
             [100 * point.coverage for point in curve],
             [100 * point.accuracy for point in curve],
             color=COLOURS[number],
-            linestyle=_STYLES[number],
+            linestyle=LINE_STYLES[number],
             label=name,
         )
     axes.set(xlabel="rows with an answer (%)", ylabel="accuracy (%)", xlim=(0, 101))
@@ -224,13 +179,13 @@ def _coverage(facts: Facts) -> Figure | None:
 
 def _draw_bins(axes: Any, bins: tuple[Bin, ...], number: int, *, label: str) -> None:
     """Draw a line through the bins with enough rows, and hollow markers for the others."""
-    style = {"color": COLOURS[number], "marker": _MARKERS[number], "markersize": 4}
+    style = {"color": COLOURS[number], "marker": MARKERS[number], "markersize": 4}
     filled = [each for each in bins if each.rows >= FEW_ROWS]
     hollow = [each for each in bins if each.rows < FEW_ROWS]
     axes.plot(
         [each.confidence for each in filled],
         [each.accuracy for each in filled],
-        linestyle=_STYLES[number],
+        linestyle=LINE_STYLES[number],
         label=label,
         **style,
     )
@@ -287,7 +242,7 @@ def _spending(facts: Facts) -> Figure | None:
             [100 * run.headline(name, metric=metric).value for run in runs],
             s=16,
             color=COLOURS[number % len(COLOURS)],
-            marker=_MARKERS[number % len(_MARKERS)],
+            marker=MARKERS[number % len(MARKERS)],
             label=label,
         )
     counts = [run.record.parameters.model for runs in groups.values() for run in runs
@@ -358,37 +313,5 @@ FIGURES: Mapping[str, Callable[[Facts], Figure | None]] = MappingProxyType(
 
 
 def draw(name: str, facts: Facts) -> Figure | None:
-    """Return a figure, or None if the facts contain nothing to draw."""
-    with mpl.rc_context(STYLE):
-        figure = FIGURES[name](facts)
-    if figure is not None:
-        # pyplot would keep every figure in memory, and notebooks would show it twice.
-        plt.close(figure)
-    return figure
-
-
-def write_figures(facts: Facts, folder: Path) -> tuple[str, ...]:
-    """Write each figure as NAME.svg, NAME.pdf and NAME.png (300 dots per inch).
-
-    Returns:
-        The names of the figures that the facts allow to draw.
-    """
-    mpl.use("agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name in FIGURES:
-        figure = draw(name, facts)
-        if figure is None:
-            continue
-        save_figure(figure, folder, name)
-        names.append(name)
-    return tuple(names)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as NAME.svg, NAME.pdf and NAME.png (300 dots per inch)."""
-    with mpl.rc_context(STYLE):
-        # Without dates, equal figures are equal files.
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-        figure.savefig(folder / f"{name}.png", dpi=300)
+    """Return one of `FIGURES`, or None if the facts contain nothing to draw."""
+    return draw_figure(FIGURES[name], facts)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pennyweight.budget.summary import PlanSummary, RankTable
 from pennyweight.errors import ReportError
-from pennyweight.report.figures import STYLE
+from pennyweight.report.drawing import STYLE
 
 __all__ = ["draw_plans", "write_plan_figure"]
 

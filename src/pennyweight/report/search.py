@@ -54,9 +54,10 @@ def write_search_report(result: SearchResult, out: Path) -> str | None:
     missing = [name for name in ("matplotlib", "markdown_it") if find_spec(name) is None]
     figures: Sequence[str] = ()
     if not missing:
-        from pennyweight.report.search_figures import write_search_figures
+        from pennyweight.report.drawing import write_figures
+        from pennyweight.report.search_figures import SEARCH_FIGURES
 
-        figures = write_search_figures(result, out / _FIGURES)
+        figures = write_figures(SEARCH_FIGURES, result, out / _FIGURES)
     text = search_markdown(result, figures=figures)
     write_text(out / "report.md", text)
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,11 +12,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pennyweight.report.figures import COLOURS, GREY, STYLE, save_figure
+from pennyweight.report.drawing import COLOURS, GREY
 from pennyweight.report.phrases import title
 from pennyweight.search.results import SearchResult, TrialRow, shown
 
-__all__ = ["SEARCH_FIGURES", "Scale", "scale_of", "write_search_figures"]
+__all__ = ["SEARCH_FIGURES", "Scale", "scale_of"]
 
 _WIDTH = 6.5
 # Values that differ by more than this factor are drawn on a logarithmic axis.
@@ -155,22 +154,3 @@ def _progress(result: SearchResult) -> Figure | None:
 SEARCH_FIGURES: Mapping[str, Callable[[SearchResult], Figure | None]] = MappingProxyType(
     {"parallel": _parallel, "importances": _importances, "progress": _progress}
 )
-
-
-def write_search_figures(result: SearchResult, folder: Path) -> tuple[str, ...]:
-    """Write each figure as NAME.svg, NAME.pdf and NAME.png.
-
-    Returns:
-        The names of the figures that the trials allow to draw.
-    """
-    mpl.use("agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, draw in SEARCH_FIGURES.items():
-        with mpl.rc_context(STYLE):
-            figure = draw(result)
-        if figure is not None:
-            plt.close(figure)
-            save_figure(figure, folder, name)
-            names.append(name)
-    return tuple(names)

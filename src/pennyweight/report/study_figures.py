@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pennyweight.report.drawing import COLOURS, GREY, WIDTH
 from pennyweight.report.facts import StudyFacts
-from pennyweight.report.figures import COLOURS, GREY, STYLE, WIDTH, save_figure
 from pennyweight.report.phrases import title
 
-__all__ = ["STUDY_FIGURES", "frontier", "write_study_figures"]
+__all__ = ["STUDY_FIGURES", "frontier"]
 
 # Height of a line of the legend, in inches.
 _LINE = 0.14
@@ -104,22 +102,3 @@ def _draw(axes: Any, rows: Sequence[tuple[str, int, float]], *, numbered: bool) 
 STUDY_FIGURES: Mapping[str, Callable[[StudyFacts], Figure | None]] = MappingProxyType(
     {"pareto": _pareto, "pareto-by-dataset": _pareto_by_dataset}
 )
-
-
-def write_study_figures(study: StudyFacts, folder: Path) -> tuple[str, ...]:
-    """Write each figure as NAME.svg, NAME.pdf and NAME.png.
-
-    Returns:
-        The names of the figures that the study allows to draw.
-    """
-    mpl.use("agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, draw in STUDY_FIGURES.items():
-        with mpl.rc_context(STYLE):
-            figure = draw(study)
-        if figure is not None:
-            plt.close(figure)
-            save_figure(figure, folder, name)
-            names.append(name)
-    return tuple(names)

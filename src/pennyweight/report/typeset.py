@@ -21,7 +21,7 @@ from jinja2 import Environment, StrictUndefined
 
 from pennyweight.errors import ReportError
 from pennyweight.report.content import Content, Figure, Table, Text
-from pennyweight.report.figures import FONT
+from pennyweight.report.drawing import FONT
 from pennyweight.report.latex import escape_latex
 
 __all__ = ["PAGES", "font_directory", "latex_source", "typst_source", "write_pdf"]

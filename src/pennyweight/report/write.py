@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pennyweight.errors import ReportError
 from pennyweight.report.content import FrontMatter
+from pennyweight.report.drawing import write_figures
 from pennyweight.report.facts import Facts, load_facts
-from pennyweight.report.figures import FIGURES, write_figures
+from pennyweight.report.figures import FIGURES
 from pennyweight.report.leaderboard import write_study_markdown
 from pennyweight.report.notebook import write_notebook
 from pennyweight.report.paper import make_content
 from pennyweight.report.prose import load_prose
-from pennyweight.report.study_figures import STUDY_FIGURES, write_study_figures
+from pennyweight.report.study_figures import STUDY_FIGURES
 from pennyweight.report.typeset import latex_source, typst_source, write_pdf
 
 __all__ = ["PARTS", "PaperOptions", "write_report"]
@@ -86,9 +87,9 @@ def write_report(
         raise ReportError(f"--out {out}: cannot be created: {error.strerror}") from None
     written: dict[str, Path] = {}
     if "figures" in parts or "paper" in parts:
-        figures = write_figures(facts, out / "figures")
+        figures = write_figures(FIGURES, facts, out / "figures")
         if facts.study is not None:
-            figures += (drawn := write_study_figures(facts.study, out / "figures"))
+            figures += (drawn := write_figures(STUDY_FIGURES, facts.study, out / "figures"))
             if facts.has_datasets:
                 written["study"] = write_study_markdown(facts.study, out, figures=drawn)
                 log(f"ranks and results of the study in {written['study']}")
