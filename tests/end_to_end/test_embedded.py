@@ -31,7 +31,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PENNYWEIGHT_CACHE", str(folder / "cache"))
         arguments = ["train", "demo", "--out", str(folder / "run")]
-        for change in ("train.max_steps=8", "train.precision=fp32", "data.max_tokens=64"):
+        for change in (
+            "train.max_steps=8",
+            "train.precision=fp32",
+            "data.train_rows=256",
+            "data.max_tokens=48",
+        ):
             arguments += ["--set", change]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
