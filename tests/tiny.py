@@ -33,6 +33,20 @@ _TOPICS = (
 _COMMON = ("the", "a", "says", "after", "new", "week", "of", "in", "report", "over")
 _SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 
+# For estimators that train within a second.
+QUICK: dict[str, Any] = {
+    "base.attention": "eager",
+    "data.clean": [],
+    "data.max_tokens": 24,
+    "adapter.targets": ["query", "value"],
+    "adapter.rank": 2,
+    "optimizer.learning_rate": 0.01,
+    "train.epochs": 1,
+    "train.batch_rows": 8,
+    "train.precision": "fp32",
+    "train.trackers": [],
+}
+
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     words = [*_SPECIAL, *(word for topic in _TOPICS for word in topic), *_COMMON]

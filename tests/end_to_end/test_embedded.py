@@ -36,6 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "train.precision=fp32",
             "data.train_rows=256",
             "data.max_tokens=48",
+            "evaluate.baselines=[]",
         ):
             arguments += ["--set", change]
         result = CliRunner().invoke(app, arguments)

@@ -19,19 +19,8 @@ from pennyweight.errors import DataError, RecipeError, RunError
 from pennyweight.inference.classifier import Classifier
 from pennyweight.runs.record import load_record
 from pennyweight.training.estimator import PennyweightClassifier
-from tiny import LABELS, news
+from tiny import LABELS, QUICK, news
 
-_OVERRIDES: dict[str, Any] = {
-    "base.attention": "eager",
-    "data.max_tokens": 24,
-    "adapter.targets": ["query", "value"],
-    "adapter.rank": 2,
-    "optimizer.learning_rate": 0.01,
-    "train.epochs": 1,
-    "train.batch_rows": 8,
-    "train.precision": "fp32",
-    "train.trackers": [],
-}
 _ROWS = news(40, seed=1)
 _TEXTS = [text for _, text in _ROWS]
 _CODES = np.array([label for label, _ in _ROWS])
@@ -39,7 +28,7 @@ _CODES = np.array([label for label, _ in _ROWS])
 
 @pytest.fixture
 def tiny_classifier(bert: Path) -> PennyweightClassifier:
-    return PennyweightClassifier(base=str(bert), budget=20_000, seed=3, overrides=_OVERRIDES)
+    return PennyweightClassifier(base=str(bert), budget=20_000, seed=3, overrides=QUICK)
 
 
 def test_a_fitted_estimator_answers_as_the_classifier_of_its_run(
@@ -118,7 +107,7 @@ def test_cross_validation_and_grid_search_train_clones(
 ) -> None:
     scores = cross_val_score(tiny_classifier, _TEXTS, _CODES, cv=2, scoring="neg_log_loss")
     assert np.isfinite(scores).all()
-    grid = {"overrides": [_OVERRIDES, {**_OVERRIDES, "adapter.rank": 1}], "budget": [15_000]}
+    grid = {"overrides": [QUICK, {**QUICK, "adapter.rank": 1}], "budget": [15_000]}
     search = GridSearchCV(tiny_classifier, grid, cv=2, error_score="raise")
     search.fit(_TEXTS, _CODES)
     assert search.predict(_TEXTS[:3]).shape == (3,)

@@ -11,20 +11,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pennyweight.training.estimator import PennyweightClassifier
-from tiny import words_of
+from tiny import QUICK, words_of
 
-_OVERRIDES: dict[str, Any] = {
-    "base.attention": "eager",
-    "data.clean": [],
-    "data.max_tokens": 24,
-    "adapter.targets": ["query", "value"],
-    "adapter.rank": 2,
-    "optimizer.learning_rate": 0.01,
-    "train.epochs": 1,
-    "train.batch_rows": 8,
-    "train.precision": "fp32",
-    "train.trackers": [],
-}
 # Checks that cannot hold, with the reason.
 _EXPECTED_FAILURES = {
     "check_estimators_pickle": "the run is in a temporary directory; with out, it can be pickled",
@@ -72,7 +60,7 @@ class _OnNumbers(PennyweightClassifier):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_suite_of_scikit_learn_passes_on_texts_made_of_numbers(bert: Path) -> None:
-    estimator = _OnNumbers(base=str(bert), overrides=_OVERRIDES)
+    estimator = _OnNumbers(base=str(bert), overrides=QUICK)
     results = check_estimator(
         estimator, expected_failed_checks=_EXPECTED_FAILURES, on_skip=None, on_fail=None
     )
