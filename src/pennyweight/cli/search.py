@@ -10,6 +10,7 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, OutDirectory, RecipeOptions
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
+from pennyweight.cli.training_engine import EngineOptions
 
 __all__ = ["command"]
 
@@ -18,6 +19,7 @@ __all__ = ["command"]
 def command(
     recipe: RecipeOptions,
     out: OutDirectory,
+    engine: EngineOptions,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -25,13 +27,15 @@ def command(
         ),
     ] = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--workers",
             metavar="NUMBER",
-            help="The number of trials to train at the same time, each in a process of its own.",
+            help="The number of trials to train at the same time, each in a process of its own. If "
+            "not given, 1, and with --engine ray as many as the cluster has room for.",
+            show_default=False,
         ),
-    ] = 1,
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +62,14 @@ def command(
     from pennyweight.report.search import write_search_report
     from pennyweight.search.search import run_search
 
-    result = run_search(loaded, out=out, storage=storage, workers=workers, log=log_to_stderr)
+    result = run_search(
+        loaded,
+        out=out,
+        storage=storage,
+        workers=workers,
+        engine=engine.engine,
+        log=log_to_stderr,
+    )
     note = write_search_report(result, out)
     if note is not None:
         log_to_stderr(note)
