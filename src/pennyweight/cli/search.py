@@ -10,7 +10,7 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, OutDirectory, RecipeOptions
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
-from pennyweight.cli.training_engine import EngineOptions
+from pennyweight.cli.training_engine import SearchEngineOptions
 
 __all__ = ["command"]
 
@@ -19,21 +19,11 @@ __all__ = ["command"]
 def command(
     recipe: RecipeOptions,
     out: OutDirectory,
-    engine: EngineOptions,
+    engine: SearchEngineOptions,
     trials: Annotated[
         int | None,
         typer.Option(
             "--trials", metavar="NUMBER", help="The number of trials; sets search.trials."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="NUMBER",
-            help="The number of trials to train at the same time, each in a process of its own. If "
-            "not given, 1, and with --engine ray as many as the cluster has room for.",
-            show_default=False,
         ),
     ] = None,
     storage: Annotated[
@@ -66,7 +56,7 @@ def command(
         loaded,
         out=out,
         storage=storage,
-        workers=workers,
+        workers=engine.workers,
         engine=engine.engine,
         log=log_to_stderr,
     )

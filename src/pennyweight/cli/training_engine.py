@@ -13,7 +13,7 @@ from pennyweight.errors import RunError
 if TYPE_CHECKING:
     from pennyweight.search.engines import Engine
 
-__all__ = ["EngineName", "EngineOptions"]
+__all__ = ["EngineName", "EngineOptions", "SearchEngineOptions"]
 
 
 class EngineName(StrEnum):
@@ -70,3 +70,19 @@ class EngineOptions:
         if self.cpus_per_trial is not None or self.gpus_per_trial is not None:
             raise RunError("--cpus-per-trial and --gpus-per-trial need --engine ray")
         return LocalEngine()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchEngineOptions(EngineOptions):
+    """Where trials are trained, and how many at the same time."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="NUMBER",
+            help="The number of trials to train at the same time, each in a process of its own. If "
+            "not given, 1, and with --engine ray as many as the cluster has room for.",
+            show_default=False,
+        ),
+    ] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -86,5 +87,10 @@ def explaining_lost_processes(
         raise TrainingError(
             f"process {accelerator.process_index} cannot go on without another process of this "
             f"training, which has probably ended, or has not answered for {_timeout_seconds()} "
-            f"seconds ({TIMEOUT}): {first_line(error)}; {rest()}"
+            f"seconds ({TIMEOUT}): {_reason(error)}; {rest()}"
         ) from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what gloo or NCCL say, without the place in their source and their advice."""
+    return re.sub(r"^\[\S+:\d+\] ", "", first_line(error)).partition(". ")[0]
