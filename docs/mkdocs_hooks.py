@@ -30,6 +30,9 @@ PUBLISHED = (
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
+    "deploy/kubernetes-job.yaml",
+    "deploy/ray-job.yaml",
+    "deploy/slurm.sh",
     "src/pennyweight/data/sample/README.md",
     "src/pennyweight/recipe/studies/leaderboard.toml",
 )

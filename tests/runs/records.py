@@ -111,7 +111,12 @@ def example_record(**changes: Any) -> RunRecord:
         "leaks": ("2 rows of train are also in test",),
         "transductive": ("self-training on the target",),
         "compute": ComputeRecord(
-            device="cpu", precision="bf16", attention="packed", why="CPU", frozen_bytes=20_000
+            device="cpu",
+            precision="bf16",
+            attention="packed",
+            why="CPU",
+            frozen_bytes=20_000,
+            gradient_bytes=768,
         ),
         "base": BaseRecord(name="embedded", reference="a/b", revision="f00", origin="hub"),
         "environment": EnvironmentRecord(

@@ -10,11 +10,12 @@ import pytest
 
 from pennyweight.errors import RunError, TrainingError
 from pennyweight.recipe import Recipe, dump_recipe
-from pennyweight.recipe.study import load_study
+from pennyweight.recipe.study import Variation, load_study
 from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.search import choosing, studies, worker
-from pennyweight.search.choosing import choose, finished_choice
+from pennyweight.search import choosing, study_training, worker
+from pennyweight.search.choosing import Choice, choice_job, chosen, finished_choice
 from pennyweight.search.compare import compare_runs
+from pennyweight.search.engines import LocalEngine
 from pennyweight.search.studies import run_study
 from pennyweight.search.study_directory import study_runs
 from tiny import news, tiny_recipe, write_news
@@ -52,7 +53,7 @@ def file(roberta: Path, sets: Path, tmp_path: Path) -> Path:
 def _count(patch: pytest.MonkeyPatch, *, stop_at: int | None = None) -> list[Path]:
     """Note the directory of each training; stop at one of them after its first step."""
     trained: list[Path] = []
-    original = studies.train
+    original = study_training.train
 
     def train(recipe: Recipe, *, out: Path, **options: Any) -> RunRecord:
         trained.append(out)
@@ -60,7 +61,7 @@ def _count(patch: pytest.MonkeyPatch, *, stop_at: int | None = None) -> list[Pat
             raise KeyboardInterrupt
         return original(recipe, out=out, **options)
 
-    patch.setattr(studies, "train", train)
+    patch.setattr(study_training, "train", train)
     patch.setattr(worker, "train", train)
     return trained
 
@@ -122,6 +123,13 @@ def _a_finished_study_is_read_and_another_one_is_refused(file: Path, out: Path) 
         run_study(load_study(file), out=out)
 
 
+def _choose(variation: Variation, out: Path) -> Choice:
+    assert variation.choose is not None
+    job = choice_job(variation.recipes[0], variation.choose, out=out)
+    LocalEngine().search([job], log=lambda _: None)
+    return chosen(job)
+
+
 def test_a_value_whose_training_fails_is_not_chosen_and_without_any_the_row_fails(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +144,7 @@ def test_a_value_whose_training_fails_is_not_chosen_and_without_any_the_row_fail
     variation = load_study(file).variations[0]
     assert variation.choose is not None
     bad = {0.05}
-    choice = choose(variation.recipes[0], variation.choose, out=tmp_path / "some")
+    choice = _choose(variation, tmp_path / "some")
     assert choice.values == {"optimizer.learning_rate": 1e-9}
     reasons = {each.values["optimizer.learning_rate"]: each.reason for each in choice.tried}
     assert reasons == {1e-9: None, 0.05: "the loss is not finite"}
@@ -144,7 +152,7 @@ def test_a_value_whose_training_fails_is_not_chosen_and_without_any_the_row_fail
     assert finished_choice(variation.choose, out=tmp_path / "none") is None
     bad = {1e-9, 0.05}
     with pytest.raises(TrainingError, match=r"none of 2 combinations .* not finite"):
-        choose(variation.recipes[0], variation.choose, out=tmp_path / "all")
+        _choose(variation, tmp_path / "all")
     rows = run_study(load_study(file), out=tmp_path / "out")
     assert all("not finite" in row.failures["1"] for row in rows)
 

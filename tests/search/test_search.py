@@ -245,7 +245,7 @@ def test_workers_and_engines_that_do_not_exist_are_refused(tmp_path: Path) -> No
         run_search(_recipe(), out=tmp_path, workers=0)
     with pytest.raises(RunError, match="engine cloud: unknown; choose from local"):
         run_search(_recipe(), out=tmp_path, engine="cloud")
-    assert list(ENGINES) == ["local"]
+    assert list(ENGINES) == ["local", "ray"]
 
 
 def test_a_search_is_not_started_by_torchrun(

@@ -13,8 +13,9 @@ from pennyweight.errors import BudgetError, DataError, RunError, TrainingError
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.study import load_study
 from pennyweight.runs.record import RunRecord, load_record
-from pennyweight.search import studies
+from pennyweight.search import studies, study_training
 from pennyweight.search.studies import run_study
+from pennyweight.training.watcher import Watcher
 from tiny import news, tiny_recipe, write_news
 
 
@@ -74,7 +75,7 @@ def test_a_study_trains_every_variation_with_every_seed_and_summarizes_them(
 def test_an_interrupted_study_continues_and_a_failed_run_does_not_stop_it(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, trained = studies.train, list[str]()
+    train, trained = study_training.train, list[str]()
 
     def failing(recipe: Recipe, *, out: Path, **options: Any) -> RunRecord:
         trained.append(out.parent.name)
@@ -84,7 +85,7 @@ def test_an_interrupted_study_continues_and_a_failed_run_does_not_stop_it(
             raise KeyboardInterrupt
         return train(recipe, out=out, **options)
 
-    monkeypatch.setattr(studies, "train", failing)
+    monkeypatch.setattr(study_training, "train", failing)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         run_study(load_study(file), out=tmp_path / "out", log=lines.append)
@@ -118,11 +119,11 @@ def test_an_unfinished_run_is_resumed_if_its_method_can_be_and_else_started_over
 
     def interrupted(recipe: Recipe, *, out: Path, resume: bool = False, **_: Any) -> RunRecord:
         calls.append(resume)
-        watcher = studies.Watcher(on_step=_raise if len(calls) == 1 else lambda _: None)
+        watcher = Watcher(on_step=_raise if len(calls) == 1 else lambda _: None)
         return train(recipe, out=out, resume=resume, watcher=watcher)
 
-    train = studies.train
-    monkeypatch.setattr(studies, "train", interrupted)
+    train = study_training.train
+    monkeypatch.setattr(study_training, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_study(load_study(study), out=tmp_path / "out")
     (row,) = run_study(load_study(study), out=tmp_path / "out")
@@ -144,7 +145,7 @@ def test_a_directory_of_another_recipe_is_refused(file: Path, tmp_path: Path) ->
 def test_a_row_over_budget_is_refused_before_anything_is_trained(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studies, "train", _raise)
+    monkeypatch.setattr(study_training, "train", _raise)
     text = file.read_text().replace('"adapter.rank=2"', '"budget.trainable_parameters=10"')
     file.write_text(text)
     message = r'^study study: nothing was trained: row "two": over budget: .* 10 allowed'
@@ -178,7 +179,7 @@ def test_the_table_is_written_even_if_no_run_could_begin(
     def offline(*_: Any, **__: Any) -> RunRecord:
         raise DataError("hub:x/y: the hub cannot be reached")
 
-    monkeypatch.setattr(studies, "train", offline)
+    monkeypatch.setattr(study_training, "train", offline)
     rows = run_study(load_study(file), out=tmp_path / "away" / "out")
     assert [set(row.failures) for row in rows] == [{"1", "2"}, {"1", "2"}]
     saved = json.loads((tmp_path / "away" / "out" / "study.json").read_text())

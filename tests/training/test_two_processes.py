@@ -1,4 +1,4 @@
-"""Two processes train as one process does."""
+"""Several processes train as one process does, and end together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe
 
 
-def _two_processes(folder: Path) -> subprocess.Popen[str]:
-    """Start training recipe.toml into the directory `two` in two processes."""
-    launcher = "torch.distributed.run --standalone --nproc-per-node 2"
+def _start(
+    folder: Path, out: str, *options: str, processes: int = 2, **variables: str
+) -> subprocess.Popen[str]:
+    """Start training recipe.toml in several processes."""
+    launcher = f"torch.distributed.run --standalone --nproc-per-node {processes}"
     return subprocess.Popen(
         [
             *(sys.executable, "-m", *launcher.split(), "-m", "pennyweight", "train"),
-            *("recipe.toml", "--out", "two"),
+            *("recipe.toml", "--out", out, *options),
         ],
         cwd=folder,
         env={
@@ -33,6 +35,7 @@ def _two_processes(folder: Path) -> subprocess.Popen[str]:
             "OMP_NUM_THREADS": "1",
             "PENNYWEIGHT_CACHE": str(folder / "cache"),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **variables,
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -40,7 +43,7 @@ def _two_processes(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_process_ends_the_training_with_a_line_and_the_run_can_be_resumed(
+def test_a_killed_process_ends_the_training_with_a_line_and_one_process_resumes_it(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(
@@ -52,7 +55,7 @@ def test_a_killed_process_ends_the_training_with_a_line_and_the_run_can_be_resum
     )
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     lines: list[str] = []
-    with _two_processes(tmp_path) as launcher:
+    with _start(tmp_path, "two") as launcher:
         assert launcher.stdout is not None
         for line in launcher.stdout:
             lines.append(line)
@@ -60,8 +63,9 @@ def test_a_killed_process_ends_the_training_with_a_line_and_the_run_can_be_resum
                 _other_process(launcher.pid, tmp_path / "two").kill()
         launcher.wait(timeout=240)
     assert launcher.returncode != 0
-    (told,) = [line for line in lines if line.startswith("pennyweight: ")]
-    assert "cannot go on without another process of this training" in told
+    (message,) = [line for line in lines if line.startswith("pennyweight: ")]
+    assert "cannot go on without another process of this training" in message
+    assert "continue with: pennyweight train two --out two --resume" in message
     record = load_record(tmp_path / "two")
     assert record.status == "failed"
     messages: list[str] = []
@@ -70,14 +74,15 @@ def test_a_killed_process_ends_the_training_with_a_line_and_the_run_can_be_resum
         if step.step == 8:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            recipe,
-            out=tmp_path / "two",
-            resume=True,
-            watcher=Watcher(log=messages.append, on_step=stop),
-        )
+    for out, resume in (("one", False), ("two", True)):
+        watcher = Watcher(log=messages.append, on_step=stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, out=tmp_path / out, resume=resume, watcher=watcher)
     assert any(line.startswith("resumed after step ") for line in messages)
+    one, two = (load_record(tmp_path / out).history for out in ("one", "two"))
+    assert len(one) >= 7
+    assert [step.step for step in one] == [step.step for step in two]
+    assert [step.loss for step in two] == pytest.approx([step.loss for step in one], abs=1e-4)
 
 
 def _other_process(launcher: int, run: Path) -> psutil.Process:
@@ -104,7 +109,7 @@ def test_two_processes_give_the_losses_and_metrics_of_one(
     )
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     one = train(recipe, out=tmp_path / "one")
-    with _two_processes(tmp_path) as launcher:
+    with _start(tmp_path, "two") as launcher:
         output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, output
     two = load_record(tmp_path / "two")
@@ -119,5 +124,61 @@ def test_two_processes_give_the_losses_and_metrics_of_one(
     for name in ("validation", "test"):
         assert two.metrics[name].nll == pytest.approx(one.metrics[name].nll, abs=1e-4)
     assert two.parameters == one.parameters
+    assert two.parameters is not None
+    assert one.compute.gradient_bytes is None
+    # Trained parameters and their gradients are float32.
+    assert two.compute.gradient_bytes == 4 * two.parameters.model
+    assert f"they exchange {two.compute.gradient_bytes:,} bytes" in output
     assert two.artifact is not None
     assert set(two.artifact.files) >= {"adapter_model.safetensors", "pennyweight.json"}
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_waited_for_as_long_as_the_variable_says(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(bert, sets, train={"epochs": 500}, evaluate={"baselines": []})
+    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    lines: list[str] = []
+    with _start(tmp_path, "run", PENNYWEIGHT_TIMEOUT_SECONDS="20") as launcher:
+        assert launcher.stdout is not None
+        for line in launcher.stdout:
+            lines.append(line)
+            if line.startswith("step 5/"):
+                _other_process(launcher.pid, tmp_path / "run").suspend()
+        launcher.wait(timeout=240)
+    assert launcher.returncode != 0
+    (message,) = [line for line in lines if line.startswith("pennyweight: ")]
+    assert "has not answered for 20 seconds (PENNYWEIGHT_TIMEOUT_SECONDS)" in message
+    assert load_record(tmp_path / "run").status == "failed"
+
+
+@pytest.mark.slow
+def test_four_processes_that_are_killed_are_resumed_by_two_with_the_losses_of_one(
+    bert: Path, sets: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        bert,
+        sets,
+        base={"dropout": 0.0},
+        train={"epochs": 9, "max_steps": 50, "evaluate_every": 10},
+        evaluate={"baselines": []},
+    )
+    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    one = train(recipe, out=tmp_path / "one")
+    with _start(tmp_path, "four", processes=4) as launcher:
+        assert launcher.stdout is not None
+        for line in launcher.stdout:
+            if line.startswith("step 25/"):
+                psutil.Process(load_record(tmp_path / "four").process_id).kill()
+        launcher.wait(timeout=240)
+    assert launcher.returncode != 0
+    with _start(tmp_path, "four", "--resume") as launcher:
+        output, _ = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, output
+    assert "resumed after step 20" in output
+    four = load_record(tmp_path / "four")
+    assert [step.step for step in four.history] == list(range(1, 51))
+    assert [step.loss for step in four.history] == pytest.approx(
+        [step.loss for step in one.history], abs=1e-4
+    )

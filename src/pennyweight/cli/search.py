@@ -10,6 +10,7 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, OutDirectory, RecipeOptions
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
+from pennyweight.cli.training_engine import SearchEngineOptions
 
 __all__ = ["command"]
 
@@ -18,20 +19,13 @@ __all__ = ["command"]
 def command(
     recipe: RecipeOptions,
     out: OutDirectory,
+    engine: SearchEngineOptions,
     trials: Annotated[
         int | None,
         typer.Option(
             "--trials", metavar="NUMBER", help="The number of trials; sets search.trials."
         ),
     ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers",
-            metavar="NUMBER",
-            help="The number of trials to train at the same time, each in a process of its own.",
-        ),
-    ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +52,14 @@ def command(
     from pennyweight.report.search import write_search_report
     from pennyweight.search.search import run_search
 
-    result = run_search(loaded, out=out, storage=storage, workers=workers, log=log_to_stderr)
+    result = run_search(
+        loaded,
+        out=out,
+        storage=storage,
+        workers=engine.workers,
+        engine=engine.engine,
+        log=log_to_stderr,
+    )
     note = write_search_report(result, out)
     if note is not None:
         log_to_stderr(note)

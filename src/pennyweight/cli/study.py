@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
+from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, OutDirectory, Set
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
+from pennyweight.cli.training_engine import EngineOptions
 
 __all__ = ["command"]
 
 
+@flatten_options
 def command(
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="The name of a shipped study, or a TOML file.")
     ],
     out: OutDirectory,
+    engine: EngineOptions,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +41,7 @@ def command(
     from pennyweight.cli.study_tables import show_study
     from pennyweight.search.studies import run_study
 
-    rows = run_study(loaded, out=out, log=log_to_stderr)
+    rows = run_study(loaded, out=out, engine=engine.engine, log=log_to_stderr)
     if as_json:
         print_json([asdict(row) for row in rows])
     else:

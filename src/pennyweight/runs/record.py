@@ -134,7 +134,15 @@ class DataRecord(_Part):
 
 
 class ComputeRecord(_Part):
-    """Device, precision and attention; see `pennyweight.engine.device.Compute`."""
+    """Device, precision and attention; see `pennyweight.engine.device.Compute`.
+
+    Attributes:
+        processes: that trained together.
+        compiled: whether blocks were compiled.
+        frozen_bytes: size of the frozen weights.
+        gradient_bytes: size of the gradients that the processes exchange in each step; None for one
+            process.
+    """
 
     device: str
     precision: str
@@ -144,6 +152,7 @@ class ComputeRecord(_Part):
     processes: int = 1
     compiled: bool = False
     frozen_bytes: int | None = None
+    gradient_bytes: int | None = None
 
 
 class BaseRecord(_Part):

@@ -5,7 +5,6 @@ It is a search over a grid, of which nothing is ended early, and which never rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 from pennyweight.errors import RunError, TrainingError
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.search import Search
+from pennyweight.search.job import SearchJob
 from pennyweight.search.results import RESULT, SearchResult, load_result
 from pennyweight.search.search import make_search_job
 from pennyweight.search.space import Values
 
-__all__ = ["Choice", "Tried", "choose", "finished_choice"]
+__all__ = ["Choice", "Tried", "choice_job", "chosen", "finished_choice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +54,47 @@ class Choice:
     at_edge: list[str]
 
 
-def choose(
-    recipe: Recipe, search: Search, *, out: Path, log: Callable[[str], None] = lambda _: None
-) -> Choice:
-    """Train a recipe with every combination of values, and return the best on validation.
+def choice_job(recipe: Recipe, search: Search, *, out: Path) -> SearchJob:
+    """Return the search that trains a recipe with every combination of values.
 
     Each combination is trained once, in a directory of its own in `out`. A choice that was stopped,
-    at any moment, continues where it was. A combination whose training fails is not chosen; of
-    equally good ones, the one that was trained first is.
+    at any moment, continues where it was. Nothing is written yet.
 
     Args:
         recipe: the recipe, with the seed to train with and the first value of each list; the first
             trial of a search is the recipe itself.
         search: the keys with their lists of values, as a search over a grid.
         out: directory of the choice.
-        log: gets one line when a training begins, and one when it ends.
 
     Raises:
         RecipeError: there are no validation rows.
-        RunError: Optuna is missing, `out` holds another choice, or it cannot be written.
-        TrainingError: no combination could be trained.
+        RunError: Optuna is missing.
         PennyweightError: the recipe cannot be planned.
     """
     if find_spec("optuna") is None:
         raise RunError("choosing values needs Optuna; run: pip install 'pennyweight[search]'")
-    from pennyweight.search.engines import ENGINES
+    return make_search_job(recipe.model_copy(update={"search": search}), out=out)
+
+
+def chosen(job: SearchJob) -> Choice:
+    """Return the values that are best on validation, once all are trained.
+
+    A combination whose training failed is not chosen; of equally good ones, the one that was
+    trained first is.
+
+    Raises:
+        TrainingError: no combination could be trained.
+        RunError: the storage cannot be used.
+    """
     from pennyweight.search.worker import current_result
 
-    job = make_search_job(recipe.model_copy(update={"search": search}), out=out)
-    ENGINES["local"](job, log=log)
     result = current_result(job)
     if result.best is None:
         raise TrainingError(
-            f"{out}: none of {len(result.rows)} combinations could be trained; the first one: "
+            f"{job.out}: none of {len(result.rows)} combinations could be trained; the first one: "
             f"{result.rows[0].reason}"
         )
-    return _choice(result, search)
+    return _choice(result, job.search)
 
 
 def finished_choice(search: Search, *, out: Path) -> Choice | None:

@@ -27,7 +27,7 @@ class SearchJob:
         trials: how many of them there will be.
         out: directory of the search.
         storage: URL of the database that holds the trials.
-        workers: processes that train at the same time.
+        workers: trials that are trained at the same time; None for the engine's default.
     """
 
     recipe: Recipe
@@ -37,7 +37,7 @@ class SearchJob:
     trials: int
     out: Path
     storage: str
-    workers: int = 1
+    workers: int | None = None
 
     @property
     def is_lower_better(self) -> bool:

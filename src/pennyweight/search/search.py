@@ -15,6 +15,7 @@ from pennyweight.errors import RecipeError, RunError, TrainingError
 from pennyweight.recipe import Recipe, as_recipe, change_recipe
 from pennyweight.recipe.search import Search
 from pennyweight.runs.record import load_record
+from pennyweight.search.engines import Engine, engine_of
 from pennyweight.search.job import SearchJob
 from pennyweight.search.results import (
     BEST_RECIPE,
@@ -34,8 +35,8 @@ def run_search(
     *,
     out: str | Path,
     storage: str | None = None,
-    workers: int = 1,
-    engine: str = "local",
+    workers: int | None = None,
+    engine: str | Engine = "local",
     log: Callable[[str], None] = lambda _: None,
 ) -> SearchResult:
     """Train the trials of a search that are not trained yet, and compare the best with the recipe.
@@ -49,8 +50,9 @@ def run_search(
         recipe: the recipe with its `[search]` section; without one, the learning rate is searched.
         out: directory of the search.
         storage: URL of the database that holds the trials; None for `out/search.db`.
-        workers: processes that train at the same time.
-        engine: a name in `pennyweight.search.engines.ENGINES`.
+        workers: trials that are trained at the same time; None for one on this machine, and for
+            as many as a cluster has room for.
+        engine: where they are trained: a row of `pennyweight.search.engines.ENGINES`, or its name.
         log: gets one line when a trial begins, and one when it ends.
 
     Raises:
@@ -62,20 +64,17 @@ def run_search(
     """
     if find_spec("optuna") is None:
         raise RunError("a search needs Optuna; run: pip install 'pennyweight[search]'")
-    from pennyweight.search.engines import ENGINES
-
-    if engine not in ENGINES:
-        raise RunError(f"engine {engine}: unknown; choose from {', '.join(ENGINES)}")
+    engine = engine_of(engine)
     recipe = as_recipe(recipe)
     job = make_search_job(recipe, out=Path(out), storage=storage, workers=workers)
     if recipe.search is not None and job.trials < recipe.search.trials:
         log(f"the ranges have {job.trials} different trials, fewer than search.trials")
-    ENGINES[engine](job, log=log)
+    engine.search([job], log=log)
     return _finish(job, log=log)
 
 
 def make_search_job(
-    recipe: Recipe, *, out: Path, storage: str | None = None, workers: int = 1
+    recipe: Recipe, *, out: Path, storage: str | None = None, workers: int | None = None
 ) -> SearchJob:
     """Settle a search; nothing is written.
 
@@ -83,7 +82,7 @@ def make_search_job(
         recipe: with or without a `[search]` section.
         out: directory of the search.
         storage: URL of a database; None for an SQLite file in `out`.
-        workers: processes that train at the same time.
+        workers: trials that are trained at the same time; None for the engine's default.
 
     Raises:
         RecipeError: the ranges or the metric cannot be used, or there are no validation rows.
@@ -92,7 +91,7 @@ def make_search_job(
         BaseModelError: the base model cannot be found.
         RunError: `workers` is below 1, or torchrun started this process.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise RunError(f"--workers {workers}: give a whole number from 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pennyweight.budget.methods import METHODS
 from pennyweight.defaults import is_completion, plan
 from pennyweight.errors import BudgetError, DataError, PennyweightError, RecipeError, RunError
 from pennyweight.evaluation.metrics import headline_in
 from pennyweight.evaluation.statistics import holm, mean_interval, paired_p
 from pennyweight.recipe import Recipe, change_recipe
 from pennyweight.recipe.study import Study, Variation
-from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import RunRecord, load_record, write_text
 from pennyweight.runs.results import baseline_headlines, ordered_sets
-from pennyweight.search.choosing import Choice, choose, finished_choice
+from pennyweight.search.choosing import Choice, choice_job, chosen, finished_choice
+from pennyweight.search.engines import Engine, engine_of
+from pennyweight.search.job import SearchJob
 from pennyweight.search.study_directory import CHOICE, STUDY_FILE, row_directory, row_title
 from pennyweight.search.study_ranks import rank_rows
-from pennyweight.training.train import train
+from pennyweight.search.study_training import StudyRun
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["StudyRow", "run_study"]
@@ -89,6 +90,7 @@ def run_study(
     study: Study,
     *,
     out: str | Path,
+    engine: str | Engine = "local",
     log: Callable[[str], None] = lambda _: None,
     watcher: Watcher | None = None,
 ) -> list[StudyRow]:
@@ -106,7 +108,7 @@ def run_study(
         RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created; or
             the study chooses values, and Optuna is missing.
     """
-    out = Path(out)
+    out, engine = Path(out), engine_of(engine)
     _check_plans(study, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -115,24 +117,28 @@ def run_study(
     rows: list[StudyRow] = []
     # The runs of the first row that has any, by data set.
     first: dict[str, dict[int, RunRecord]] = {}
-    for variation in study.variations:
-        runs = _runs(variation, study, out)
-        choice, failures = None, dict[str, str]()
-        records: dict[int, RunRecord] = {}
-        try:
-            choice = _chosen(variation, runs, log)
-        except RunError:
-            raise
-        except PennyweightError as error:
-            failures = {str(seed): str(error) for seed in study.seeds}
-            log(f"failed: {error}")
-        else:
-            records, failures = _train_seeds(variation, choice, runs, log, watcher)
-        first[variation.dataset] = first.get(variation.dataset) or records
-        rows.append(_summarize(variation, choice, records, first[variation.dataset], failures))
-        rows = _with_adjusted_p(rows)
+    variations = list(study.variations)
+    parts = [variations] if engine.trains_rows_together else [[one] for one in variations]
+    for part in parts:
+        runs = [_runs(variation, study, out) for variation in part]
+        for variation, result in zip(
+            part, _train_rows(part, runs, out, engine, log, watcher), strict=True
+        ):
+            records = result.records
+            first[variation.dataset] = first.get(variation.dataset) or records
+            rows.append(_summarize(variation, result, first[variation.dataset]))
+            rows = _with_adjusted_p(rows)
         _save(out, study, rows)
     return rows
+
+
+@dataclass(slots=True)
+class _RowResult:
+    """What became of a row: the values chosen, complete runs by seed, and why others failed."""
+
+    choice: Choice | None = None
+    records: dict[int, RunRecord] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def _runs(variation: Variation, study: Study, out: Path) -> dict[int, Path]:
@@ -141,40 +147,75 @@ def _runs(variation: Variation, study: Study, out: Path) -> dict[int, Path]:
     return {seed: directory / f"seed-{seed}" for seed in study.seeds}
 
 
-def _chosen(
+def _train_rows(
+    variations: Sequence[Variation],
+    runs: Sequence[Mapping[int, Path]],
+    out: Path,
+    engine: Engine,
+    log: Callable[[str], None],
+    watcher: Watcher | None,
+) -> list[_RowResult]:
+    """Choose the values of some rows, and then train their runs."""
+    results = [_RowResult() for _ in variations]
+    jobs: dict[int, SearchJob] = {}
+    for number, variation in enumerate(variations):
+        with _failing(results[number], runs[number], log):
+            results[number].choice, job = _choice(variation, runs[number], log)
+            jobs |= {} if job is None else {number: job}
+    engine.search(list(jobs.values()), log=log)
+    for number, job in jobs.items():
+        with _failing(results[number], runs[number], log):
+            results[number].choice = chosen(job)
+    orders: list[tuple[_RowResult, int, StudyRun]] = []
+    for variation, directories, result in zip(variations, runs, results, strict=True):
+        if result.failures:
+            continue
+        title = row_title(variation.name, variation.dataset)
+        for (seed, run), recipe in zip(directories.items(), variation.recipes, strict=True):
+            with _failing(result, [seed], log):
+                choice = result.choice
+                own = recipe if choice is None else change_recipe(recipe, choice.values)
+                orders.append((result, seed, StudyRun(title, own, run)))
+    trained = engine.train([order for _, _, order in orders], out=out, log=log, watcher=watcher)
+    for (result, seed, _), record in zip(orders, trained, strict=True):
+        if isinstance(record, PennyweightError):
+            result.failures[str(seed)] = str(record)
+        else:
+            result.records[seed] = record
+    return results
+
+
+@contextmanager
+def _failing(
+    result: _RowResult, seeds: Iterable[int], log: Callable[[str], None]
+) -> Iterator[None]:
+    """Record that the block fails for some seeds.
+
+    Raises:
+        RunError: from the block; the study cannot go on.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except PennyweightError as error:
+        result.failures.update({str(seed): str(error) for seed in seeds})
+        log(f"failed: {error}")
+
+
+def _choice(
     variation: Variation, runs: Mapping[int, Path], log: Callable[[str], None]
-) -> Choice | None:
-    """Return the values that are chosen for a row; None if there is nothing to choose."""
+) -> tuple[Choice | None, SearchJob | None]:
+    """Return the values that were chosen for a row, and the search that chooses them, if any."""
     if variation.choose is None:
-        return None
+        return None, None
     out = next(iter(runs.values())).parent / CHOICE
     choice = finished_choice(variation.choose, out=out)
     if choice is not None and all(map(_is_complete, runs.values())):
-        return choice
+        return choice, None
     name = row_title(variation.name, variation.dataset)
     log(f"{name}: choosing {', '.join(variation.choose.ranges)}: {out}")
-    return choose(variation.recipes[0], variation.choose, out=out, log=log)
-
-
-def _train_seeds(
-    variation: Variation,
-    choice: Choice | None,
-    runs: Mapping[int, Path],
-    log: Callable[[str], None],
-    watcher: Watcher | None,
-) -> tuple[dict[int, RunRecord], dict[str, str]]:
-    """Return the records of a row's complete runs by seed, and why others failed."""
-    records: dict[int, RunRecord] = {}
-    failures: dict[str, str] = {}
-    for (seed, run), recipe in zip(runs.items(), variation.recipes, strict=True):
-        log(f"{row_title(variation.name, variation.dataset)}, seed {seed}: {run}")
-        try:
-            own = recipe if choice is None else change_recipe(recipe, choice.values)
-            records[seed] = _complete(own, run, watcher)
-        except PennyweightError as error:
-            failures[str(seed)] = str(error)
-            log(f"failed: {error}")
-    return records, failures
+    return None, choice_job(variation.recipes[0], variation.choose, out=out)
 
 
 def _check_plans(study: Study, out: Path) -> None:
@@ -243,24 +284,10 @@ def _refuse_another_recipe(recipe: Recipe, run: Path) -> None:
         )
 
 
-def _complete(recipe: Recipe, run: Path, watcher: Watcher | None) -> RunRecord:
-    """Return the record of a run, which is read, resumed, or trained."""
-    if not RunDirectory(run).record.is_file():
-        return train(recipe, out=run, watcher=watcher)
-    record = load_record(run)
-    if record.status == "complete":
-        return record
-    can_resume = METHODS[recipe.adapter.method].resume_refusal is None
-    return train(recipe, out=run, resume=can_resume, watcher=watcher)
-
-
 def _summarize(
-    variation: Variation,
-    choice: Choice | None,
-    records: Mapping[int, RunRecord],
-    first: Mapping[int, RunRecord],
-    failures: dict[str, str],
+    variation: Variation, result: _RowResult, first: Mapping[int, RunRecord]
 ) -> StudyRow:
+    records = result.records
     runs = list(records.values())
     sets = list(runs[0].metrics) if runs else []
     metric = _compared_metric([*first.values(), *runs])
@@ -283,11 +310,11 @@ def _summarize(
         peak_memory_bytes=max((r.peak_memory_bytes for r in runs), default=0),
         leaks=sorted({leak for record in runs for leak in record.leaks}),
         transductive=sorted({use for record in runs for use in record.transductive}),
-        failures=failures,
+        failures=result.failures,
         baselines={of: means for of in sets if (means := _baselines(runs, of, metric))},
         dataset=variation.dataset,
         budget=variation.recipes[0].budget.trainable_parameters,
-        choice=choice,
+        choice=result.choice,
     )
 
 

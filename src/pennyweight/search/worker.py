@@ -6,8 +6,9 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import optuna
 import torch
@@ -24,12 +25,60 @@ from pennyweight.search.results import SearchResult, save_result, shown
 from pennyweight.search.store import ALL_STEPS, WAIT, TrialStore, readable_storage
 from pennyweight.search.summary import read_result
 from pennyweight.training.train import train
-from pennyweight.training.watcher import Watcher
+from pennyweight.training.watcher import Watcher, is_warning
 
-__all__ = ["Log", "current_result", "work"]
+__all__ = [
+    "SECONDS_BETWEEN_LOOKS",
+    "Log",
+    "Outcome",
+    "ReportedTrial",
+    "announce_trial",
+    "current_result",
+    "finish_trial",
+    "train_trial",
+    "work",
+]
 
 Log = Callable[[str], None]
-_SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class ReportedTrial(Protocol):
+    """What the training of a trial needs of it: Optuna's trial, or one that asks for it elsewhere.
+
+    Attributes:
+        user_attrs: as `pennyweight.search.store` describes them.
+    """
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """The run, its values and what else was recorded of it."""
+        ...
+
+    def report(self, value: float, step: int) -> None:
+        """Record the validation metric after a percentage of the training."""
+        ...
+
+    def should_prune(self) -> bool:
+        """Return whether the training should end early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a trial's training.
+
+    Attributes:
+        status: how it ended.
+        value: the validation metric of a complete run.
+        seconds: duration of the run.
+        reason: why it was pruned or failed.
+    """
+
+    status: Literal["complete", "pruned", "failed"]
+    value: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
 
 
 def work(job: SearchJob, *, log: Log) -> None:
@@ -71,18 +120,24 @@ def _work(job: SearchJob, store: TrialStore, log: Log) -> None:
             return
         if isinstance(trial, str):
             assert trial == WAIT  # noqa: S101 - the only other answer
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
-        run = str(trial.user_attrs["run"])
-        log(f"{run}: {_describe(trial.user_attrs['values'])}")
-        line = _train(job, store, trial, log)
-        log(f"{run}: {line}")
-        with store.locked():
-            save_result(read_result(job, store.study, store.trials()), job.out)
+        announce_trial(trial, log=log)
+        finish_trial(job, store, trial, train_trial(job, trial, log=log), log=log)
 
 
-def _train(job: SearchJob, store: TrialStore, trial: optuna.Trial, log: Log) -> str:
-    """Train a trial and record what became of it; return a line that says so."""
+def announce_trial(trial: ReportedTrial, *, log: Log) -> None:
+    """Log which values a trial is trained with."""
+    log(f"{trial.user_attrs['run']}: {_describe(trial.user_attrs['values'])}")
+
+
+def train_trial(job: SearchJob, trial: ReportedTrial, *, log: Log) -> Outcome:
+    """Train a trial and return what became of it; the storage is used through the trial only.
+
+    Raises:
+        RunError: the run's directory cannot be used.
+        KeyboardInterrupt: as for `work`.
+    """
     run = str(trial.user_attrs["run"])
     try:
         recipe = job.trial_recipe(trial.user_attrs["values"], run)
@@ -90,19 +145,35 @@ def _train(job: SearchJob, store: TrialStore, trial: optuna.Trial, log: Log) -> 
         if record.best is None:
             raise PennyweightError("the run has no validation metric")
     except PrunedError as error:
-        store.prune(trial, str(error), seconds=load_record(job.out / run).seconds)
-        return str(error)
-    except (RunError, optuna.exceptions.OptunaError):
+        seconds = load_record(job.out / run).seconds
+        return Outcome("pruned", seconds=seconds, reason=str(error))
+    except RunError:
         raise
     except (PennyweightError, torch.OutOfMemoryError) as error:
-        reason = first_line(error)
-        store.fail(trial, reason)
-        return f"failed: {reason}"
-    store.complete(trial, record.best.value, seconds=record.seconds)
-    return f"validation {job.metric} {record.best.value:.4f} ({record.seconds:.0f} s)"
+        return Outcome("failed", reason=first_line(error))
+    return Outcome("complete", record.best.value, record.seconds)
 
 
-def _run(job: SearchJob, trial: optuna.Trial, recipe: Recipe, log: Log) -> RunRecord:
+def finish_trial(
+    job: SearchJob, store: TrialStore, trial: optuna.Trial, outcome: Outcome, *, log: Log
+) -> None:
+    """Record what became of a trial, log it, and write `search.json` anew."""
+    match outcome.status:
+        case "complete":
+            store.complete(trial, outcome.value, seconds=outcome.seconds)
+            line = f"validation {job.metric} {outcome.value:.4f} ({outcome.seconds:.0f} s)"
+        case "pruned":
+            store.prune(trial, outcome.reason, seconds=outcome.seconds)
+            line = outcome.reason
+        case "failed":
+            store.fail(trial, outcome.reason)
+            line = f"failed: {outcome.reason}"
+    log(f"{trial.user_attrs['run']}: {line}")
+    with store.locked():
+        save_result(read_result(job, store.study, store.trials()), job.out)
+
+
+def _run(job: SearchJob, trial: ReportedTrial, recipe: Recipe, log: Log) -> RunRecord:
     """Return the record of a trial's run, which is trained, resumed, or read.
 
     Raises:
@@ -140,7 +211,7 @@ class _Reporter:
     Optuna knows when a metric was measured as a percentage of the training.
     """
 
-    def __init__(self, job: SearchJob, trial: optuna.Trial, log: Log) -> None:
+    def __init__(self, job: SearchJob, trial: ReportedTrial, log: Log) -> None:
         self._metric = job.metric
         self._can_prune = job.search.pruning != "off"
         self._trial = trial
@@ -168,7 +239,7 @@ class _Reporter:
         _stop_without_parent()
 
     def _pass_on(self, line: str) -> None:
-        if line.startswith(("LEAKS", "TRANSDUCTIVE", "warning")):
+        if is_warning(line):
             self._log(f"{self._trial.user_attrs['run']}: {line}")
 
     def _report(self, step: Step) -> int | None:

@@ -13,7 +13,7 @@ from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.environment import cache_directory
-from pennyweight.errors import DataError, OutOfMemoryError, RunError, TrainingError
+from pennyweight.errors import DataError, OutOfMemoryError, RunError
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.directory import RunDirectory, lock_run
 from pennyweight.runs.record import DataRecord, RunRecord, write_text
@@ -21,6 +21,7 @@ from pennyweight.runs.resume import check_data, check_training_rows, prepare_dir
 from pennyweight.runs.writer import RecordWriter
 from pennyweight.training.interrupt import terminable
 from pennyweight.training.job import Job, first_record
+from pennyweight.training.processes import explaining_lost_processes
 from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
 
 __all__ = ["ActiveRun", "open_run", "read_splits", "record_rows", "tokenized", "training_rows"]
@@ -155,28 +156,24 @@ def _explaining_faults(run: ActiveRun) -> Iterator[None]:
         TrainingError: another process of this training has ended.
     """
     try:
-        yield
+        with explaining_lost_processes(run.job.accelerator, rest=lambda: _rest(run)):
+            yield
     except BrokenPipeError:  # of the output, not of the run
         raise
     except (OSError, MemoryError, OutOfMemoryError, torch.OutOfMemoryError) as error:
-        path = run.directory.path
-        if _can_resume(run):
-            rest = f"the last checkpoint is whole; continue with: {_resuming(run)}"
-        else:
-            rest = f"there is no checkpoint that can be resumed; {path} can be trained again"
         if not isinstance(error, OSError):
             reason = str(error).strip().partition("\n")[0] or "out of memory"
-            raise OutOfMemoryError(f"{reason}; {rest}") from None
-        place = error.filename or path
-        raise RunError(f"{place}: {error.strerror or error}; {rest}") from None
-    except RuntimeError as error:
-        if run.job.accelerator.num_processes == 1:
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainingError(
-            f"process {run.job.accelerator.process_index} cannot go on without another process of "
-            f"this training, which has probably ended: {reason}"
-        ) from None
+            raise OutOfMemoryError(f"{reason}; {_rest(run)}") from None
+        place = error.filename or run.directory.path
+        raise RunError(f"{place}: {error.strerror or error}; {_rest(run)}") from None
+
+
+def _rest(run: ActiveRun) -> str:
+    """Return what is left of a run that a fault has ended, and how to continue."""
+    if _can_resume(run):
+        return f"the last checkpoint is whole; continue with: {_resuming(run)}"
+    path = run.directory.path
+    return f"there is no checkpoint that can be resumed; {path} can be trained again"
 
 
 def _record_splits(run: ActiveRun) -> None:

@@ -37,6 +37,7 @@ from pennyweight.settings import find_base, plan
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import Settings
 from pennyweight.training.generation import check_generation
+from pennyweight.training.processes import waiting
 from pennyweight.training.start import check_start
 from pennyweight.training.target import check_self_training
 from pennyweight.training.teacher import check_teachers
@@ -216,6 +217,7 @@ def _make_accelerator(compute: Compute, trackers: tuple[str, ...], logs: Path) -
             mixed_precision=compute.precision if compute.autocast else "no",
             log_with=list(trackers) or None,
             project_dir=str(logs),
+            kwargs_handlers=[waiting()],
         )
     except (ValueError, ImportError) as error:
         raise RecipeError(f"train.trackers: {first_line(error)}") from None

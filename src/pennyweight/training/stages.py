@@ -37,6 +37,7 @@ from pennyweight.runs.record import Best
 from pennyweight.training.active_run import ActiveRun, tokenized
 from pennyweight.training.interpolate import copy_trained_weights
 from pennyweight.training.job import Job
+from pennyweight.training.processes import gradient_bytes
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.teacher import teach
 
@@ -161,13 +162,20 @@ def build(job: Job) -> Built:
 
 
 def record_memory(run: ActiveRun, built: Built) -> None:
-    """Record how many bytes the frozen weights take."""
+    """Record how many bytes the frozen weights take, and how many processes exchange in a step."""
     size, quantization = frozen_bytes(built.model), built.options.quantization
     compute = run.record.compute
     assert compute is not None  # noqa: S101 - recorded when the run was opened
-    run.writer.update(compute=compute.model_copy(update={"frozen_bytes": size}))
+    exchanged = gradient_bytes(built.model) if compute.processes > 1 else None
+    changes = {"frozen_bytes": size, "gradient_bytes": exchanged}
+    run.writer.update(compute=compute.model_copy(update=changes))
     if quantization != "none":
         run.log(f"base: matrices in {quantization}; the frozen weights take {size / 1e6:.1f} MB")
+    if exchanged is not None:
+        run.log(
+            f"{compute.processes} processes: in each step, they exchange {exchanged:,} bytes, the "
+            f"gradients of {run.job.plan.trainable_parameters:,} parameters"
+        )
 
 
 def tokenize_training_rows(run: ActiveRun, built: Built, prepared: PreparedRows) -> TokenizedRows:

@@ -42,6 +42,7 @@ from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.interrupt import deferred_interrupt
 from pennyweight.training.job import make_job
 from pennyweight.training.pace import keep_time_limit, work_of
+from pennyweight.training.processes import explaining_lost_processes, share_model
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.saving import StepSaver
 from pennyweight.training.stages import (
@@ -100,9 +101,10 @@ def train(
         uses_held_out=uses_held_out,
     )
     try:
-        splits, built = read_splits(job), build(job)
-        with open_run(job, splits) as run:
-            return _train(run, built)
+        with explaining_lost_processes(job.accelerator, rest=lambda: "start the training again"):
+            splits, built = read_splits(job), build(job)
+            with open_run(job, splits) as run:
+                return _train(run, built)
     finally:
         # Closes the trackers and, of several processes, the group that they communicate through.
         job.accelerator.end_training()
@@ -125,7 +127,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     saver.begin()
     saver.save_start()
     accelerator = run.job.accelerator
-    model, optimizer = accelerator.prepare(fit.learner.model, fit.learner.optimizer)
+    model, optimizer = share_model(accelerator, fit.learner.model, fit.learner.optimizer)
     learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
     context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
     steps = train_steps(

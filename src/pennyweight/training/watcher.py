@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pennyweight.engine.train.progress import Step
 
-__all__ = ["Watcher"]
+__all__ = ["Watcher", "is_warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,8 @@ class Watcher:
     on_start: Callable[[int, int], None] = lambda _first, _last: None
     on_step: Callable[[Step], None] = lambda _: None
     prune: Callable[[Step], str | None] = lambda _: None
+
+
+def is_warning(line: str) -> bool:
+    """Return whether a line belongs beside those of other runs that are trained meanwhile."""
+    return line.startswith(("LEAKS", "TRANSDUCTIVE", "warning"))

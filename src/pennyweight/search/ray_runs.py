@@ -1,0 +1,79 @@
+"""The runs of a study, as a Ray cluster trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pennyweight.errors import PennyweightError
+from pennyweight.runs.record import RunRecord
+from pennyweight.search.ray_pool import IDLE, Task
+from pennyweight.search.ray_trainer import Channel, Order
+from pennyweight.search.study_training import StudyRun, complete_run
+from pennyweight.training.watcher import Watcher, is_warning
+
+__all__ = ["RunTasks"]
+
+Log = Callable[[str], None]
+
+
+class RunTasks:
+    """The runs of a study.
+
+    Args:
+        runs: of the study.
+        log: gets a line when a run begins, and one when it fails.
+    """
+
+    def __init__(self, runs: Sequence[StudyRun], *, log: Log) -> None:
+        self._log = log
+        self._runs = runs
+        self._begun = 0
+        self._ended: dict[int, RunRecord | PennyweightError] = {}
+
+    @property
+    def results(self) -> list[RunRecord | PennyweightError]:
+        """The records of the runs, or why they failed, once all have ended."""
+        return [self._ended[number] for number in range(len(self._runs))]
+
+    def __call__(self) -> Task | str | None:
+        """Return a run to begin now; `IDLE` while others are under way; None if all have ended."""
+        if self._begun == len(self._runs):
+            return IDLE if len(self._ended) < len(self._runs) else None
+        number, run = self._begun, self._runs[self._begun]
+        self._begun += 1
+        self._log(f"{run.title}, seed {run.recipe.seed}: {run.directory}")
+        return _RunTask(run, partial(self._end, number))
+
+    def _end(self, number: int, result: RunRecord | PennyweightError) -> None:
+        self._ended[number] = result
+        if isinstance(result, PennyweightError):
+            self._log(f"{self._runs[number].directory}: failed: {result}")
+
+
+@dataclass(frozen=True, slots=True)
+class _RunTask:
+    """A run of a study."""
+
+    run: StudyRun
+    finish: Callable[[Any], None]
+
+    @property
+    def order(self) -> Order:
+        """What is sent to a node."""
+        name = f"{self.run.title}, seed {self.run.recipe.seed}"
+        return Order(name, self.run.directory, partial(_complete_run, self.run))
+
+    def answer(self, question: Any) -> Any:
+        """Runs of a study ask nothing."""
+        raise AssertionError(question)
+
+
+def _complete_run(run: StudyRun, channel: Channel) -> RunRecord:
+    def log(line: str) -> None:
+        if is_warning(line):
+            channel.log(f"{run.title}, seed {run.recipe.seed}: {line}")
+
+    return complete_run(run, Watcher(log=log))

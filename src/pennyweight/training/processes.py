@@ -1,0 +1,96 @@
+"""Several processes that train one model: how long they wait for each other, and what they send."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from torch.nn.parallel import DistributedDataParallel
+
+from pennyweight.errors import RunError, TrainingError, first_line
+
+__all__ = ["TIMEOUT", "explaining_lost_processes", "gradient_bytes", "share_model", "waiting"]
+
+TIMEOUT = "PENNYWEIGHT_TIMEOUT_SECONDS"
+_DEFAULT_SECONDS = 1800
+
+
+def waiting() -> InitProcessGroupKwargs:
+    """Return for accelerate how long processes wait for each other before they give up.
+
+    Raises:
+        RunError: the environment variable `TIMEOUT` is set to something else than a whole number.
+    """
+    return InitProcessGroupKwargs(timeout=timedelta(seconds=_timeout_seconds()))
+
+
+def _timeout_seconds() -> int:
+    text = os.environ.get(TIMEOUT, "").strip() or str(_DEFAULT_SECONDS)
+    if not text.isdecimal() or not 0 < int(text[:10]) < 2**31:
+        raise RunError(
+            f"{TIMEOUT}: given {text[:40]!r}; allowed: a whole number of seconds from 1, which "
+            "processes that train together wait for each other"
+        )
+    return int(text)
+
+
+def gradient_bytes(model: torch.nn.Module) -> int:
+    """Return the size of the gradients of all trained parameters, in bytes.
+
+    Gradients have the dtype of their parameters.
+    """
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def share_model(accelerator: Accelerator, model: Any, optimizer: Any) -> tuple[Any, Any]:
+    """Return a model and its optimizer, wrapped for the processes of an accelerator.
+
+    In each step, the processes exchange the gradients of the trained parameters and nothing else of
+    the model.
+    """
+    model, optimizer = accelerator.prepare(model, optimizer)
+    if isinstance(model, DistributedDataParallel):
+        # Buffers, such as the frozen matrices of VeRA, would be sent before each forward pass. They
+        # are constant, and equal from the start. Accelerate knows the setting by a name only that
+        # torch has deprecated.
+        model.forward_sync_buffers = False
+    return model, optimizer
+
+
+@contextmanager
+def explaining_lost_processes(
+    accelerator: Accelerator, *, rest: Callable[[], str]
+) -> Iterator[None]:
+    """Say that another process has ended, where this one fails because of that.
+
+    Args:
+        accelerator: of the processes.
+        rest: returns how to continue, for the message.
+
+    Raises:
+        TrainingError: another process has ended, or has not answered in time.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if accelerator.num_processes == 1:
+            raise
+        raise TrainingError(
+            f"process {accelerator.process_index} cannot go on without another process of this "
+            f"training, which has probably ended, or has not answered for {_timeout_seconds()} "
+            f"seconds ({TIMEOUT}): {_reason(error)}; {rest()}"
+        ) from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what gloo or NCCL say, without the place in their source and their advice."""
+    return re.sub(r"^\[\S+:\d+\] ", "", first_line(error)).partition(". ")[0]
