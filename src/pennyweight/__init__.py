@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
+    from pennyweight.inference.layout import OutputOptions
     from pennyweight.inference.merge import MergeCheck, MergeReport, merge
-    from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
+    from pennyweight.inference.predict import PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
@@ -117,7 +118,7 @@ _HOMES = {
     "MultiLabelMetrics": "evaluation",
     "OnnxOptions": "export.onnx_folder",
     "OnnxReport": "export.report",
-    "OutputOptions": "inference.predict",
+    "OutputOptions": "inference.layout",
     "PennyweightClassifier": "training.estimator",
     "PennyweightError": "errors",
     "Plan": "budget",
