@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.layout import OutputOptions
     from pennyweight.inference.merge import MergeCheck, MergeReport, merge
+    from pennyweight.inference.parts.predict_files import (
+        PartOptions,
+        PredictedFiles,
+        predict_files,
+    )
     from pennyweight.inference.predict import PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
@@ -65,9 +70,11 @@ __all__ = [
     "OnnxOptions",
     "OnnxReport",
     "OutputOptions",
+    "PartOptions",
     "PennyweightClassifier",
     "PennyweightError",
     "Plan",
+    "PredictedFiles",
     "PredictedRows",
     "Published",
     "Recipe",
@@ -92,6 +99,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "predict_files",
     "publish",
     "run_search",
     "run_study",
@@ -119,9 +127,11 @@ _HOMES = {
     "OnnxOptions": "export.onnx_folder",
     "OnnxReport": "export.report",
     "OutputOptions": "inference.layout",
+    "PartOptions": "inference.parts.predict_files",
     "PennyweightClassifier": "training.estimator",
     "PennyweightError": "errors",
     "Plan": "budget",
+    "PredictedFiles": "inference.parts.predict_files",
     "PredictedRows": "inference.predict",
     "Published": "export.publish",
     "Recipe": "recipe",
@@ -146,6 +156,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "predict_files": "inference.parts.predict_files",
     "publish": "export.publish",
     "run_search": "search.search",
     "run_study": "search.studies",

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -196,9 +196,8 @@ def open_writer(
     if entry.is_binary and is_standard_output(out):
         raise RunError(f"{output_format}: a binary file; name it with --out FILE")
     with _opened(out, is_binary=entry.is_binary) as file:
-        writer = entry.writer(file, layout)
-        yield writer
-        writer.close()
+        with closing(entry.writer(file, layout)) as writer:
+            yield writer
 
 
 @contextmanager
@@ -210,9 +209,8 @@ def writing(path: Path, layout: Layout, output_format: OutputFormat) -> Iterator
     """
     entry = FORMATS[output_format]
     with _open_for_writing(path, is_binary=entry.is_binary) as file:
-        writer = entry.writer(file, layout)
-        yield writer
-        writer.close()
+        with closing(entry.writer(file, layout)) as writer:
+            yield writer
 
 
 def write_rows(

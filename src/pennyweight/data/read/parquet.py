@@ -67,11 +67,12 @@ def _records(
     # A dictionary stays one: decoded, a small file could fill the memory.
     texts = _text_columns(metadata)
     with open_bytes(path) as file, pq.ParquetFile(file, read_dictionary=texts) as opened:
-        batches = opened.iter_batches(ROWS_PER_BATCH, row_groups=groups, columns=columns)
-        for batch in batches:
-            dropped = min(skipped, batch.num_rows)
-            skipped -= dropped
-            yield from stream.of(batch.slice(dropped))
+        # One group at a time: Arrow cannot join the dictionaries of several in nested columns.
+        for group in groups:
+            for batch in opened.iter_batches(ROWS_PER_BATCH, row_groups=[group], columns=columns):
+                dropped = min(skipped, batch.num_rows)
+                skipped -= dropped
+                yield from stream.of(batch.slice(dropped))
 
 
 def _text_columns(metadata: pq.FileMetaData) -> list[str]:

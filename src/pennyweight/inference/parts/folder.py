@@ -49,14 +49,12 @@ class OutputFolder:
         """Return whether the folder is missing or holds nothing but temporary files.
 
         Raises:
-            RunError: it cannot be read, or is a file.
+            RunError: it cannot be read.
         """
         with storage_errors(self.location, RunError):
             system, path = file_system(self.location)
             if not system.exists(path):
                 return True
-            if not system.isdir(path):
-                raise RunError(f"--out {self.location}: a file, and no folder; name another one")
             names = (PurePosixPath(name).name for name in system.ls(path, detail=False))
             return all(name.startswith(".") for name in names)
 
@@ -123,6 +121,8 @@ class OutputFolder:
             yield
             return
         path = Path(self.location)
+        if path.is_file():
+            raise RunError(f"--out {path}: a file, and no folder; name another one")
         with storage_errors(f"--out {path}", RunError):
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / _LOCK)
