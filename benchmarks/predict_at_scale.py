@@ -265,7 +265,8 @@ def killed_and_resumed(
 
 def on_ray(command: Command, out: Path, *, parts: int, kill: str) -> dict[str, Any]:
     """Predict on two nodes of this machine, and kill a worker or a node midway."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers are polite by default, and the process that they are compared with is not.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
     cores = max(1, psutil.cpu_count() // 2)

@@ -32,6 +32,8 @@ __all__ = [
     "writing",
 ]
 
+# `json.dumps` would make an encoder for each row.
+_encoded = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _ROW_GROUP_BYTES = 32 * 2**20
 # Written through the stream that is open already: opening them again would truncate a file that
 # the shell redirects standard output to.
@@ -93,7 +95,7 @@ class _JsonLines:
         answers = self._layout.answers.nested(block.probabilities)
         for *values, answer in zip(*columns, answers, strict=True):
             row = dict(zip(names, values, strict=True)) | answer
-            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            self._file.write(_encoded(row) + "\n")
 
     def close(self) -> None:
         """Do nothing: every line has been written."""
@@ -195,9 +197,11 @@ def open_writer(
     entry = FORMATS[output_format]
     if entry.is_binary and is_standard_output(out):
         raise RunError(f"{output_format}: a binary file; name it with --out FILE")
-    with _opened(out, is_binary=entry.is_binary) as file:
-        with closing(entry.writer(file, layout)) as writer:
-            yield writer
+    with (
+        _opened(out, is_binary=entry.is_binary) as file,
+        closing(entry.writer(file, layout)) as writer,
+    ):
+        yield writer
 
 
 @contextmanager
@@ -208,9 +212,11 @@ def writing(path: Path, layout: Layout, output_format: OutputFormat) -> Iterator
         OSError: the file cannot be written.
     """
     entry = FORMATS[output_format]
-    with _open_for_writing(path, is_binary=entry.is_binary) as file:
-        with closing(entry.writer(file, layout)) as writer:
-            yield writer
+    with (
+        _open_for_writing(path, is_binary=entry.is_binary) as file,
+        closing(entry.writer(file, layout)) as writer,
+    ):
+        yield writer
 
 
 def write_rows(
@@ -264,4 +270,4 @@ def _cell(value: object) -> object:
         return ""
     if isinstance(value, str | int | float):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return _encoded(value)

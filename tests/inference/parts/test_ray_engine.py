@@ -32,7 +32,7 @@ class FakeRay:
         deaths: numbers of the calls during which an actor dies.
     """
 
-    exceptions = SimpleNamespace(RayActorError=DeadActorError)
+    exceptions = SimpleNamespace(RayError=DeadActorError, RayTaskError=ZeroDivisionError)
 
     def __init__(self, *nodes: dict[str, float], deaths: tuple[int, ...] = ()) -> None:
         self._nodes = nodes

@@ -69,6 +69,8 @@ def find_files(location: str) -> tuple[InputFile, ...]:
     Raises:
         DataError: there is no such file, or one of them is empty.
     """
+    if location == "-" or location.startswith(("hub:", "sample:")):
+        raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
     with storage_errors(location):
         system, path = file_system(
             location if is_url(location) else str(Path(location).expanduser())

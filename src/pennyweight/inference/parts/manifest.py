@@ -125,6 +125,11 @@ def require_same(before: Manifest, now: Manifest, *, out: str) -> None:
             f"{where} of another run: the weights, the base or the recipe of {before.run} then and "
             f"of {now.run} now differ; name a new folder"
         )
+    if changes := _changes_of_files(before, now.files):
+        raise RunError(
+            f"{where} of other files: {'; '.join(changes)}; restore them, delete their "
+            "predictions, or name a new folder"
+        )
     different = [
         f"{key} ({_shown(before.settings.get(key))} then, {_shown(value)} now)"
         for key, value in now.settings.items()
@@ -132,11 +137,6 @@ def require_same(before: Manifest, now: Manifest, *, out: str) -> None:
     ]
     if different:
         raise RunError(f"{where} with other settings: {'; '.join(different)}; name a new folder")
-    if changes := _changes_of_files(before, now.files):
-        raise RunError(
-            f"{where} of other files: {'; '.join(changes)}; restore them, delete their "
-            "predictions, or name a new folder"
-        )
 
 
 def _shown(value: object) -> str:

@@ -16,6 +16,7 @@ from pennyweight.cluster import connected_ray
 from pennyweight.errors import PennyweightError, RunError
 from pennyweight.inference.parts.manifest import DonePart
 from pennyweight.inference.parts.plan import Part, PredictJob
+from pennyweight.inference.parts.predictor import PartPredictor
 
 __all__ = ["predict_on_ray"]
 
@@ -92,14 +93,14 @@ class _Actor:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if cores > 1 else "false"
         import torch
 
-        from pennyweight.inference.parts.predictor import PartPredictor
-
         torch.set_num_threads(cores)
-        self._predictor = PartPredictor(job)
+        self._job = job
+        self._predictor: PartPredictor | None = None
 
     def predict(self, part: Part) -> DonePart | str:
-        """Return what was written, or the message of the error."""
+        """Return what was written, or the message of the error; the run is loaded first."""
         try:
+            self._predictor = self._predictor or PartPredictor(self._job)
             return self._predictor(part)
         except PennyweightError as error:
             return str(error)
@@ -165,10 +166,9 @@ class _Pool:
         """
         try:
             result: DonePart | str = self.ray.get(reference)
-        except self.ray.exceptions.RayActorError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, Exception) or "__init__" in str(error):
-                raise RunError(f"a Ray worker cannot load the run: {_reason(error)}") from None
+        except self.ray.exceptions.RayTaskError:
+            raise  # an error in the code of the worker
+        except self.ray.exceptions.RayError as error:
             self._deaths[part.path] += 1
             if self._deaths[part.path] == _MOST_DEATHS:
                 raise RunError(
