@@ -75,9 +75,8 @@ def predict(
     For a multi-label run, `labels` has all labels of the row: a list in JSON Lines; otherwise
     joined by the separator of the run's own rows, or by "|".
     An input column that has the name of an output column is written as "input NAME". Where the
-    classifier abstains, the label is empty, or null in JSON Lines and Parquet.
-
-    All rows are read and checked before the first is predicted.
+    classifier abstains, the label is empty, or null in JSON Lines and Parquet. All rows are read
+    and checked before the first is predicted.
 
     Args:
         run: the run's directory.
@@ -115,14 +114,8 @@ def predict(
             counts = predict_records(
                 classifier, records, rows.parser, layout, writer=writer, on_bad_row=_skip
             )
-    return PredictedRows(
-        counts.rows,
-        rows.read,
-        rows.bad_rows_file,
-        layout.renamed,
-        counts.abstained,
-        answers.abstain_below,
-    )
+    more = (layout.renamed, counts.abstained, answers.abstain_below)
+    return PredictedRows(counts.rows, rows.read, rows.bad_rows_file, *more)
 
 
 def predict_records(

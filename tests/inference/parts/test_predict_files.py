@@ -334,6 +334,15 @@ def test_a_file_without_rows_gives_a_part_without_rows(
     assert (out / "b/c.csv.part-00000.csv").read_text() == f"{header}\n"
 
 
+def test_the_output_may_be_a_folder_among_the_rows(
+    run: Path, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(many / "b")
+    for _ in range(2):
+        counts = predict_files(run, "..", out="../predictions/", options=OPTIONS)
+        assert (counts.predicted, counts.parts) == (97, 6)
+
+
 def test_unknown_engines_and_impossible_numbers_are_refused(
     run: Path, many: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -60,11 +61,15 @@ def names_several(location: str) -> bool:
     return _MAGIC.search(location) is not None and not path.exists()
 
 
-def find_files(location: str) -> tuple[InputFile, ...]:
+def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFile, ...]:
     """Return the files of a folder, of a pattern, or the one at a path or URL, sorted by name.
 
     In a folder, files of other kinds are left out, and those whose path has a part that begins with
     "." or "_". A pattern selects all that it matches; `**` stands for any number of folders.
+
+    Args:
+        location: a path, a pattern or a URL.
+        leave_out: path or URL of a folder whose files are left out, such as that of the output.
 
     Raises:
         DataError: there is no such file, or one of them is empty.
@@ -72,9 +77,8 @@ def find_files(location: str) -> tuple[InputFile, ...]:
     if location == "-" or location.startswith(("hub:", "sample:")):
         raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
     with storage_errors(location):
-        system, path = file_system(
-            location if is_url(location) else str(Path(location).expanduser())
-        )
+        local = os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - without ".."
+        system, path = file_system(location if is_url(location) else local)
         if _MAGIC.search(path) and not system.exists(path):
             root = _folder_of_pattern(path)
             found = {
@@ -96,7 +100,8 @@ def find_files(location: str) -> tuple[InputFile, ...]:
                 raise DataError(f"{location}: no file of rows in this folder; known: {endings}")
         else:
             root, found = posixpath.dirname(path), {path: system.info(path)}
-        files = [_input_file(system, each, facts, root) for each, facts in found.items()]
+        every = (_input_file(system, each, facts, root) for each, facts in found.items())
+        files = [file for file in every if not file.location.startswith(f"{leave_out}/")]
     for file in files:
         if not file.size:
             raise DataError(f"{file.location}: the file is empty; remove it, or leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,10 +32,16 @@ class OutputFolder:
 
     @classmethod
     def at(cls, location: str) -> OutputFolder:
-        """Return the folder at a path or URL; it need not exist."""
+        """Return the folder at a path or URL; it need not exist.
+
+        Raises:
+            RunError: the URL's file system is not known.
+        """
         if is_url(location):
-            return cls(location.rstrip("/"))
-        return cls(str(Path(location).expanduser().absolute()))
+            with storage_errors(location, RunError):
+                system, path = file_system(location)
+                return cls(str(system.unstrip_protocol(path)).rstrip("/"))
+        return cls(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - without ".."
 
     @property
     def is_remote(self) -> bool:

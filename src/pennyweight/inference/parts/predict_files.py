@@ -120,9 +120,9 @@ def predict_files(
     output, options = output or OutputOptions(), options or PartOptions()
     _check_options(options)
     source = Source(data) if isinstance(data, str) else data
-    files = find_files(source.location)
-    job, manifest = _settle(Path(run), source, files, out, output, options)
     folder = OutputFolder.at(out)
+    files = find_files(source.location, leave_out=folder.location)
+    job, manifest = _settle(Path(run), source, files, out, output, options)
     with folder.locked():
         before = load_manifest(folder)
         if before is not None:
@@ -145,13 +145,18 @@ def predict_files(
             writer.save()
             raise
         manifest = writer.save(is_complete=True)
+    return _counted(job, manifest, predicted_before=already)
+
+
+def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> PredictedFiles:
+    parts = manifest.parts
     return PredictedFiles(
-        files=len(files),
-        parts=len(manifest.parts),
-        predicted=sum(part.rows for part in manifest.parts),
-        predicted_before=already,
-        bad=sum(part.bad for part in manifest.parts),
-        abstained=sum(part.abstained for part in manifest.parts),
+        files=len(manifest.files),
+        parts=len(parts),
+        predicted=sum(part.rows for part in parts),
+        predicted_before=predicted_before,
+        bad=sum(part.bad for part in parts),
+        abstained=sum(part.abstained for part in parts),
         abstain_below=job.answers.abstain_below,
         renamed={name: shown for name, shown in job.copied.items() if name != shown},
     )
