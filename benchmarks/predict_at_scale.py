@@ -244,13 +244,24 @@ def missing_or_repeated(out: Path, rows: int) -> int:
 
 
 def killed_and_resumed(
-    command: Command, out: Path, *, kills: int, seconds: float, seed: int
+    command: Command, out: Path, *, kills: int, start: float, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """Kill the command at random moments until it has been killed often enough, and finish it."""
+    """Kill the command at random moments until it has been killed often enough, and finish it.
+
+    Args:
+        command: the command.
+        out: the folder for its output.
+        kills: how often it is killed.
+        start: seconds until it begins to predict.
+        seconds: how long it predicts without a break.
+        seed: of the moments.
+    """
     draw = random.Random(seed)  # noqa: S311 - a load test, no secret
     attempts = []
     for _ in range(kills):
-        attempts.append(command.measure(out, kill_after=draw.uniform(0.1, 0.5) * seconds))
+        attempts.append(
+            command.measure(out, kill_after=start + draw.uniform(0.0, 1.6 / kills) * seconds)
+        )
         if attempts[-1].code == 0:
             break
     last = command.measure(out)
@@ -363,7 +374,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             command,
             folder / "killed",
             kills=arguments.kills,
-            seconds=whole.seconds,
+            start=start.seconds,
+            seconds=whole.seconds - start.seconds,
             seed=arguments.seed,
         )
     if arguments.engine == "ray":

@@ -276,18 +276,20 @@ def _predict_files(
     """Predict into a folder; an interruption says how to go on."""
     from pennyweight.inference.parts.predict_files import predict_files
 
-    out = str(output.out)
+    out, number = str(output.out), 0
     try:
         predicted = predict_files(
             model.run, source, out=out, output=output.options, options=options, log=log_to_stderr
         )
     except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, TerminatedError) else signal.SIGINT
+        number = error.number if isinstance(error, TerminatedError) else int(signal.SIGINT)
+    if number:
+        # Raised behind the block: `main` would print the signal again if it led to the exit.
         log_to_stderr(
             f"pennyweight: stopped by {signal.Signals(number).name}; what is done is in {out}, and "
             "the same command continues"
         )
-        raise typer.Exit(128 + number) from None
+        raise typer.Exit(128 + number)
     _print_notes(model, predicted, typer.echo)
     aside = f", {predicted.bad:,} bad rows in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
     new = predicted.predicted - predicted.predicted_before

@@ -25,6 +25,7 @@ __all__ = [
     "check_top_k",
     "copied_columns",
     "layout_of",
+    "plain_types",
 ]
 
 OutputFormat = Literal["csv", "jsonl", "parquet"]

@@ -111,10 +111,8 @@ def predict_files(
         log: gets a line of progress now and then.
 
     Raises:
-        RunError: it is no complete run; or `out` holds something else, or a prediction of another
-            run, with other settings or of other files.
-        DataError: there are no files, or of different formats, or one cannot be read or lacks a
-            column. The parts that are done stay.
+        RunError: it is no complete run, or `out` holds something else than this prediction.
+        DataError: there are no files, or of different formats, or one cannot be read.
         NonFiniteLogitsError: a logit is NaN or infinite.
     """
     output, options = output or OutputOptions(), options or PartOptions()
@@ -131,7 +129,7 @@ def predict_files(
             manifest = manifest.model_copy(update={"parts": parts})
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
-        already = sum(part.rows for part in manifest.parts)
+        before_rows = sum(part.rows for part in manifest.parts)
 
         def done(part: DonePart) -> None:
             writer.add(part)
@@ -145,7 +143,7 @@ def predict_files(
             writer.save()
             raise
         manifest = writer.save(is_complete=True)
-    return _counted(job, manifest, predicted_before=already)
+    return _counted(job, manifest, predicted_before=before_rows)
 
 
 def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> PredictedFiles:
