@@ -156,6 +156,7 @@ def _serve() -> None:
 def _import_everything() -> None:
     """Import what commands import late, and run none of it: threads do not survive a fork."""
     import pennyweight.cli.main
+    import pennyweight.inference.parts.predict_files
     import pennyweight.inference.predict
     import pennyweight.lab.language_model
     import pennyweight.search.search

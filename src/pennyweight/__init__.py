@@ -30,8 +30,14 @@ if TYPE_CHECKING:
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
+    from pennyweight.inference.layout import OutputOptions
     from pennyweight.inference.merge import MergeCheck, MergeReport, merge
-    from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
+    from pennyweight.inference.parts.predict_files import (
+        PartOptions,
+        PredictedFiles,
+        predict_files,
+    )
+    from pennyweight.inference.predict import PredictedRows, predict
     from pennyweight.inference.submit import submit
     from pennyweight.machine import doctor
     from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
@@ -64,9 +70,11 @@ __all__ = [
     "OnnxOptions",
     "OnnxReport",
     "OutputOptions",
+    "PartOptions",
     "PennyweightClassifier",
     "PennyweightError",
     "Plan",
+    "PredictedFiles",
     "PredictedRows",
     "Published",
     "Recipe",
@@ -91,6 +99,7 @@ __all__ = [
     "merge",
     "plan",
     "predict",
+    "predict_files",
     "publish",
     "run_search",
     "run_study",
@@ -117,10 +126,12 @@ _HOMES = {
     "MultiLabelMetrics": "evaluation",
     "OnnxOptions": "export.onnx_folder",
     "OnnxReport": "export.report",
-    "OutputOptions": "inference.predict",
+    "OutputOptions": "inference.layout",
+    "PartOptions": "inference.parts.predict_files",
     "PennyweightClassifier": "training.estimator",
     "PennyweightError": "errors",
     "Plan": "budget",
+    "PredictedFiles": "inference.parts.predict_files",
     "PredictedRows": "inference.predict",
     "Published": "export.publish",
     "Recipe": "recipe",
@@ -145,6 +156,7 @@ _HOMES = {
     "merge": "inference.merge",
     "plan": "defaults",
     "predict": "inference.predict",
+    "predict_files": "inference.parts.predict_files",
     "publish": "export.publish",
     "run_search": "search.search",
     "run_study": "search.studies",

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, PennyweightError
 from tiny import LABELS
 
 
@@ -89,3 +89,50 @@ def test_rows_of_low_confidence_get_no_label_and_are_counted(
     assert {json.loads(line)["label"] for line in lines.read_text().splitlines()} == {None}
     printed = pennyweight("predict", "runs/one", "the goal", "--abstain-below", "1")
     assert printed.startswith("(no label)")
+
+
+def test_many_files_are_predicted_into_a_folder_once(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "rows", tmp_path / "out"
+    data.mkdir()
+    for name in ("a", "b"):
+        (data / f"{name}.csv").write_text("row,text\n1,the goal\n,\n1,a bank\n")
+    command = ["predict", "runs/one", "--data", str(data), "--out", str(out), "--skip-bad-rows"]
+    printed = pennyweight(*command, "--rows-per-part", "2")
+    assert printed.splitlines() == [
+        'the input column "row" is written as "input row"',
+        f"4 rows in 4 files in {out}, 2 bad rows in {out}/_bad_rows",
+    ]
+    again = pennyweight(*command, "--rows-per-part", "2")
+    assert f"4 rows in 4 files in {out} (4 earlier, 0 now)" in again
+
+
+def test_one_file_is_predicted_in_parts_if_the_output_is_a_folder(
+    pennyweight: Callable[..., str], in_workspace: Path, tmp_path: Path
+) -> None:
+    out = f"{tmp_path}/out/"
+    assert pennyweight("predict", "runs/one", "--data", "test.csv", "--out", out, "--top-k", "1")
+    assert (tmp_path / "out" / "test.csv.part-00000.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "*.csv"), r"--data \*.csv: may be many files, .* as in --out predictions/"),
+        (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder: name one"),
+        (
+            ("--data", "test.csv", "--out", "out.csv", "--engine", "ray"),
+            "--rows-per-part are for many rows: give --data, and a folder as --out",
+        ),
+        (("--data", "test.csv", "--out", "out/", "--engine", "dask"), "--engine dask: unknown"),
+    ],
+)
+def test_many_rows_need_a_folder(
+    arguments: tuple[str, ...],
+    message: str,
+    pennyweight: Callable[..., str],
+    in_workspace: Path,
+) -> None:
+    with pytest.raises(PennyweightError, match=message):
+        pennyweight("predict", "runs/one", *arguments)

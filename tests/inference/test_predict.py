@@ -8,11 +8,12 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from inference.damage import make_weights_nan
 from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
-from pennyweight.inference import texts as module
+from pennyweight.inference import rows as module
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
 from tiny import LABELS
@@ -23,15 +24,15 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("rows_per_chunk", [8, 4096])
+@pytest.mark.parametrize("rows_per_block", [8, 4096])
 def test_predictions_are_in_the_order_of_the_rows_with_their_probabilities(
     run: Path,
     texts: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    rows_per_chunk: int,
+    rows_per_block: int,
 ) -> None:
-    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", rows_per_chunk)
+    monkeypatch.setattr(module, "_ROWS_PER_BLOCK", rows_per_block)
     out = tmp_path / "predictions.csv"
     counts = predict(run, str(tmp_path / "unlabelled.csv"), out=out)
     assert counts == PredictedRows(predicted=21, read=21)
@@ -171,3 +172,18 @@ def test_an_error_in_standard_input_does_not_show_a_temporary_file(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\nb\n")))
     with pytest.raises(DataError, match=r"^standard input: row 2 \(line 2\): empty text"):
         predict(run, "-")
+
+
+def test_parquet_has_the_columns_of_csv_and_goes_to_a_file_only(
+    run: Path, texts: list[str], tmp_path: Path
+) -> None:
+    table, out = tmp_path / "out.csv", tmp_path / "out.parquet"
+    for path in (table, out):
+        predict(run, str(tmp_path / "unlabelled.csv"), out=path)
+    read = pq.read_table(out)
+    rows = _rows(table)
+    assert read.column_names == list(rows[0])
+    assert read["text"].to_pylist() == texts
+    assert read["confidence"].to_pylist() == [float(row["confidence"]) for row in rows]
+    with pytest.raises(RunError, match="parquet: a binary file; name it with --out FILE"):
+        predict(run, ["the goal"], output=OutputOptions(output_format="parquet"))

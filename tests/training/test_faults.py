@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -347,3 +348,28 @@ def test_a_command_other_than_train_leaves_nothing_behind_when_it_is_stopped(
     ended = command.wait()
     assert ended.code in (0, 128 + signal.SIGTERM)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_killed_prediction_goes_on_and_gives_the_same_files(
+    folder: Path, server: CommandServer, tmp_path: Path
+) -> None:
+    write_news(tmp_path / "rows.csv", news(1500, seed=31))
+    command = ("predict", folder / "whole", "--data", "rows.csv", "--rows-per-part", "100")
+    assert server.run(*command, "--out", "unbroken/", cwd=tmp_path).code == 0
+    out = tmp_path / "out"
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        parts = len(list(out.glob("*.csv")))
+        running = server.start(*command, "--out", "out/", cwd=tmp_path)
+        while len(list(out.glob("*.csv"))) < parts + 3 and "rows in" not in running.log.read_text():
+            time.sleep(0.005)
+        running.signal(number)
+        ended = running.wait()
+        assert ended.code in (-number, 128 + number)
+    assert ended.last_line == (
+        "pennyweight: stopped by SIGTERM; what is done is in out/, and the same command continues"
+    )
+    ended = server.run(*command, "--out", "out/", cwd=tmp_path)
+    assert ended.last_line.startswith("1,500 rows in 15 files in out/ (")
+    for path in (tmp_path / "unbroken").glob("*.csv"):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    assert len(list(out.glob(".*.part"))) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,14 +15,17 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import FormatOptions, RunOptions, SkipBadRows
 from pennyweight.cli.output import log_to_stderr, print_rows_written, quiet_libraries
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, RunError, TerminatedError
 
 if TYPE_CHECKING:
+    from pennyweight.data.ingest import OnBadRow
     from pennyweight.data.source import Source
-    from pennyweight.inference.predict import OutputOptions, PredictedRows
+    from pennyweight.inference.layout import OutputOptions
+    from pennyweight.inference.parts.predict_files import PartOptions, PredictedFiles
+    from pennyweight.inference.predict import PredictedRows
     from pennyweight.runs.record import RunRecord
 
-__all__ = ["InputArguments", "OutputArguments", "OutputFormatName", "command"]
+__all__ = ["InputArguments", "OutputArguments", "OutputFormatName", "PartArguments", "command"]
 
 _STANDARD_INPUT = "-"
 # What is printed for a text that gets no label: of a multi-label run if all labels are below their
@@ -34,6 +38,7 @@ class OutputFormatName(StrEnum):
 
     csv = "csv"
     jsonl = "jsonl"
+    parquet = "parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,8 @@ class InputArguments(FormatOptions):
             metavar="FILE",
             help='The rows: a file, "hub:NAME[:SPLIT]", "sample:SPLIT", or "-" for standard input, '
             "which is also read if neither texts nor --data are given: a text per line, or JSON "
-            'objects if the first line begins with "{".',
+            'objects if the first line begins with "{". Or many files: a folder, a pattern such as '
+            '"news/*.parquet", or a URL such as s3://bucket/news; then --out is a folder.',
         ),
     ] = None
 
@@ -84,13 +90,19 @@ class OutputArguments:
         typer.Option(
             "--out",
             metavar="FILE",
-            help="The file to write: JSON Lines if it ends in .jsonl, otherwise CSV. Standard "
-            'output if not given, or "-".',
+            help="The file to write: JSON Lines if it ends in .jsonl, Parquet if it ends in "
+            '.parquet, otherwise CSV. Standard output if not given, or "-". For many files, or to '
+            "predict one file in parts, a folder (which ends in /, or exists) or its URL: the same "
+            "command continues a prediction that was stopped.",
         ),
     ] = None
     out_format: Annotated[
         OutputFormatName | None,
-        typer.Option("--format-out", help="The output format, whatever the ending of the file."),
+        typer.Option(
+            "--format-out",
+            help="The output format, whatever the ending of the file. In a folder, if not given, "
+            "that of the input for JSON Lines and Parquet, otherwise CSV.",
+        ),
     ] = None
     columns: Annotated[
         str,
@@ -131,7 +143,7 @@ class OutputArguments:
     @property
     def options(self) -> OutputOptions:
         """The options as plain values."""
-        from pennyweight.inference.predict import OutputOptions
+        from pennyweight.inference.layout import OutputOptions
 
         columns = {"all": None, "none": ()}.get(self.columns, tuple(self.columns.split(",")))
         return OutputOptions(
@@ -143,41 +155,160 @@ class OutputArguments:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartArguments:
+    """How a prediction into a folder is computed."""
+
+    rows_per_part: Annotated[
+        int,
+        typer.Option(
+            "--rows-per-part",
+            metavar="N",
+            help="Into a folder: the number of rows of an output file. A prediction that was "
+            "stopped repeats the part that it was at.",
+        ),
+    ] = 50_000
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help='Into a folder: "local", or "ray" for the Ray cluster at RAY_ADDRESS, or one that '
+            "is started on this machine.",
+        ),
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Number of Ray workers. If not given, one for each GPU, or else for each machine.",
+            show_default=False,
+        ),
+    ] = None
+
+    def options(self, model: RunOptions, on_bad_row: OnBadRow) -> PartOptions:
+        """Return the options as plain values."""
+        from pennyweight.inference.parts.predict_files import PartOptions
+
+        return PartOptions(
+            self.rows_per_part, self.engine, self.workers, on_bad_row, model.backend.value
+        )
+
+
 @flatten_options
 def command(
     model: RunOptions,
     rows: InputArguments,
     output: OutputArguments,
+    parts: PartArguments,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Classify texts or the rows of a file.
+    """Classify texts, the rows of a file, or those of many files.
 
     Texts that are given as arguments are printed with their label and its probability. For rows,
-    the label, its probability and those of all classes are written as CSV or JSON Lines, together
-    with the other columns of the row. A run on rows with several labels gives each text the labels
-    whose probability reaches their threshold. With --abstain-below or --coverage, rows of low
-    confidence get no label. A run on pairs of texts needs a file with the two
-    columns.
+    the label, its probability and those of all classes are written as CSV, JSON Lines or Parquet,
+    together with the other columns of the row. A run on rows with several labels gives each text
+    the labels whose probability reaches their threshold. With --abstain-below or --coverage, rows
+    of low confidence get no label. A run on pairs of texts needs a file with the two columns. Many
+    files, or a large one, are predicted into a folder, part by part and in constant memory.
     """
     given = rows.rows
     quiet_libraries()
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.predict import predict
-    from pennyweight.runs.record import load_record
 
     if rows.texts and is_standard_output(output.out) and output.out_format is None:
         _print_labels(model, rows.texts, output.options)
         return
+    on_bad_row: OnBadRow = "set-aside" if skip_bad_rows else "stop"
+    if rows.data is not None and _is_into_folder(rows.data, output.out):
+        options = parts.options(model, on_bad_row)
+        _predict_files(model, rows.source_at(rows.data), output, options)
+        return
+    if parts != PartArguments():
+        raise RunError(
+            "--engine, --workers and --rows-per-part are for many rows: give --data, and a folder "
+            "as --out, such as predictions/"
+        )
     predicted = predict(
         model.run,
         given,
         out=output.out,
-        on_bad_row="set-aside" if skip_bad_rows else "stop",
+        on_bad_row=on_bad_row,
         backend=model.backend.value,
         output=output.options,
     )
     to_stdout = is_standard_output(output.out)
     log = log_to_stderr if to_stdout else typer.echo
+    _print_notes(model, predicted, log)
+    if predicted.bad_rows_file is not None:
+        log(_count(predicted, "standard output" if to_stdout else str(output.out)))
+    elif not to_stdout:
+        print_rows_written(predicted.predicted, Path(str(output.out)))
+
+
+def _is_into_folder(data: str, out: str | None) -> bool:
+    """Return whether rows are predicted in parts: of many files, or into a folder.
+
+    Raises:
+        RunError: many files are to become one.
+    """
+    from pennyweight.data.read.storage import is_url
+    from pennyweight.inference.output import is_standard_output
+    from pennyweight.inference.parts.files import names_several
+
+    if out is not None and (out.endswith("/") or is_url(out) or Path(out).is_dir()):
+        return True
+    if not names_several(data):
+        return False
+    if is_standard_output(out) or Path(str(out)).suffix in (".csv", ".jsonl", ".parquet"):
+        raise RunError(
+            f"--data {data}: may be many files, which are predicted into a folder: name one, as in "
+            "--out predictions/"
+        )
+    return True
+
+
+def _predict_files(
+    model: RunOptions, source: Source, output: OutputArguments, options: PartOptions
+) -> None:
+    """Predict into a folder; an interruption says how to go on."""
+    from pennyweight.inference.parts.predict_files import predict_files
+
+    out, number = str(output.out), 0
+    try:
+        predicted = predict_files(
+            model.run, source, out=out, output=output.options, options=options, log=log_to_stderr
+        )
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, TerminatedError) else int(signal.SIGINT)
+    if number:
+        # Raised behind the block: `main` would print the signal again if it led to the exit.
+        log_to_stderr(
+            f"pennyweight: stopped by {signal.Signals(number).name}; what is done is in {out}, and "
+            "the same command continues"
+        )
+        raise typer.Exit(128 + number)
+    _print_notes(model, predicted, typer.echo)
+    aside = f", {predicted.bad:,} bad rows in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
+    new = predicted.predicted - predicted.predicted_before
+    earlier = (
+        f" ({predicted.predicted_before:,} earlier, {new:,} now)"
+        if predicted.predicted_before
+        else ""
+    )
+    typer.echo(
+        f"{predicted.predicted:,} rows in {predicted.parts:,} files in {out}{earlier}{aside}"
+    )
+
+
+def _print_notes(
+    model: RunOptions, predicted: PredictedRows | PredictedFiles, log: Callable[[str], None]
+) -> None:
+    """Print what must be known about the run and the output."""
+    from pennyweight.runs.record import load_record
+
     record = load_record(model.run)
     for mark in record.marks:
         log(mark)
@@ -185,10 +316,6 @@ def command(
         log(_abstentions(predicted, record))
     for name, shown in predicted.renamed.items():
         log(f'the input column "{name}" is written as "{shown}"')
-    if predicted.bad_rows_file is not None:
-        log(_count(predicted, "standard output" if to_stdout else str(output.out)))
-    elif not to_stdout:
-        print_rows_written(predicted.predicted, Path(str(output.out)))
 
 
 def _count(rows: PredictedRows, out: str) -> str:
@@ -198,7 +325,7 @@ def _count(rows: PredictedRows, out: str) -> str:
     )
 
 
-def _abstentions(rows: PredictedRows, record: RunRecord) -> str:
+def _abstentions(rows: PredictedRows | PredictedFiles, record: RunRecord) -> str:
     """Return how many rows have no label, and how the threshold does on validation."""
     from pennyweight.evaluation.selective import point_at
     from pennyweight.inference.abstention import validation_curve
@@ -224,7 +351,7 @@ def _print_labels(model: RunOptions, texts: Sequence[str], output: OutputOptions
     from pennyweight.inference.predict import best_labels
 
     classifier = Classifier.load(model.run, backend=model.backend.value)
-    threshold = output.threshold(classifier) or 0.0
+    threshold = output.threshold(classifier.record, classifier.task) or 0.0
     best = best_labels(classifier, texts, number=output.top_k)
     none = any(not answers or answers[0][1] < threshold for answers in best)
     width = max(map(len, (*classifier.labels, *([_NO_LABEL] if none else []))))

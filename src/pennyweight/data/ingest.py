@@ -12,27 +12,24 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
 import datasets
 
-from pennyweight.data.clean import cleaner
-from pennyweight.data.columns import choose_columns
-from pennyweight.data.label import BadRow, LabelParser, Task
-from pennyweight.data.row import RowParser
-from pennyweight.data.shown import listed
+from pennyweight.data.bad_rows import BadRowLog
+from pennyweight.data.label import BadRow, Task
+from pennyweight.data.row import row_parser
 from pennyweight.data.source import Source, locate
 from pennyweight.data.table import TableWriter
 from pennyweight.documents import read_json_table
-from pennyweight.environment import without_home
 from pennyweight.errors import DataError
 from pennyweight.files import building_in, hash_file, replacing, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pennyweight.data.columns import ChosenColumns
-    from pennyweight.data.read import OpenFile, Record
+    from pennyweight.data.read import Record
+    from pennyweight.data.row import RowParser
     from pennyweight.data.source import LocatedSource
 
 __all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
@@ -246,14 +243,14 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
     """Stream the usable rows and the bad ones into two files in `folder`."""
     name, options = request.located.name, request.options
     opened = request.located.open()
-    parser = _parser(opened, request)
+    parser = row_parser(opened, request.source, options, name=name, labelled=request.labelled)
     bad_rows = folder / _BAD_ROWS
     columns = parser.columns
     writer = TableWriter(
         folder / _TABLE, has_pairs=columns.is_pair, is_multi_label=parser.is_multi_label
     )
     with writer as table, bad_rows.open("w", encoding="utf-8") as bad_rows_file:
-        log = _BadRowLog(bad_rows_file, name)
+        log = BadRowLog(bad_rows_file, name)
         read = _stream(opened.records(columns.every), parser, table, log, options.on_bad_row)
     if not table.rows:
         if log.rows and request.bad_rows_copy is not None:
@@ -266,63 +263,11 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
     return _Summary(table.fingerprint(), read, log.rows, columns.note, digest)
 
 
-def _parser(file: OpenFile, request: _Request) -> RowParser:
-    """Return the parser for the rows of a file.
-
-    Raises:
-        DataError: the file lacks a column, or its own class names contradict the labels.
-    """
-    name, options = request.located.name, request.options
-    is_multi_label = options.task == "multi-label"
-    source = request.source
-    if options.like is not None:
-        source = source.with_columns_of(options.like, file.columns)
-    columns = choose_columns(
-        file,
-        source,
-        name=name,
-        labelled=request.labelled,
-        pairs=options.pairs,
-        labels=options.labels if is_multi_label else (),
-    )
-    _check_label_columns(columns, request)
-    labels = LabelParser(
-        options.labels,
-        separator=options.label_separator,
-        class_names=file.class_names.get(columns.label or "", ()) if columns.label else (),
-        first_class=file.first_class,
-        name=name,
-    )
-    clean = cleaner(options.clean) if options.clean else None
-    return RowParser(columns, labels, is_multi_label, clean)
-
-
-def _check_label_columns(columns: ChosenColumns, request: _Request) -> None:
-    """Check that columns of 0 and 1 are those of a multi-label task, and of all its labels.
-
-    Raises:
-        DataError: they are not.
-    """
-    if not columns.label_columns:
-        return
-    name, labels = request.located.name, request.options.labels
-    if request.options.task != "multi-label":
-        raise DataError(
-            f"{name}: label_columns are set, but the task is single-label; set data.task = "
-            '"multi-label", or name one column with label_column'
-        )
-    if set(labels) != set(columns.label_columns):
-        raise DataError(
-            f"{name}: the label columns are {listed(columns.label_columns)}, and the labels are "
-            f"{listed(labels)}; give each label the column of its name"
-        )
-
-
 def _stream(
     records: Iterable[Record],
     parser: RowParser,
     table: TableWriter,
-    log: _BadRowLog,
+    log: BadRowLog,
     on_bad_row: OnBadRow,
 ) -> int:
     """Write every record to the table or the log of bad rows; return their number."""
@@ -333,38 +278,8 @@ def _stream(
             row = parser(record)
         except BadRow as problem:
             if on_bad_row == "stop":
-                raise DataError(
-                    f"{log.describe(record, problem)}; fix the row, or set bad rows aside with "
-                    "--skip-bad-rows"
-                ) from None
+                raise log.error(record, problem) from None
             log.add(record, problem)
         else:
             table.add(row, record.number)
     return read
-
-
-class _BadRowLog:
-    """Writes bad rows to a JSON Lines file, with the reason for each."""
-
-    def __init__(self, file: IO[str], source_name: str) -> None:
-        self._file = file
-        self._source_name = source_name
-        self.rows = 0
-        self.first_problem = ""
-
-    def describe(self, record: Record, problem: BadRow) -> str:
-        line = "" if record.line is None else f" (line {record.line})"
-        return f"{self._source_name}: row {record.number}{line}: {problem}"
-
-    def add(self, record: Record, problem: BadRow) -> None:
-        self.rows += 1
-        self.first_problem = self.first_problem or self.describe(record, problem)
-        row = {
-            "file": without_home(self._source_name),
-            "row": record.number,
-            "line": record.line,
-            "problem": str(problem),
-            "raw": record.raw,
-        }
-        # JSON's default ASCII output, because a lone surrogate cannot be encoded as UTF-8.
-        self._file.write(json.dumps(row) + "\n")

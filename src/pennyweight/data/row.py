@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from pennyweight.data.clean import cleaner
+from pennyweight.data.columns import choose_columns
 from pennyweight.data.label import UNLABELLED, BadRow, LabelParser
+from pennyweight.data.shown import listed
+from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pennyweight.data.columns import ChosenColumns
-    from pennyweight.data.read import Columns, Record
+    from pennyweight.data.ingest import ReadOptions
+    from pennyweight.data.read import Columns, OpenFile, Record
+    from pennyweight.data.source import Source
 
-__all__ = ["Row", "RowParser"]
+__all__ = ["Row", "RowParser", "row_parser"]
 
 
 class Row(NamedTuple):
@@ -97,3 +103,62 @@ def _string(values: Mapping[str, object], column: str) -> str:
     if value is None:
         raise BadRow(f'column "{column}" is null')
     raise BadRow(f'column "{column}" is not text but {type(value).__name__}')
+
+
+def row_parser(
+    file: OpenFile, source: Source, options: ReadOptions, *, name: str, labelled: bool
+) -> RowParser:
+    """Return the parser for the rows of a file.
+
+    Args:
+        file: the opened file.
+        source: names its columns, if they do not have the usual names.
+        options: how to read the rows.
+        name: the source's name in messages.
+        labelled: whether every row must have a label; if False, no label is read.
+
+    Raises:
+        DataError: the file lacks a column, or its own class names contradict the labels.
+    """
+    is_multi_label = options.task == "multi-label"
+    if options.like is not None:
+        source = source.with_columns_of(options.like, file.columns)
+    columns = choose_columns(
+        file,
+        source,
+        name=name,
+        labelled=labelled,
+        pairs=options.pairs,
+        labels=options.labels if is_multi_label else (),
+    )
+    _check_label_columns(columns, options, name)
+    labels = LabelParser(
+        options.labels,
+        separator=options.label_separator,
+        class_names=file.class_names.get(columns.label or "", ()) if columns.label else (),
+        first_class=file.first_class,
+        name=name,
+    )
+    clean = cleaner(options.clean) if options.clean else None
+    return RowParser(columns, labels, is_multi_label, clean)
+
+
+def _check_label_columns(columns: ChosenColumns, options: ReadOptions, name: str) -> None:
+    """Check that columns of 0 and 1 are those of a multi-label task, and of all its labels.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not columns.label_columns:
+        return
+    labels = options.labels
+    if options.task != "multi-label":
+        raise DataError(
+            f"{name}: label_columns are set, but the task is single-label; set data.task = "
+            '"multi-label", or name one column with label_column'
+        )
+    if set(labels) != set(columns.label_columns):
+        raise DataError(
+            f"{name}: the label columns are {listed(columns.label_columns)}, and the labels are "
+            f"{listed(labels)}; give each label the column of its name"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -213,9 +213,19 @@ class Classifier:
             DataError: an element is not a text, or not a pair of texts where one is expected.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
-        cleaned = self._processing.cleaned(texts)
-        predictions = self._predictor.texts(cleaned, features=self._processing.needs_features)
-        return self._processing.probabilities(predictions, cleaned)
+        return self.cleaned_probabilities(self._processing.cleaned(texts))
+
+    def cleaned_probabilities(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> np.ndarray:
+        """Return the class probabilities of cleaned texts, float64 `[texts, classes]`.
+
+        Args:
+            texts: texts, or pairs of texts for a run on pairs, cleaned as the run's rows were.
+
+        Raises:
+            NonFiniteLogitsError: a logit is NaN or infinite.
+        """
+        predictions = self._predictor.texts(texts, features=self._processing.needs_features)
+        return self._processing.probabilities(predictions, texts)
 
     predict_proba = predict_probabilities
     """`predict_probabilities` under scikit-learn's name."""

@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
-import numpy as np
-
-from pennyweight.data.ingest import OnBadRow
+from pennyweight.data.bad_rows import BadRowLog
+from pennyweight.data.ingest import OnBadRow, copy_bad_rows
+from pennyweight.data.label import BadRow
+from pennyweight.data.read import OpenFile, Record
+from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
-from pennyweight.errors import DataError, RunError
-from pennyweight.evaluation.thresholds import probabilities_of
-from pennyweight.inference.abstention import check_abstention
+from pennyweight.errors import DataError
+from pennyweight.inference.answers import ranked
 from pennyweight.inference.classifier import BackendName, Classifier
-from pennyweight.inference.evaluate import read_for
-from pennyweight.inference.output import OutputFormat, format_of, write_rows
-from pennyweight.inference.spool import open_input
+from pennyweight.inference.layout import (
+    Layout,
+    OutputOptions,
+    answers_of,
+    check_top_k,
+    layout_of,
+)
+from pennyweight.inference.output import FORMATS, OutputBlock, RowWriter, format_of, open_writer
+from pennyweight.inference.rows import row_blocks
+from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
+from pennyweight.runs.directory import RunDirectory
 
-__all__ = ["OutputOptions", "PredictedRows", "best_labels", "predict"]
-
-# Joins the labels of a row where the run's own rows have no separator.
-_SEPARATOR = "|"
-
-
-@dataclass(frozen=True, slots=True)
-class OutputOptions:
-    """What is written for each row.
-
-    Attributes:
-        columns: input columns that are copied to the output; None for all of them.
-        top_k: write the labels and probabilities of this many best classes; None to write the
-            probability of every class.
-        output_format: "csv" or "jsonl"; None to decide by the ending of the file.
-        abstain_below: give no label where its probability is lower; None to give one always.
-        coverage: abstain so that this share of the validation rows would be answered; see
-            `Classifier.confidence_for`.
-    """
-
-    columns: tuple[str, ...] | None = None
-    top_k: int | None = None
-    output_format: OutputFormat | None = None
-    abstain_below: float | None = None
-    coverage: float | None = None
-
-    def threshold(self, classifier: Classifier) -> float | None:
-        """Return the confidence below which no label is given; None to give one always.
-
-        Raises:
-            RunError: both a confidence and a coverage are given, or one that is not possible.
-        """
-        if self.abstain_below is not None and self.coverage is not None:
-            raise RunError("a confidence to abstain below and a coverage were both given; give one")
-        if self.coverage is not None:
-            return classifier.confidence_for(self.coverage)
-        if self.abstain_below is not None:
-            check_abstention(classifier.task, self.abstain_below)
-        return self.abstain_below
+__all__ = ["Counts", "OutputOptions", "PredictedRows", "best_labels", "predict", "predict_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +53,14 @@ class PredictedRows:
     abstain_below: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The number of rows that were written, and of those among them without a label."""
+
+    rows: int
+    abstained: int
+
+
 def predict(
     run: str | Path,
     data: str | Source | Sequence[Text],
@@ -94,16 +72,18 @@ def predict(
 ) -> PredictedRows:
     """Write `row`, the input's columns, `label`, `confidence` and probabilities for each row.
 
-    For a multi-label run, `labels` has all labels of the row: a list in JSON Lines; in CSV, joined
-    by the separator of the run's own rows, or by "|".
+    For a multi-label run, `labels` has all labels of the row: a list in JSON Lines; otherwise
+    joined by the separator of the run's own rows, or by "|".
     An input column that has the name of an output column is written as "input NAME". Where the
-    classifier abstains, the label is empty, or null in JSON Lines.
+    classifier abstains, the label is empty, or null in JSON Lines and Parquet. All rows are read
+    and checked before the first is predicted.
 
     Args:
         run: the run's directory.
         data: a source, or its location, with "-" for standard input; or texts, one per row, which
             are tuples of two texts for a run on pairs.
-        out: the file, CSV or, if it ends in .jsonl, JSON Lines; None or "-" for standard output.
+        out: the file: JSON Lines if it ends in .jsonl, Parquet if it ends in .parquet, otherwise
+            CSV; None or "-" for standard output.
         on_bad_row: "stop", or "set-aside" to write bad rows to `RUN/bad_rows/predict.jsonl`.
         backend: what runs the model; see `Classifier.load`.
         output: what is written for each row.
@@ -117,49 +97,112 @@ def predict(
     """
     output = output or OutputOptions()
     classifier = Classifier.load(run, backend=backend)
-    answers = _answers(classifier, output)
-    abstained = Counter[bool]()
+    answers = answers_of(classifier.settings, classifier.record, classifier.thresholds, output)
     _check_pairs(classifier, data)
     with open_input(data) as rows_in:
-        rows = read_for(classifier, run, rows_in, "predict", on_bad_row=on_bad_row)
+        rows = _CheckedRows.of(classifier, Path(run), rows_in, on_bad_row)
         output_format = output.output_format or format_of(out)
-        nested = output_format == "jsonl"
-        reserved = ("row", *(answers.keys if nested else answers.columns))
-        copied = _Copied.of(rows_in.source, output.columns, reserved=reserved)
-        write_rows(
-            out,
-            _counted(_lines(classifier, rows.table, answers, copied, nested=nested), abstained),
-            columns=("row", *copied.names.values(), *answers.columns),
-            output_format=output_format,
+        layout = layout_of(
+            answers,
+            rows.file,
+            output.columns,
+            is_nested=FORMATS[output_format].is_nested,
+            name=rows_in.source.location,
         )
-        renamed = {name: shown for name, shown in copied.names.items() if name != shown}
-        return PredictedRows(
-            len(rows.table),
-            rows.read,
-            rows.bad_rows_file,
-            renamed,
-            abstained[True],
-            answers.abstain_below,
+        with open_writer(out, layout, output_format) as writer:
+            records = rows.file.records(tuple({*rows.parser.columns.every, *layout.copied}))
+            counts = predict_records(
+                classifier, records, rows.parser, layout, writer=writer, on_bad_row=_skip
+            )
+    more = (layout.renamed, counts.abstained, answers.abstain_below)
+    return PredictedRows(counts.rows, rows.read, rows.bad_rows_file, *more)
+
+
+def predict_records(
+    classifier: Classifier,
+    records: Iterable[Record],
+    parser: RowParser,
+    layout: Layout,
+    *,
+    writer: RowWriter,
+    on_bad_row: Callable[[Record, BadRow], None],
+) -> Counts:
+    """Predict the usable rows among records of a file, in constant memory, and count them.
+
+    Args:
+        classifier: of the run.
+        records: of the file, with the columns that `parser` and `layout` need.
+        parser: of the file.
+        layout: the columns of the output.
+        writer: of the output.
+        on_bad_row: is called with each row that cannot be used; it may raise an error.
+
+    Raises:
+        NonFiniteLogitsError: a logit is NaN or infinite.
+    """
+    rows = abstained = 0
+    for block in row_blocks(records, parser, tuple(layout.copied), on_bad_row=on_bad_row):
+        probabilities = classifier.cleaned_probabilities(block.texts)
+        writer.write(OutputBlock(block.numbers, block.copied, probabilities))
+        rows += len(block.numbers)
+        abstained += layout.answers.abstained(probabilities)
+    return Counts(rows, abstained)
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedRows:
+    """A source whose rows have all been read once: its open file, its parser, and the counts."""
+
+    file: OpenFile
+    parser: RowParser
+    read: int
+    bad_rows_file: Path | None
+
+    @classmethod
+    def of(
+        cls, classifier: Classifier, run: Path, rows: InputRows, on_bad_row: OnBadRow
+    ) -> _CheckedRows:
+        """Read all rows of a source; those that are set aside go to `RUN/bad_rows/predict.jsonl`.
+
+        Raises:
+            DataError: the rows cannot be read, none can be used, or one is bad and that stops.
+        """
+        if rows.cache is not None and rows.source.format == "lines":
+            refuse_single_texts(classifier.pair_columns, name="standard input")
+        options = classifier.read_options(
+            bad_rows=RunDirectory(run).bad_rows, on_bad_row=on_bad_row
         )
+        located = locate(rows.source)
+        file, name = located.open(), located.name
+        parser = row_parser(file, rows.source, options, name=name, labelled=False)
+        read = 0
+        with tempfile.TemporaryDirectory(prefix="pennyweight-") as folder:
+            bad_rows = Path(folder) / "bad-rows.jsonl"
+            with bad_rows.open("w", encoding="utf-8") as bad_rows_file:
+                log = BadRowLog(bad_rows_file, name)
+                for record in file.records(parser.columns.every):
+                    read += 1
+                    try:
+                        parser(record)
+                    except BadRow as problem:
+                        if on_bad_row == "stop":
+                            raise log.error(record, problem) from None
+                        log.add(record, problem)
+            target = RunDirectory(run).bad_rows / "predict.jsonl" if log.rows else None
+            if target is not None:
+                copy_bad_rows(bad_rows, target)
+        if read == log.rows:
+            reason = "the source has no rows"
+            if read:
+                reason = (
+                    f"none of its {read} rows can be used; the first problem: {log.first_problem}"
+                )
+            raise DataError(f"{name}: {reason}")
+        return cls(file, parser, read, target)
 
 
-def _answers(classifier: Classifier, output: OutputOptions) -> _Answers:
-    return _Answers(
-        classifier.labels,
-        _checked_top_k(output.top_k, classifier.labels),
-        thresholds=classifier.thresholds,
-        separator=classifier.settings.data.read.label_separator or _SEPARATOR,
-        abstain_below=output.threshold(classifier),
-    )
-
-
-def _counted(
-    lines: Iterable[Mapping[str, object]], abstained: Counter[bool]
-) -> Iterator[Mapping[str, object]]:
-    """Yield the lines, and count those without a label."""
-    for line in lines:
-        abstained["label" in line and line["label"] is None] += 1
-        yield line
+def _skip(record: Record, problem: BadRow) -> None:
+    """Leave out a row that has been set aside before."""
 
 
 def best_labels(
@@ -177,16 +220,18 @@ def best_labels(
         RunError: `number` is not between 1 and the number of classes.
         DataError: the run is on pairs of texts.
     """
-    _checked_top_k(number, classifier.labels)
+    check_top_k(number, classifier.labels)
     _check_pairs(classifier, texts)
     rows = classifier.predict_probabilities(texts)
-    if number is None and classifier.thresholds is not None:
-        given = classifier.thresholds
-        return [
-            [(classifier.labels[i], float(row[i])) for i in _ranked(row) if row[i] >= given[i]]
-            for row in rows
-        ]
-    return [_best(classifier.labels, row, number or 1) for row in rows]
+    thresholds = classifier.thresholds
+    best = []
+    for row, order in zip(rows, ranked(rows).tolist(), strict=True):
+        if number is None and thresholds is not None:
+            order = [index for index in order if row[index] >= thresholds[index]]
+        else:
+            order = order[: number or 1]
+        best.append([(classifier.labels[index], float(row[index])) for index in order])
+    return best
 
 
 def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) -> None:
@@ -197,183 +242,3 @@ def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) ->
     """
     if not isinstance(data, str | Source) and any(isinstance(text, str) for text in data):
         refuse_single_texts(classifier.pair_columns, name="texts")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Turns the probabilities of a row into values by column.
-
-    Attributes:
-        labels: names of the classes.
-        top_k: number of the best classes to write; None for all probabilities.
-        thresholds: of a multi-label run, whose answer is a list of labels; None otherwise.
-        separator: joins several labels in one cell.
-        abstain_below: confidence below which a row has no label; None to give one always.
-    """
-
-    labels: tuple[str, ...]
-    top_k: int | None
-    thresholds: np.ndarray | None = None
-    separator: str = _SEPARATOR
-    abstain_below: float | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        given = () if self.thresholds is None else ("labels",)
-        if self.top_k is None:
-            best = ("label", "confidence") if self.thresholds is None else ()
-            return (*given, *best, *(f"probability of {name}" for name in self.labels))
-        more = (
-            name
-            for rank in range(2, self.top_k + 1)
-            for name in (f"label {rank}", f"confidence {rank}")
-        )
-        return (*given, "label", "confidence", *more)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of a row in JSON Lines."""
-        answer = ("label", "confidence") if self.thresholds is None else ("labels",)
-        return (*answer, "probabilities" if self.top_k is None else "top")
-
-    def flat(self, probabilities: np.ndarray) -> dict[str, object]:
-        """Return one value for each column, with probabilities as text of six decimals."""
-        cells: list[object] = []
-        if self.thresholds is not None:
-            cells.append(self.separator.join(self._given(probabilities)))
-        if self.top_k is not None or self.thresholds is None:
-            pairs = _best(self.labels, probabilities, self.top_k or 1)
-            cells += [cell for label, p in pairs for cell in (label, _text(p))]
-            if self.thresholds is None:
-                cells[0] = self._answer(*pairs[0])
-        if self.top_k is None:
-            cells += map(_text, probabilities)
-        return dict(zip(self.columns, cells, strict=True))
-
-    def nested(self, probabilities: np.ndarray) -> dict[str, object]:
-        """Return the answer, and either all probabilities or the best labels.
-
-        The answer is a label and its confidence, or the list of labels of a multi-label run.
-        """
-        best = _best(self.labels, probabilities, self.top_k or 1)
-        label, confidence = best[0]
-        answer: dict[str, object] = {
-            "label": self._answer(label, confidence),
-            "confidence": round(confidence, 6),
-        }
-        if self.thresholds is not None:
-            answer = {"labels": self._given(probabilities)}
-        if self.top_k is None:
-            pairs = zip(self.labels, probabilities.tolist(), strict=True)
-            return answer | {"probabilities": {name: round(p, 6) for name, p in pairs}}
-        return answer | {"top": [{"label": n, "probability": round(p, 6)} for n, p in best]}
-
-    def _answer(self, label: str, confidence: float) -> str | None:
-        """Return the most probable label, or None if its probability is too low."""
-        abstains = self.abstain_below is not None and confidence < self.abstain_below
-        return None if abstains else label
-
-    def _given(self, probabilities: np.ndarray) -> list[str]:
-        """Return the labels of a row of a multi-label run, the most probable first."""
-        assert self.thresholds is not None  # noqa: S101 - called for multi-label runs only
-        return [
-            self.labels[i] for i in _ranked(probabilities) if probabilities[i] >= self.thresholds[i]
-        ]
-
-
-def _best(
-    labels: tuple[str, ...], probabilities: np.ndarray, number: int
-) -> list[tuple[str, float]]:
-    order = _ranked(probabilities)[:number]
-    return [(labels[index], float(probabilities[index])) for index in order]
-
-
-def _ranked(probabilities: np.ndarray) -> np.ndarray:
-    """Return the indices of the classes, the most probable first."""
-    return np.argsort(-probabilities, kind="stable")
-
-
-def _text(probability: float) -> str:
-    return f"{probability:.6f}"
-
-
-def _checked_top_k(top_k: int | None, labels: tuple[str, ...]) -> int | None:
-    if top_k is not None and not 1 <= top_k <= len(labels):
-        raise RunError(
-            f"--top-k {top_k}: the run has {len(labels)} classes; give a number from 1 to "
-            f"{len(labels)}"
-        )
-    return top_k
-
-
-@dataclass(frozen=True, slots=True)
-class _Copied:
-    """The input columns that are copied to the output.
-
-    Attributes:
-        source: where the rows are.
-        names: the name in the output of each column.
-    """
-
-    source: Source
-    names: Mapping[str, str]
-
-    @classmethod
-    def of(
-        cls, source: Source, requested: tuple[str, ...] | None, *, reserved: Sequence[str]
-    ) -> _Copied:
-        """Choose the columns.
-
-        Raises:
-            DataError: a requested column does not exist.
-        """
-        if requested == ():
-            return cls(source, {})
-        available = locate(source).open().columns
-        for name in requested or ():
-            if name not in available:
-                raise DataError(
-                    f'{source.location}: no column "{name}" to copy; the columns are '
-                    f"{', '.join(available)}"
-                )
-        names: dict[str, str] = {}
-        for name in requested or available:
-            shown = name
-            while shown in reserved or (shown != name and shown in available):
-                shown = f"input {shown}"
-            names[name] = shown
-        return cls(source, names)
-
-    def values(self) -> Iterator[tuple[int, dict[str, object]]]:
-        """Yield the number of each row, and its values by their names in the output."""
-        if not self.names:
-            return
-        for record in locate(self.source).open().records(tuple(self.names)):
-            values = record.values or {}
-            yield record.number, {shown: values.get(name) for name, shown in self.names.items()}
-
-
-def _lines(
-    classifier: Classifier,
-    table: datasets.Dataset,
-    answers: _Answers,
-    copied: _Copied,
-    *,
-    nested: bool,
-) -> Iterator[Mapping[str, object]]:
-    numbers = iter(table.with_format("numpy")["row"][:].tolist())
-    records = copied.values()
-    answer = answers.nested if nested else answers.flat
-    for chunk in classifier.stream(table):
-        for probabilities in probabilities_of(chunk.logits, task=classifier.task):
-            number = next(numbers)
-            values: Mapping[str, object] = {}
-            if copied.names:
-                # Rows that were set aside are skipped.
-                values = next((values for n, values in records if n == number), {})
-                if not values:
-                    raise DataError(
-                        f"{copied.source.location}: row {number} is missing: the rows were "
-                        "changed while they were read; run the command again"
-                    )
-            yield {"row": number, **values, **answer(probabilities)}

@@ -16,17 +16,29 @@ from pennyweight.data.read.detect import format_of
 from pennyweight.data.read.jsonl import open_jsonl
 from pennyweight.data.read.parquet import open_parquet
 from pennyweight.data.read.pickled import open_pickle
-from pennyweight.data.read.record import Columns, OpenFile, Reader, Record
+from pennyweight.data.read.record import (
+    FIRST_ROW,
+    Columns,
+    OpenFile,
+    Position,
+    Reader,
+    Record,
+)
 from pennyweight.data.read.saved import open_saved
+from pennyweight.data.read.storage import AnyFile, RemoteFile
 from pennyweight.data.read.text import open_lines
 from pennyweight.errors import DataError
 
 __all__ = [
+    "FIRST_ROW",
     "READERS",
+    "AnyFile",
     "Columns",
     "OpenFile",
+    "Position",
     "Reader",
     "Record",
+    "RemoteFile",
     "detect",
     "existing_path",
     "open_file",
@@ -67,13 +79,14 @@ READERS = MappingProxyType(
 )
 
 
-def detect(path: str | Path) -> str:
+def detect(path: str | AnyFile) -> str:
     """Return the name in `READERS` of a path's format, judged by its content and its ending.
 
     Raises:
         DataError: there is no such file, or its format cannot be detected.
     """
-    path = existing_path(Path(path))
+    if not isinstance(path, RemoteFile):
+        path = existing_path(Path(path))
     endings: dict[str, str] = {}
     for reader in READERS.values():
         endings.update(dict.fromkeys(reader.endings, reader.name))
@@ -83,18 +96,24 @@ def detect(path: str | Path) -> str:
         raise DataError(f"{path}: {error.strerror}") from error
 
 
-def open_file(path: str | Path, *, format: str | None = None, split: str | None = None) -> OpenFile:  # noqa: A002
+def open_file(
+    path: str | AnyFile,
+    *,
+    format: str | None = None,  # noqa: A002
+    split: str | None = None,
+) -> OpenFile:
     """Open a file or directory with the reader of its format.
 
     Args:
-        path: the file, or a directory that `save_to_disk` wrote.
+        path: the file, a remote file, or a directory that `save_to_disk` wrote.
         format: a name in `READERS`; None to detect it.
         split: the split of a saved DatasetDict; None for every other source.
 
     Raises:
         DataError: there is no such file or format, or the file does not have that format.
     """
-    path = existing_path(Path(path))
+    if not isinstance(path, RemoteFile):
+        path = existing_path(Path(path))
     name = format or detect(path)
     if name not in READERS:
         raise DataError(f'unknown format "{name}"; available: {", ".join(READERS)}')

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from pennyweight.data.read.delimited import split_rows
 from pennyweight.data.read.lines import check_text
-from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.record import FIRST_ROW, OpenFile, Position, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
+
+    from pennyweight.data.read.storage import AnyFile
 
 __all__ = ["open_ag_news"]
 
@@ -37,7 +38,7 @@ def _parse(fields: list[str]) -> Mapping[str, object]:
     }
 
 
-def open_ag_news(path: Path, split: str | None) -> OpenFile:
+def open_ag_news(path: AnyFile, split: str | None) -> OpenFile:
     """Open the original CSV of AG News; its classes are numbered from 1.
 
     Raises:
@@ -45,7 +46,12 @@ def open_ag_news(path: Path, split: str | None) -> OpenFile:
     """
     check_text(path)
 
-    def records(columns: Columns | None) -> Iterator[Record]:
-        return split_rows(path, delimiter=",", width=3, has_header=False, parse=_parse)
+    def records(start: Position) -> Iterator[Record]:
+        return split_rows(path, delimiter=",", width=3, has_header=False, parse=_parse, start=start)
 
-    return OpenFile(_COLUMNS, records, first_class=1)
+    return OpenFile(
+        _COLUMNS,
+        lambda columns: records(FIRST_ROW),
+        first_class=1,
+        records_from=lambda columns, start: records(start),
+    )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pennyweight.data.read.record import Columns, Record
+from pennyweight.data.read.storage import AnyFile, RemoteFile, size_of
 from pennyweight.errors import DataError, PennyweightError
 from pennyweight.limits import MOST_EXPANSION, limit
 
@@ -39,7 +40,7 @@ _NOT_UTF8 = r"invalid UTF-8 (such bytes are shown as \xNN)"
 
 
 @contextmanager
-def translated_errors(path: Path | str, kind: str) -> Iterator[None]:
+def translated_errors(path: AnyFile | str, kind: str) -> Iterator[None]:
     """Turn what pyarrow and datasets raise on a damaged file into a one-line DataError."""
     try:
         yield
@@ -124,13 +125,14 @@ class RecordStream:
 
     Args:
         path: the file or directory.
+        start: number of rows of the file before the first one.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: AnyFile | str, *, start: int = 0) -> None:
         self._path = path
-        self._first = 1
+        self._first = start + 1
         self._bytes = 0
-        self._most = max(limit(_EXPANDED), MOST_EXPANSION * _size_of(Path(path)))
+        self._most = max(limit(_EXPANDED), MOST_EXPANSION * _size_of(path))
 
     def of(self, batch: pa.RecordBatch) -> Iterator[Record]:
         """Yield one record per row of a batch, whose numbers follow on those before.
@@ -177,7 +179,10 @@ class RecordStream:
             yield Record(self._first + row, None, values, problems.get(row))
 
 
-def _size_of(path: Path) -> int:
+def _size_of(file: AnyFile | str) -> int:
+    if isinstance(file, RemoteFile):
+        return size_of(file)
+    path = Path(file)
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.is_file() else 0

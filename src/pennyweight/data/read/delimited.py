@@ -23,13 +23,14 @@ from pennyweight.data.read.lines import (
     source_of,
     text_lines,
 )
-from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.record import FIRST_ROW, Columns, OpenFile, Position, Record
 from pennyweight.data.shown import shortened
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+
+    from pennyweight.data.read.storage import AnyFile
 
 __all__ = ["open_csv", "open_tsv", "split_rows"]
 
@@ -76,12 +77,13 @@ class _RewindableLines:
 
 
 def split_rows(
-    path: Path,
+    path: AnyFile,
     *,
     delimiter: str,
     width: int,
     has_header: bool,
     parse: Callable[[list[str]], Mapping[str, object]],
+    start: Position = FIRST_ROW,
 ) -> Iterator[Record]:
     """Stream the rows of a delimited file, ignoring empty lines.
 
@@ -92,10 +94,11 @@ def split_rows(
         has_header: whether the first row names the columns and is not a record.
         parse: turns a row's fields into values by column; the text of a ValueError that it raises
             becomes the row's problem.
+        start: where reading begins.
     """
-    lines = _RewindableLines(text_lines(path))
+    lines = _RewindableLines(text_lines(path, start))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    number = -1 if has_header else 0
+    number = -1 if has_header and not start.byte else start.row
     while True:
         lines.row_lines = []
         fields, problem = _next_row(reader, lines, width)
@@ -116,7 +119,8 @@ def split_rows(
                 values = parse(fields)
             except ValueError as error:
                 problem = str(error)
-        yield Record(number, row_lines[0].number, values, problem, source_of(row_lines))
+        line, end = row_lines[0].number, row_lines[-1].end
+        yield Record(number, line, values, problem, source_of(row_lines), end)
 
 
 def _next_row(
@@ -148,7 +152,7 @@ def _describe(error: csv.Error) -> str:
     return f"broken quoting: {text}"
 
 
-def _header(path: Path, delimiter: str) -> Columns:
+def _header(path: AnyFile, delimiter: str) -> Columns:
     """Return the fields of the first row that is not empty."""
     check_text(path)
     lines = _RewindableLines(text_lines(path))
@@ -170,7 +174,7 @@ def _header(path: Path, delimiter: str) -> Columns:
     raise DataError(f"{path}: the header (line {line}) cannot be read: {problem}")
 
 
-def _delimiter(path: Path) -> str:
+def _delimiter(path: AnyFile) -> str:
     """Return the delimiter of a file called CSV: a comma, unless its rows are split by another.
 
     Another delimiter must split the header, which no comma splits, and most of the first rows into
@@ -184,7 +188,7 @@ def _delimiter(path: Path) -> str:
     return ","
 
 
-def _splits(path: Path, delimiter: str) -> bool:
+def _splits(path: AnyFile, delimiter: str) -> bool:
     """Return whether a delimiter splits the header and most of the first rows, all alike."""
     try:
         columns = _header(path, delimiter)
@@ -199,7 +203,7 @@ def _splits(path: Path, delimiter: str) -> bool:
     return 2 * sum(judged) >= len(judged)
 
 
-def _open(path: Path, *, delimiter: str) -> OpenFile:
+def _open(path: AnyFile, *, delimiter: str) -> OpenFile:
     columns = _header(path, delimiter)
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
@@ -219,10 +223,15 @@ def _open(path: Path, *, delimiter: str) -> OpenFile:
         has_header=True,
         parse=parse,
     )
-    return OpenFile(columns, lambda requested: rows(), has_header=True)
+    return OpenFile(
+        columns,
+        lambda requested: rows(),
+        has_header=True,
+        records_from=lambda requested, start: rows(start=start),
+    )
 
 
-def open_csv(path: Path, split: str | None) -> OpenFile:
+def open_csv(path: AnyFile, split: str | None) -> OpenFile:
     """Open a file whose first row names the columns, separated by commas, semicolons or tabs.
 
     Raises:
@@ -231,7 +240,7 @@ def open_csv(path: Path, split: str | None) -> OpenFile:
     return _open(path, delimiter=_delimiter(path))
 
 
-def open_tsv(path: Path, split: str | None) -> OpenFile:
+def open_tsv(path: AnyFile, split: str | None) -> OpenFile:
     """Open a tab-separated file whose first row names the columns.
 
     Raises:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import codecs
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.saved import is_saved
+from pennyweight.data.read.storage import AnyFile, ending_of, open_bytes
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["format_of"]
 
@@ -21,26 +22,26 @@ _AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","')
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
-def format_of(path: Path, endings: Mapping[str, str]) -> str:
+def format_of(path: AnyFile, endings: Mapping[str, str]) -> str:
     """Return the name of a file's format.
 
     Args:
-        path: an existing file or directory.
+        path: an existing file or directory, or a remote file.
         endings: format by file name ending.
 
     Raises:
         DataError: the format cannot be detected, or the file is compressed.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         if is_saved(path):
             return "datasets"
         raise DataError(f"{path}: a folder that datasets' save_to_disk did not write; name a file")
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise DataError(f"{path}: compressed with {name}; decompress it first")
-    by_ending = endings.get(path.suffix.lower())
+    by_ending = endings.get(ending_of(path.name)[0])
     return _by_content(head, by_ending) or by_ending or _raise_unknown(path, endings)
 
 
@@ -59,7 +60,7 @@ def _by_content(head: bytes, by_ending: str | None) -> str | None:
     return None
 
 
-def _raise_unknown(path: Path, endings: Mapping[str, str]) -> str:
+def _raise_unknown(path: AnyFile, endings: Mapping[str, str]) -> str:
     known = ", ".join(endings)
     raise DataError(
         f"{path}: the format cannot be detected; rename the file to one of the known endings, "

@@ -7,11 +7,12 @@ import json
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.lines import Line, check_text, source_of, text_lines
-from pennyweight.data.read.record import OpenFile, Record
+from pennyweight.data.read.record import FIRST_ROW, Columns, OpenFile, Position, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from pennyweight.data.read.storage import AnyFile
 
 __all__ = ["open_jsonl"]
 
@@ -19,7 +20,7 @@ __all__ = ["open_jsonl"]
 _OBJECTS_FOR_COLUMNS = 100
 
 
-def open_jsonl(path: Path, split: str | None) -> OpenFile:
+def open_jsonl(path: AnyFile, split: str | None) -> OpenFile:
     """Open a JSON Lines file.
 
     Raises:
@@ -29,17 +30,23 @@ def open_jsonl(path: Path, split: str | None) -> OpenFile:
     names: dict[str, None] = {}
     for record in itertools.islice(_records(path), _OBJECTS_FOR_COLUMNS):
         names.update(dict.fromkeys(record.values or ()))
-    return OpenFile(tuple(names), lambda columns: _records(path))
+    return OpenFile(
+        tuple(names),
+        lambda columns: _records(path, columns),
+        records_from=lambda columns, start: _records(path, columns, start),
+    )
 
 
-def _records(path: Path) -> Iterator[Record]:
-    number = 0
-    for line in text_lines(path):
+def _records(
+    path: AnyFile, columns: Columns | None = None, start: Position = FIRST_ROW
+) -> Iterator[Record]:
+    number = start.row
+    for line in text_lines(path, start):
         if not line.text.strip(" \t\r\n"):
             continue
         number += 1
-        values, problem = _parse(line)
-        yield Record(number, line.number, values, problem, source_of([line]))
+        values, problem = _parse(line) if columns != () else ({}, None)
+        yield Record(number, line.number, values, problem, source_of([line]), line.end)
 
 
 def _parse(line: Line) -> tuple[dict[str, object] | None, str | None]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, NamedTuple
 
+from pennyweight.data.read.record import FIRST_ROW, Position
+from pennyweight.data.read.storage import AnyFile, open_bytes
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 __all__ = [
     "INVALID_UTF8",
@@ -39,20 +40,24 @@ _OTHER_ENCODINGS = (
 
 
 class Line(NamedTuple):
-    """A physical line with its line end; a line longer than 16 MiB comes in several pieces."""
+    """A physical line with its line end; a line longer than 16 MiB comes in several pieces.
+
+    `end` is the number of bytes of the file up to its end.
+    """
 
     number: int
     text: str
     problem: str | None
+    end: int
 
 
-def check_text(path: Path) -> None:
+def check_text(path: AnyFile) -> None:
     """Check that a file can be UTF-8 text.
 
     Raises:
         DataError: the file is empty, or begins with the byte order mark of UTF-16 or UTF-32.
     """
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         head = file.read(8)
     for mark, name in _OTHER_ENCODINGS:
         if head.startswith(mark):
@@ -61,15 +66,19 @@ def check_text(path: Path) -> None:
         raise DataError(f"{path}: the file is empty")
 
 
-def text_lines(path: Path) -> Iterator[Line]:
-    """Stream the lines of a file, numbered from 1."""
-    number, inside_long_line = 1, False
-    with path.open("rb") as file:
-        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            file.seek(0)
+def text_lines(path: AnyFile, start: Position = FIRST_ROW) -> Iterator[Line]:
+    """Stream the lines of a file from a position on; the first line of a file has the number 1."""
+    number, end, inside_long_line = start.line, start.byte, False
+    with open_bytes(path, start=start.byte) as file:
         readline = file.readline
         while line := readline(_MAX_BYTES):
+            length = len(line)
+            end += length
             problem = None
+            if end == length and line.startswith(codecs.BOM_UTF8):
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if not line:
+                    continue
             try:
                 text = line.decode()
             except UnicodeDecodeError:
@@ -77,9 +86,9 @@ def text_lines(path: Path) -> Iterator[Line]:
             if "\0" in text:
                 problem = problem or _NUL
             ended = text[-1] == "\n"
-            if inside_long_line or (not ended and len(line) == _MAX_BYTES):
+            if inside_long_line or (not ended and length == _MAX_BYTES):
                 problem, inside_long_line = TOO_LONG, not ended
-            yield Line(number, text, problem)
+            yield Line(number, text, problem, end)
             number += ended
 
 

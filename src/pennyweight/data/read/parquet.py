@@ -14,56 +14,79 @@ from pennyweight.data.read.arrow import (
     existing_columns,
     translated_errors,
 )
-from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.record import FIRST_ROW, OpenFile, Position, Record
+from pennyweight.data.read.storage import AnyFile, open_bytes, size_of
 from pennyweight.errors import DataError
 from pennyweight.limits import MOST_EXPANSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from pennyweight.data.read.record import Columns
 
 __all__ = ["open_parquet"]
 
 
-def open_parquet(path: Path, split: str | None) -> OpenFile:
+def open_parquet(path: AnyFile, split: str | None) -> OpenFile:
     """Open a Parquet file.
 
     Raises:
         DataError: the file is not Parquet, or damaged.
     """
-    with translated_errors(path, "Parquet"):
-        schema = pq.read_schema(path)
-        available = tuple(schema.names)
-        # Parquet files from the hub store their features, including class names, as metadata.
-        names = class_names(schema)
+    with translated_errors(path, "Parquet"), open_bytes(path) as file:
+        metadata = pq.read_metadata(file)
+        schema = metadata.schema.to_arrow_schema()
+    available = tuple(schema.names)
 
-    def records(requested: Columns | None) -> Iterator[Record]:
-        stream = RecordStream(path)
+    def records(requested: Columns | None, start: Position = FIRST_ROW) -> Iterator[Record]:
         columns = existing_columns(available, requested)
         with translated_errors(path, "Parquet"):
-            # A dictionary stays one: decoded, a small file could fill the memory.
-            texts = _text_columns(path)
-            with pq.ParquetFile(path, read_dictionary=texts) as file:
-                _check_expansion(path, file.metadata)
-                for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
-                    yield from stream.of(batch)
+            _check_expansion(path, metadata)
+            yield from _records(path, metadata, columns, start.row)
 
-    return OpenFile(available, records, names)
+    return OpenFile(
+        available,
+        records,
+        # Parquet files from the hub store their features, including class names, as metadata.
+        class_names(schema),
+        records_from=records,
+        rows=metadata.num_rows,
+        schema=schema,
+    )
 
 
-def _text_columns(path: Path) -> list[str]:
-    schema = pq.read_metadata(path).schema
-    columns = (schema.column(index) for index in range(len(schema)))
+def _records(
+    path: AnyFile, metadata: pq.FileMetaData, columns: list[str], start: int
+) -> Iterator[Record]:
+    """Stream the rows that follow the first `start` rows; groups before them are not read."""
+    groups, skipped = list(range(metadata.num_row_groups)), start
+    while groups and skipped >= (rows := metadata.row_group(groups[0]).num_rows):
+        skipped -= rows
+        groups.pop(0)
+    stream = RecordStream(path, start=start)
+    # A dictionary stays one: decoded, a small file could fill the memory.
+    texts = _text_columns(metadata)
+    with open_bytes(path) as file, pq.ParquetFile(file, read_dictionary=texts) as opened:
+        # One group at a time: Arrow cannot join the dictionaries of several in nested columns.
+        for group in groups:
+            for batch in opened.iter_batches(ROWS_PER_BATCH, row_groups=[group], columns=columns):
+                dropped = min(skipped, batch.num_rows)
+                skipped -= dropped
+                yield from stream.of(batch.slice(dropped))
+
+
+def _text_columns(metadata: pq.FileMetaData) -> list[str]:
+    columns = (metadata.schema.column(index) for index in range(len(metadata.schema)))
     return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
-def _check_expansion(path: Path, metadata: pq.FileMetaData) -> None:
+def _check_expansion(path: AnyFile, metadata: pq.FileMetaData) -> None:
     """Refuse a file whose rows take far more memory than its compressed bytes.
 
     Raises:
         DataError: it has such a group of rows.
     """
-    most = max(MOST_UNPACKED, MOST_EXPANSION * path.stat().st_size)
+    most = max(MOST_UNPACKED, MOST_EXPANSION * size_of(path))
     for group in range(metadata.num_row_groups):
         # Not by column: pyarrow ends the process at a column whose statistics are damaged.
         unpacked = metadata.row_group(group).total_byte_size

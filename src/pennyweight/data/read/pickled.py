@@ -14,6 +14,7 @@ from pennyweight.data.read.arrow import (
 from pennyweight.data.read.opcodes import replay
 from pennyweight.data.read.rebuild import PickledDataset, rebuild
 from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.storage import AnyFile, local_path
 from pennyweight.errors import UnsafePickleError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = ["open_pickle"]
 _KIND = "a pickled datasets.Dataset"
 
 
-def open_pickle(path: Path, split: str | None) -> OpenFile:
+def open_pickle(path: AnyFile, split: str | None) -> OpenFile:
     """Open a pickled Dataset of plain columns without executing any code in the file.
 
     The buffers of its columns are held in memory, as they are in the pickle; rows are streamed.
@@ -36,6 +37,7 @@ def open_pickle(path: Path, split: str | None) -> OpenFile:
         UnsafePickleError: the pickle uses more than plain columns need.
         DataError: the pickle is damaged, or is not a Dataset.
     """
+    path = local_path(path)
     with translated_errors(path, _KIND):
         root = replay(path)
         try:

@@ -8,11 +8,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
-__all__ = ["Columns", "OpenFile", "Reader", "Record"]
+    import pyarrow as pa
+
+    from pennyweight.data.read.storage import AnyFile
+
+__all__ = ["FIRST_ROW", "Columns", "OpenFile", "Position", "Reader", "Record"]
 
 Columns = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place between two rows of a file, at which reading can begin.
+
+    Attributes:
+        row: number of rows before it, without the header.
+        byte: number of bytes before it in the decompressed text; 0 in binary formats.
+        line: number of the line that begins there, counted from 1.
+    """
+
+    row: int = 0
+    byte: int = 0
+    line: int = 1
+
+
+FIRST_ROW = Position()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +46,7 @@ class Record:
         values: value of each column; None if the row could not be split into columns.
         problem: why the row is malformed; None if it is not.
         source: the row's text in the file; None in binary formats.
+        end: number of bytes of the text up to the end of the row; None in binary formats.
     """
 
     number: int
@@ -32,6 +54,7 @@ class Record:
     values: Mapping[str, object] | None
     problem: str | None = None
     source: str | None = None
+    end: int | None = None
 
     @property
     def raw(self) -> str:
@@ -44,6 +67,13 @@ class Record:
         if self.source is not None:
             return self.source
         return json.dumps(dict(self.values or {}), ensure_ascii=False, default=repr)
+
+    @property
+    def after(self) -> Position:
+        """The place behind the row."""
+        if self.end is None or self.line is None:
+            return Position(self.number)
+        return Position(self.number, self.end, self.line + (self.source or "").count("\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +88,10 @@ class OpenFile:
             columns where the file stores them.
         has_header: whether the columns are named by the first row of the file.
         first_class: the integer that stands for the first class, where integers are indices.
+        records_from: streams the rows from a position on, with the columns as for `records`; None
+            where reading always begins at the first row.
+        rows: number of rows, where it is known without reading them.
+        schema: the Arrow types of the columns, where the file has them.
     """
 
     columns: Columns
@@ -65,6 +99,9 @@ class OpenFile:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_header: bool = False
     first_class: int = 0
+    records_from: Callable[[Columns | None, Position], Iterator[Record]] | None = None
+    rows: int | None = None
+    schema: pa.Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +118,4 @@ class Reader:
     name: str
     summary: str
     endings: tuple[str, ...]
-    open: Callable[[Path, str | None], OpenFile]
+    open: Callable[[AnyFile, str | None], OpenFile]

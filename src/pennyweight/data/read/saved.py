@@ -18,6 +18,7 @@ from pennyweight.data.read.arrow import (
     translated_errors,
 )
 from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.storage import AnyFile, local_path
 from pennyweight.documents import printable, read_json_table
 from pennyweight.errors import DataError
 
@@ -37,13 +38,13 @@ def is_saved(path: Path) -> bool:
     return (path / _SPLITS).is_file() or (path / _STATE).is_file()
 
 
-def open_saved(path: Path, split: str | None) -> OpenFile:
+def open_saved(path: AnyFile, split: str | None) -> OpenFile:
     """Open a saved Dataset, or one split of a saved DatasetDict.
 
     Raises:
         DataError: there is no such directory or split, or it is damaged.
     """
-    folder = path
+    folder = path = local_path(path)
     with translated_errors(path, _KIND):
         if (path / _SPLITS).is_file():
             folder = path / _file_name(_check_split(path, split))
@@ -84,6 +85,8 @@ def open_dataset(dataset: datasets.Dataset, *, name: str) -> OpenFile:
         tuple(dataset.column_names),
         lambda requested: _records(dataset, requested, name=name),
         class_names(dataset.features.arrow_schema),
+        rows=len(dataset),
+        schema=dataset.features.arrow_schema,
     )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pennyweight.data.read.lines import check_text, source_of, text_lines
-from pennyweight.data.read.record import Columns, OpenFile, Record
+from pennyweight.data.read.lines import Line, check_text, source_of, text_lines
+from pennyweight.data.read.record import FIRST_ROW, OpenFile, Position, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from pennyweight.data.read.storage import AnyFile
 
 __all__ = ["open_lines"]
 
 
-def open_lines(path: Path, split: str | None) -> OpenFile:
+def open_lines(path: AnyFile, split: str | None) -> OpenFile:
     """Open a text file; empty lines at its end are ignored, other empty lines are empty rows.
 
     Raises:
@@ -22,17 +23,22 @@ def open_lines(path: Path, split: str | None) -> OpenFile:
     """
     check_text(path)
 
-    def records(columns: Columns | None) -> Iterator[Record]:
-        empty = 0
-        for line in text_lines(path):
+    def records(start: Position) -> Iterator[Record]:
+        empty: list[Line] = []
+        for line in text_lines(path, start):
             text = line.text.removesuffix("\n").removesuffix("\r")
             if not text:
-                empty += 1
+                empty.append(line)
                 continue
             # Empty lines become rows only once a text follows; they may be the end of the file.
-            for number in range(line.number - empty, line.number):
-                yield Record(number, number, {"text": ""}, None, "\n")
-            empty = 0
-            yield Record(line.number, line.number, {"text": text}, line.problem, source_of([line]))
+            for one in empty:
+                yield Record(one.number, one.number, {"text": ""}, None, "\n", one.end)
+            empty.clear()
+            source = source_of([line])
+            yield Record(line.number, line.number, {"text": text}, line.problem, source, line.end)
 
-    return OpenFile(("text",), records)
+    return OpenFile(
+        ("text",),
+        lambda columns: records(FIRST_ROW),
+        records_from=lambda columns, start: records(start),
+    )

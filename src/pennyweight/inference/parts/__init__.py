@@ -1,0 +1,1 @@
+"""Prediction of any number of rows: part by part, on one machine or on a Ray cluster."""

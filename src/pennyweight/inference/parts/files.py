@@ -1,0 +1,171 @@
+"""Find the files of a folder, of a pattern or behind a URL, and say whether they have changed."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from pydantic import BaseModel, ConfigDict
+
+from pennyweight.data.read import READERS, AnyFile, RemoteFile, detect
+from pennyweight.data.read.saved import is_saved
+from pennyweight.data.read.storage import ending_of, file_system, is_url, storage_errors
+from pennyweight.data.shown import listed
+from pennyweight.errors import DataError
+
+__all__ = ["InputFile", "common_format", "find_files", "names_several"]
+
+_MAGIC = re.compile(r"[*?\[]")
+# What the file systems of fsspec call a value that changes with a file's content, the best first.
+_VERSIONS = (
+    *("ETag", "etag", "e_tag", "md5", "md5Hash", "contentMD5", "checksum", "sha256", "blob_id"),
+    *("mtime", "LastModified", "last_modified", "updated", "modified", "created"),
+)
+
+
+class InputFile(BaseModel):
+    """A file of rows.
+
+    Attributes:
+        name: its path below the folder, with "/" on every system.
+        location: an absolute path, or a URL.
+        size: in bytes, as it is stored.
+        version: a checksum, or the time of the last change, as the file system has it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    location: str
+    size: int
+    version: str
+
+    @property
+    def file(self) -> AnyFile:
+        """The file, to be opened."""
+        return RemoteFile(self.location) if is_url(self.location) else Path(self.location)
+
+
+def names_several(location: str) -> bool:
+    """Return whether a location is a folder, a pattern or a URL, and not one local file."""
+    if is_url(location):
+        return True
+    path = Path(location).expanduser()
+    if path.is_dir():
+        return not is_saved(path)
+    return _MAGIC.search(location) is not None and not path.exists()
+
+
+def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFile, ...]:
+    """Return the files of a folder, of a pattern, or the one at a path or URL, sorted by name.
+
+    In a folder, files of other kinds are left out, and those whose path has a part that begins with
+    "." or "_". A pattern selects all that it matches; `**` stands for any number of folders.
+
+    Args:
+        location: a path, a pattern or a URL.
+        leave_out: path or URL of a folder whose files are left out, such as that of the output.
+
+    Raises:
+        DataError: there is no such file, or one of them is empty.
+    """
+    if location == "-" or location.startswith(("hub:", "sample:")):
+        raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
+    with storage_errors(location):
+        local = os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - without ".."
+        system, path = file_system(location if is_url(location) else local)
+        if _MAGIC.search(path) and not system.exists(path):
+            root = _folder_of_pattern(path)
+            found = {
+                each: facts
+                for each, facts in system.glob(path, detail=True).items()
+                if facts["type"] == "file"
+            }
+            if not found:
+                raise DataError(f"{location}: the pattern matches no file")
+        elif system.isdir(path):
+            root = path
+            found = {
+                each: facts
+                for each, facts in system.find(path, detail=True).items()
+                if _is_data(posixpath.relpath(each, root))
+            }
+            if not found:
+                endings = listed(_formats())
+                raise DataError(f"{location}: no file of rows in this folder; known: {endings}")
+        else:
+            root, found = posixpath.dirname(path), {path: system.info(path)}
+        every = (_input_file(system, each, facts, root) for each, facts in found.items())
+        files = [file for file in every if not file.location.startswith(f"{leave_out}/")]
+    for file in files:
+        if not file.size:
+            raise DataError(f"{file.location}: the file is empty; remove it, or leave it out")
+    return tuple(sorted(files, key=lambda file: file.name))
+
+
+def common_format(files: Iterable[InputFile], *, location: str) -> str:
+    """Return the name in `READERS` of the format of all files, judged by their endings.
+
+    The content of the first one decides between formats of the same ending.
+
+    Raises:
+        DataError: they have different formats, or it cannot be detected.
+    """
+    formats = _formats()
+    kinds: dict[str, InputFile] = {}
+    first = None
+    for file in files:
+        first = first or file
+        ending, _ = ending_of(file.name)
+        kinds.setdefault(formats.get(ending, ending), file)
+    if len(kinds) > 1:
+        (one, a), (other, b) = list(kinds.items())[:2]
+        raise DataError(
+            f"{location}: files of different formats: {a.name} ({one or 'no ending'}) and {b.name} "
+            f"({other or 'no ending'}); name those of one format with a pattern such as "
+            f'"{location.rstrip("/")}/*.csv"'
+        )
+    assert first is not None  # noqa: S101 - `find_files` returns at least one
+    return detect(first.file)
+
+
+def _formats() -> dict[str, str]:
+    return {ending: reader.name for reader in READERS.values() for ending in reader.endings}
+
+
+def _is_data(name: str) -> bool:
+    is_hidden = any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+    return not is_hidden and ending_of(name)[0] in _formats()
+
+
+def _folder_of_pattern(path: str) -> str:
+    parts = path.split("/")
+    first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
+    return "/".join(parts[:first])
+
+
+def _input_file(
+    system: AbstractFileSystem, path: str, facts: Mapping[str, Any], root: str
+) -> InputFile:
+    name = posixpath.relpath(path, root) if root else path
+    if "file" in _protocols(system):
+        status = Path(path).stat()
+        return InputFile(
+            name=name, location=path, size=status.st_size, version=str(status.st_mtime_ns)
+        )
+    versions = (facts[key] for key in _VERSIONS if facts.get(key) is not None)
+    return InputFile(
+        name=name,
+        location=str(system.unstrip_protocol(path)),
+        size=int(facts.get("size") or 0),
+        version=str(next(versions, None) or system.ukey(path)),
+    )
+
+
+def _protocols(system: AbstractFileSystem) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)

@@ -1,0 +1,196 @@
+"""Predicting on Ray: the plan of resources, and a real cluster whose workers are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from pennyweight.errors import RunError
+from pennyweight.inference.parts import ray_engine
+from pennyweight.inference.parts.predict_files import PartOptions, predict_files
+from pennyweight.inference.parts.ray_engine import predict_on_ray
+from tiny import news, write_news
+
+
+class DeadActorError(Exception):
+    """Ray's error for an actor that has died."""
+
+
+class FakeRay:
+    """Stands for the module: calls run at once, and actors die as told.
+
+    Args:
+        nodes: the resources of each machine.
+        deaths: numbers of the calls during which an actor dies.
+    """
+
+    exceptions = SimpleNamespace(RayError=DeadActorError, RayTaskError=ZeroDivisionError)
+
+    def __init__(self, *nodes: dict[str, float], deaths: tuple[int, ...] = ()) -> None:
+        self._nodes = nodes
+        self._deaths = deaths
+        self.calls: list[tuple[int, Any]] = []
+        self.options: list[dict[str, Any]] = []
+        self.killed: list[int] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": node} for node in self._nodes]
+
+    def remote(self, _: type) -> Any:
+        number = len(self.options)
+
+        def predict(part: Any) -> int:
+            self.calls.append((number, part))
+            return len(self.calls) - 1
+
+        def options(**values: Any) -> Any:
+            self.options.append(values)
+            actor = SimpleNamespace(number=number, predict=SimpleNamespace(remote=predict))
+            return SimpleNamespace(remote=lambda *_: actor)
+
+        return SimpleNamespace(options=options)
+
+    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        # The newest first: parts end in another order than they began.
+        return [max(references)], []
+
+    def get(self, reference: int) -> Any:
+        if reference in self._deaths:
+            raise DeadActorError("the actor died\nbecause its node died")
+        return self.calls[reference][1]
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor.number)
+
+
+def part(number: int) -> Any:
+    file, start = SimpleNamespace(location="rows.csv"), SimpleNamespace(row=5)
+    return SimpleNamespace(path=f"part-{number}", file=file, start=start)
+
+
+def computed(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch, *, parts: int = 6, workers: int | None = None
+) -> list[str]:
+    """Return the parts that were reported, in this order."""
+    done: list[str] = []
+
+    class Connected:
+        def __enter__(self) -> FakeRay:
+            return ray
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(ray_engine, "connected_ray", Connected)
+    job: Any = None
+    predict_on_ray(
+        job,
+        iter([part(number) for number in range(parts)]),
+        done=lambda each: done.append(each.path),
+        workers=workers,
+        log=lambda _: None,
+    )
+    return done
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([{"CPU": 8}, {"CPU": 4}, {}], None, (2, 4, 0)),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 1}], None, (3, 5, 1)),
+        ([{"CPU": 8, "GPU": 2}], 4, (2, 2, 1)),
+        ([{"CPU": 2}], 2, (2, 1, 0)),
+        ([{"CPU": 2}], 5, (2, 1, 0)),
+        ([{"CPU": 1}, {"CPU": 16}], 4, (4, 1, 0)),
+    ],
+)
+def test_a_cluster_is_shared_out_among_workers(
+    nodes: list[dict[str, float]],
+    workers: int | None,
+    expected: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = FakeRay(*nodes)
+    computed(ray, monkeypatch, workers=workers)
+    options = ray.options[0]
+    assert (len(ray.options), options["num_cpus"], options["num_gpus"]) == expected
+    assert sorted(ray.killed) == list(range(expected[0]))
+
+
+def test_the_part_of_a_dead_worker_is_computed_again_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = FakeRay({"CPU": 1}, {"CPU": 1}, deaths=(1, 4))
+    done = computed(ray, monkeypatch)
+    assert sorted(done) == [f"part-{number}" for number in range(6)]
+    assert len(ray.calls) == 8
+    assert len(ray.options) == 4
+    dead = {ray.calls[1][0], ray.calls[4][0]}
+    assert not dead & {number for number, _ in ray.calls[5:]}
+
+
+def test_a_part_that_ends_every_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay({"CPU": 1}, deaths=(0, 1, 2))
+    with pytest.raises(
+        RunError,
+        match=r"^rows.csv: the part from row 6 on has ended 3 Ray workers .*its node died$",
+    ):
+        computed(ray, monkeypatch)
+
+
+def test_impossible_workers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="--workers 0: give a whole number from 1"):
+        computed(FakeRay({"CPU": 1}), monkeypatch, workers=0)
+    with pytest.raises(RunError, match="the Ray cluster has no machine with a core"):
+        computed(FakeRay({"GPU": 1}), monkeypatch)
+
+
+def _kill_a_worker(out: Path, killed: list[int]) -> None:
+    """Kill one of the actors as soon as a part is done."""
+    while not list(out.glob("[!.]*.csv")):
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        if process.cmdline()[:1] == ["ray::_Actor.predict"]:
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+            return
+
+
+@pytest.mark.slow
+def test_a_real_cluster_does_each_part_once_though_a_worker_is_killed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    data = write_news(tmp_path / "rows.csv", news(3000, seed=41))
+    one, out = tmp_path / "one", tmp_path / "out"
+    predict_files(run, str(data), out=str(one), options=PartOptions(rows_per_part=100))
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_worker, args=(out, killed), daemon=True)
+    killer.start()
+    lines: list[str] = []
+    options = PartOptions(rows_per_part=100, engine="ray", workers=2)
+    counts = predict_files(run, str(data), out=str(out), options=options, log=lines.append)
+    assert killed
+    assert any("a Ray worker has ended; rows.csv.part-" in line for line in lines)
+    assert (counts.predicted, counts.parts) == (3000, 30)
+    for path in sorted(one.glob("*.csv")):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_that_of_one_process(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    data = tmp_path / "rows.csv"
+    data.write_text("text\nthe goal\n,\n")
+    options = PartOptions(engine="ray")
+    with pytest.raises(RunError, match=r"rows.csv: row 2 \(line 3\): 2 columns instead of 1"):
+        predict_files(run, str(data), out=str(tmp_path / "out"), options=options)
