@@ -1,15 +1,20 @@
 """Compare `pennyweight serve` with FastAPI around a transformers pipeline, and overload it.
 
-    python benchmarks/serve.py RUN [--rounds 3] [--seconds 10] [--clients 32]
+    python benchmarks/serve.py RUN [--rounds 3] [--seconds 10] [--clients 32] [--data FILE]
 
 The peer is what services commonly do: the merged model in `pipeline("text-classification",
 batch_size=32)` behind a route of FastAPI. Both servers run in processes of their own, and take
 turns. Clients send one text in a request, or 32, as soon as they have their last answer. Measured
 are:
 
-- texts per second of both, and the median and 99th percentile of the duration of a request;
+- texts per second of both, and the median and 99th percentile of the duration of a request; also
+  texts per second of processor time, which other work on the machine changes less;
 - the duration of one text at idle, in turn with the forward pass of the bare merged model;
 - answers, memory and recovery under ten times as many requests as can be computed.
+
+The texts are those of the bundled test set, or of `--data`. The pipeline runs in float32, as
+transformers loads a model, and pads each batch to its longest text in the order of the request;
+`pennyweight serve` runs in the run's precision. Both are in the results.
 
 Writes `results/serve.json`. Needs pennyweight[serve].
 """
@@ -110,29 +115,46 @@ async def compare(servers: dict[str, Server], texts: list[str], options: Any) ->
     for size in SIZES:
         clients = max(2, options.clients // size)
         rates: dict[str, list[float]] = {name: [] for name in servers}
+        processor: dict[str, list[float]] = {name: [] for name in servers}
         durations: dict[str, list[float]] = {name: [] for name in servers}
         for _ in range(options.rounds):
             for name, server in servers.items():
                 await press(server, texts, size=size, clients=clients, seconds=1)
+                before = processor_seconds(server)
                 rate, each = await press(
                     server, texts, size=size, clients=clients, seconds=options.seconds
                 )
+                used = processor_seconds(server) - before
                 rates[name].append(rate)
+                processor[name].append(len(each) * size / used)
                 durations[name] += each
-        ratios = [a / b for a, b in zip(rates["pennyweight"], rates["pipeline"], strict=True)]
         results[f"texts per request: {size}"] = {
             "clients": clients,
             **{
                 name: {
                     "texts_per_second": [round(rate, 1) for rate in rates[name]],
+                    "texts_per_processor_second": [round(rate, 1) for rate in processor[name]],
                     "p50_ms": _ms(durations[name], 50),
                     "p99_ms": _ms(durations[name], 99),
                 }
                 for name in servers
             },
-            "ratio": round(statistics.median(ratios), 2),
+            "ratio": ratio_of(rates),
+            "processor_ratio": ratio_of(processor),
         }
     return results
+
+
+def ratio_of(rates: dict[str, list[float]]) -> float:
+    """Return the median over the rounds of how much faster Pennyweight is."""
+    pairs = zip(rates["pennyweight"], rates["pipeline"], strict=True)
+    return round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+
+
+def processor_seconds(server: Server) -> float:
+    """Return the processor time that a server has used."""
+    times = psutil.Process(server.process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def idle(server: Server, texts: list[str], model: Any) -> dict[str, Any]:
@@ -269,14 +291,14 @@ def bare_forward(merged: str) -> Any:
     return forward
 
 
-def read_texts(labels: tuple[str, ...]) -> list[str]:
-    """Return the texts of the bundled test set."""
+def read_texts(labels: tuple[str, ...], *, source: str = "sample:test") -> list[str]:
+    """Return the texts of a file, or of the bundled test set."""
     from pennyweight.data.ingest import ReadOptions, read_rows
     from pennyweight.data.source import Source
     from pennyweight.environment import cache_directory
 
     options = ReadOptions(labels, (), "stop", cache_directory() / "rows")
-    return read_rows("texts", Source("sample:test"), options, labelled=False).table["text"][:]
+    return read_rows("texts", Source(source), options, labelled=False).table["text"][:]
 
 
 def measure(run: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -285,7 +307,8 @@ def measure(run: str, options: argparse.Namespace) -> dict[str, Any]:
     from pennyweight.environment import describe_environment
 
     classifier = pennyweight.Classifier.load(run)
-    texts = read_texts(classifier.labels)
+    texts = read_texts(classifier.labels, source=options.data)
+    precision = classifier.precision
     with tempfile.TemporaryDirectory() as folder:
         merged = str(Path(folder) / "merged")
         classifier.merge(merged)
@@ -306,6 +329,9 @@ def measure(run: str, options: argparse.Namespace) -> dict[str, Any]:
             at_idle = asyncio.run(idle(pennyweight_server, texts, bare_forward(merged)))
     return {
         "machine": describe_environment()["processor"],
+        "precision": {"pennyweight": precision, "pipeline": "fp32"},
+        "texts": options.data if options.data.startswith("sample:") else Path(options.data).name,
+        "mean_characters": round(statistics.mean(map(len, texts)), 1),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "throughput": throughput,
         "idle": at_idle,
@@ -318,6 +344,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", help="directory of a complete run")
     parser.add_argument("--peer", metavar="MERGED", help=argparse.SUPPRESS)
+    parser.add_argument("--data", default="sample:test", help="texts to classify")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=32)

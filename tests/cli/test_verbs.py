@@ -188,12 +188,26 @@ def test_the_summaries_in_the_list_of_verbs_are_not_cut_off() -> None:
         assert "..." not in output.partition("Commands:")[2]
 
 
-def test_help_does_not_load_torch() -> None:
+@pytest.mark.parametrize(
+    ("command", "needless"),
+    [
+        (["--help"], {"torch", "transformers", "datasets", "pydantic", "numpy"}),
+        (["recipes"], {"torch", "transformers", "datasets", "peft", "sklearn"}),
+        # Needs torch, transformers and PEFT, so it takes seconds. The last one is the compiler,
+        # which bitsandbytes would load.
+        (["plan", "spar-lora"], {"datasets", "pandas", "sklearn", "torch._inductor.compile_fx"}),
+    ],
+)
+def test_commands_load_nothing_that_they_do_not_need(
+    command: list[str], needless: set[str]
+) -> None:
     code = (
         "import sys\nfrom pennyweight.cli.main import app\n"
-        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'datasets', 'pydantic')))"
+        f"app({command!r}, standalone_mode=False)\n"
+        f"sys.exit(', '.join({needless!r} & set(sys.modules)) or 0)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -134,15 +134,23 @@ def check(
     rows, owners = mixed_rows(count, len(saved))
     predictions = encoder.predict(rows, owners, adapters, features=True)
     for number, (one, prediction) in enumerate(zip(saved, predictions, strict=True)):
-        of_adapter = np.flatnonzero(owners == number)
-        expected = alone(one, compute, rows.take(of_adapter))
-        np.testing.assert_allclose(
-            prediction.logits, expected.logits, atol=tolerance, rtol=tolerance, err_msg=str(one)
-        )
-        assert prediction.features is not None
-        np.testing.assert_allclose(
-            prediction.features, expected.features, atol=tolerance, rtol=tolerance
-        )
+        own = rows.take(np.flatnonzero(owners == number))
+        expected = alone(one, compute, own)
+        nobody_else = np.zeros(len(own), dtype=np.int64)
+        [folded] = encoder.predict(own, nobody_else, [adapters[number]], features=True, folded=True)
+        # The weights of a folded adapter are added up in another order.
+        for given, allowed in ((prediction, tolerance), (folded, 3 * tolerance)):
+            np.testing.assert_allclose(
+                given.logits, expected.logits, atol=allowed, rtol=allowed, err_msg=str(one)
+            )
+            assert given.features is not None
+            np.testing.assert_allclose(
+                given.features, expected.features, atol=allowed, rtol=allowed
+            )
+    # The last folded adapter has left no trace.
+    again = encoder.predict(rows, owners, adapters)
+    for first, second in zip(predictions, again, strict=True):
+        np.testing.assert_array_equal(first.logits, second.logits)
     return adapters
 
 
@@ -185,6 +193,13 @@ def test_in_half_precision_mixed_batches_are_as_close_as_rounding_allows(
     names = ("query and value", "dora", "biases", "pissa", "mean")
     saved = [save(tmp_path / name, bert, CASES[name]) for name in names]
     check(saved, Compute("cpu", "bf16", PACKED, ""), tolerance=0.1)
+
+
+def test_only_one_adapter_can_be_folded(bert: Path, tmp_path: Path) -> None:
+    saved = [save(tmp_path / name, bert, CASES[name]) for name in ("dora", "biases")]
+    encoder, adapters, _ = shared(saved, Compute("cpu", "fp32", PACKED, ""))
+    with pytest.raises(ValueError, match="folded: given 2 adapters"):
+        encoder.predict(*mixed_rows(4, 2), adapters, folded=True)
 
 
 def test_adapters_share_the_weights_of_the_base(bert: Path, tmp_path: Path) -> None:

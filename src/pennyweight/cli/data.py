@@ -11,6 +11,7 @@ from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import FormatOptions, Json, Out, OutDirectory, RecipeOptions
 from pennyweight.cli.output import (
     log_to_stderr,
+    preload,
     print_json,
     print_rows_written,
     quiet_libraries,
@@ -68,6 +69,7 @@ def preview(
     """
     loaded = recipe.load()
     quiet_libraries()
+    preload("peft", "pennyweight.training.data_lab")
     from pennyweight.cli.tables import show_table
     from pennyweight.training.data_lab import infer_rows
     from pennyweight.training.data_lab import preview as changed_texts

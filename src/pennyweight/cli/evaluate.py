@@ -8,7 +8,7 @@ import typer
 
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, LabelledRowsOptions, RunOptions, SkipBadRows
-from pennyweight.cli.output import print_json, quiet_libraries
+from pennyweight.cli.output import preload, print_json, quiet_libraries
 
 __all__ = ["command"]
 
@@ -32,6 +32,7 @@ def command(
     Of more than 20 classes, those with the lowest F1 are shown. Use --json for all metrics.
     """
     quiet_libraries()
+    preload("peft", "pennyweight.inference.evaluate")
     from pennyweight.cli.tables import headline, show_metrics
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.runs.record import load_record

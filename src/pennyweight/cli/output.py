@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import logging
 import os
@@ -9,7 +11,13 @@ from pathlib import Path
 
 import typer
 
-__all__ = ["log_to_stderr", "print_json", "print_rows_written", "quiet_libraries"]
+__all__ = [
+    "log_to_stderr",
+    "preload",
+    "print_json",
+    "print_rows_written",
+    "quiet_libraries",
+]
 
 _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -17,6 +25,8 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
 }
+
+_NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 
 def quiet_libraries() -> None:
@@ -26,6 +36,29 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     # On import it lists faster kernels that are not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def preload(*modules: str) -> None:
+    """Import modules faster than an import statement; for commands that compile nothing.
+
+    PEFT imports bitsandbytes where it is installed, which prepares functions for `torch.compile` on
+    import. The compiler takes longer to import than everything else of a plan, and is not needed
+    where `TORCHDYNAMO_DISABLE` is set. Imports leave no garbage to look for.
+    """
+    collects = gc.isenabled()
+    given = os.environ.get(_NO_COMPILER)
+    os.environ[_NO_COMPILER] = "1"
+    gc.disable()
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    finally:
+        if collects:
+            gc.enable()
+        if given is None:
+            del os.environ[_NO_COMPILER]
+        else:
+            os.environ[_NO_COMPILER] = given
 
 
 def log_to_stderr(line: str) -> None:

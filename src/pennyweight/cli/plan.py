@@ -10,7 +10,12 @@ import typer
 
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, RecipeOptions
-from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
+from pennyweight.cli.output import (
+    log_to_stderr,
+    preload,
+    print_json,
+    quiet_libraries,
+)
 from pennyweight.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -83,6 +88,7 @@ def command(
     """
     loaded = recipe.load(data=_SAMPLE)
     quiet_libraries()
+    preload("peft", "pennyweight.defaults")
     planned = _plan(loaded)
     others = {name: _plan(_other(recipe, name)).plan for name in outputs.compare or ()}
     if explain and not as_json:

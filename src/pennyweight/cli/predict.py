@@ -14,7 +14,12 @@ import typer
 
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import FormatOptions, RunOptions, SkipBadRows
-from pennyweight.cli.output import log_to_stderr, print_rows_written, quiet_libraries
+from pennyweight.cli.output import (
+    log_to_stderr,
+    preload,
+    print_rows_written,
+    quiet_libraries,
+)
 from pennyweight.errors import DataError, RunError, TerminatedError
 
 if TYPE_CHECKING:
@@ -215,6 +220,7 @@ def command(
     """
     given = rows.rows
     quiet_libraries()
+    preload("peft", "pennyweight.inference.predict")
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.predict import predict
 

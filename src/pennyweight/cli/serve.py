@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.cli.flatten import flatten_options
-from pennyweight.cli.output import quiet_libraries
+from pennyweight.cli.output import preload, quiet_libraries
 from pennyweight.errors import ServeError
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ def command(
     )
     named = name_runs(runs)
     quiet_libraries()
+    preload("peft", "pennyweight.inference.bank")
     from pennyweight.inference.bank import ClassifierBank
     from pennyweight.serve.server import serve
 

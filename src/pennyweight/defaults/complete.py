@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pennyweight.budget.methods import AdapterSection
-from pennyweight.data.infer import Inferred, infer
 from pennyweight.defaults.rules import RULES, Facts
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
 from pennyweight.recipe.plan_file import with_plan_file
 from pennyweight.settings import find_base
-from pennyweight.settings.assemble import source_of
+
+# What reads rows is imported where it is used: a recipe that is complete needs no rows, and the
+# libraries for them take longer to import than a plan.
+if TYPE_CHECKING:
+    from pennyweight.data.infer import Inferred
 
 __all__ = ["Completed", "Reason", "complete", "is_completion"]
 
@@ -78,7 +81,6 @@ def complete(recipe: Recipe) -> Completed:
         raise RecipeError(
             "data.train: missing; name the labelled training rows, for example --data train.csv"
         )
-    # Imported here, because a recipe that is complete needs neither rows nor models.
     from pennyweight.defaults.facts import read_facts
 
     inferred = _infer(recipe)
@@ -149,6 +151,9 @@ def _assigned(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]
 
 
 def _infer(recipe: Recipe) -> Inferred:
+    from pennyweight.data.infer import infer
+    from pennyweight.settings.assemble import source_of
+
     data = recipe.data
     assert data.train is not None  # noqa: S101 - checked before
     return infer(
@@ -161,6 +166,8 @@ def _infer(recipe: Recipe) -> Inferred:
 
 def _with_inferred(recipe: Recipe, inferred: Inferred) -> tuple[Recipe, list[Reason]]:
     """Return the recipe with what was inferred; other sets are read like the training rows."""
+    from pennyweight.settings.assemble import source_of
+
     data = recipe.data
     assert data.train is not None  # noqa: S101 - checked before
     train = SourceTable(**_fields(inferred.named(source_of(data.train))))

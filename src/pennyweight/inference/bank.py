@@ -97,6 +97,9 @@ class ClassifierBank:
     cleaned, truncated and corrected as its own run does. The first run that is loaded decides the
     base, its precision and the size of batches.
 
+    While there is one classifier only, its adapter is folded into a copy of the weights that it
+    changes, which is as fast as a merged model.
+
     All methods may be called by several threads. A call of `predict_probabilities` uses the
     classifiers that had its names when it began, whatever is loaded or unloaded meanwhile.
 
@@ -232,6 +235,11 @@ class ClassifierBank:
                     self._keep(member)
             return member
 
+    def _is_alone(self, members: Mapping[str, _Member]) -> bool:
+        """Return whether the bank has a single classifier, and a batch is for it."""
+        with self._lock:
+            return len(members) == 1 and members.keys() == self._known.keys()
+
     def _keep(self, member: _Member) -> None:
         """Keep a classifier in memory, and let the least recently used ones leave it."""
         self._members[member.info.name] = member
@@ -342,6 +350,7 @@ class ClassifierBank:
             owners,
             [member.adapter for member in members.values()],
             features=any(member.processing.needs_features for member in members.values()),
+            folded=self._is_alone(members),
         )
         for name, prediction in zip(members, predictions, strict=True):
             own = [row for row in order if names[row] == name]

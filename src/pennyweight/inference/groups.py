@@ -8,11 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from pennyweight.lab.populations import TextDiscriminator, refuse_area, separate
 
@@ -146,6 +141,13 @@ def load_grouping(artifact: Path, values: dict[str, Any] | None) -> Grouping | N
 
 
 def _by_hidden_states(source: np.ndarray | None, target: np.ndarray | None, *, seed: int) -> Groups:
+    # Imported here, because every command that predicts imports this module.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     assert source is not None  # noqa: S101 - asked for by the caller
     assert target is not None  # noqa: S101 - as above
     features = np.concatenate([source, target]).astype(np.float64)

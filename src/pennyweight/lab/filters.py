@@ -15,11 +15,6 @@ from typing import Any
 
 import numpy as np
 from datasketch import LeanMinHash
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.naive_bayes import ComplementNB
-from sklearn.pipeline import make_pipeline
 
 from pennyweight.data.overlap import folded, near_index, sketch_of
 from pennyweight.errors import DataError
@@ -122,6 +117,7 @@ def _label_noise(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: 
             "data.filters: \"label-noise\" needs cleanlab; pip install 'pennyweight[lab]'"
         )
     from cleanlab.filter import find_label_issues
+    from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=1000)
     probabilities = _out_of_fold(model, texts, labels, folds=folds, seed=seed)
@@ -130,6 +126,9 @@ def _label_noise(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: 
 
 
 def _agreement(texts: Sequence[str], labels: np.ndarray, *, seed: int, folds: int) -> Mask:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import ComplementNB
+
     first, second = (
         _out_of_fold(model, texts, labels, folds=folds, seed=seed).argmax(axis=1)
         for model in (LogisticRegression(max_iter=1000), ComplementNB())
@@ -141,6 +140,11 @@ def _out_of_fold(
     model: Any, texts: Sequence[str], labels: np.ndarray, *, folds: int, seed: int
 ) -> np.ndarray:
     """Return class probabilities from models that were not fitted on the row, `[rows, classes]`."""
+    # Imported here, because every command that reads a recipe imports this module.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
     fewest = int(np.bincount(labels).min())
     if fewest < folds:
         raise DataError(

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from pennyweight.data.overlap import folded
 from pennyweight.lab.filters import near_duplicates
@@ -43,6 +40,11 @@ def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
         texts: training texts.
         labels: int64 `[texts]`.
     """
+    # Imported here, because every command that reads a recipe imports this module.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1),
         LogisticRegression(max_iter=1000, C=10.0),

@@ -19,16 +19,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, diags
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.preprocessing import normalize
 
 from pennyweight.errors import RunError
 
 __all__ = ["Separation", "TextDiscriminator", "refuse_area", "separate"]
 
+# scikit-learn is imported where it is used: every command that predicts imports this module.
 _BUCKETS = 1 << 16
 _NGRAMS = (2, 4)
 # More training rows than this are sampled.
@@ -114,6 +110,8 @@ def separate(training: Sequence[str], target: Sequence[str], *, seed: int) -> Se
         target: unlabelled texts.
         seed: of the sample of training texts and of the folds.
     """
+    from sklearn.metrics import roc_auc_score
+
     if min(len(training), len(target)) < _FEWEST_ROWS:
         return Separation(0.5, None, f"fewer than {_FEWEST_ROWS} training or target rows")
     generator = np.random.default_rng((seed, 5))
@@ -162,6 +160,8 @@ def _refusal(area: float, share: float) -> str | None:
 
 def _counts(texts: Sequence[str]) -> csr_matrix:
     """Return how often each hashed n-gram occurs, `[texts, buckets]`."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer = HashingVectorizer(
         analyzer="char",
         ngram_range=_NGRAMS,
@@ -180,12 +180,16 @@ def _inverse_document_frequencies(counts: csr_matrix) -> np.ndarray:
 
 def _tfidf(counts: csr_matrix, idf: np.ndarray) -> Any:
     """Return TF-IDF weights with logarithmic frequencies; every row has a length of 1."""
+    from sklearn.preprocessing import normalize
+
     weights = counts.astype(np.float64)
     weights.data = np.log(weights.data) + 1.0
     return normalize(weights @ diags(idf.astype(np.float64)))
 
 
 def _cross_validated(features: Any, labels: np.ndarray, *, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     splits = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     scores: np.ndarray = cross_val_predict(
         _regression(), features, labels, cv=splits, method="decision_function"
@@ -193,7 +197,9 @@ def _cross_validated(features: Any, labels: np.ndarray, *, seed: int) -> np.ndar
     return scores
 
 
-def _regression() -> LogisticRegression:
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(
         C=_STRENGTH, class_weight="balanced", max_iter=_ITERATIONS, tol=_TOLERANCE
     )

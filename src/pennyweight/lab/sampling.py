@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pennyweight.lab.language_model import LanguageModel
@@ -51,6 +50,9 @@ def draw_lengths(
     if method == "empirical":
         drawn = generator.choice(lengths, size=count)
     else:
+        # Imported here, because every command that reads a recipe imports this module.
+        from scipy import stats
+
         shape, location, scale = stats.skewnorm.fit(lengths)
         drawn = stats.skewnorm.rvs(shape, location, scale, size=count, random_state=generator)
     return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
@@ -58,6 +60,8 @@ def draw_lengths(
 
 def length_fit(requested: np.ndarray, generated: np.ndarray) -> dict[str, float]:
     """Return the Kolmogorov-Smirnov statistic of two samples of lengths, and its p-value."""
+    from scipy import stats
+
     # On thousands of texts scipy's exact p-value fails with a warning.
     result = stats.ks_2samp(requested, generated, method="asymp")
     return {"statistic": float(result.statistic), "p": float(result.pvalue)}

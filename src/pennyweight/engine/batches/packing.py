@@ -24,8 +24,10 @@ __all__ = ["first_tokens", "mean_tokens", "pack", "read_packed"]
 
 
 # oneDNN compiles a kernel for every new shape, which takes ten times as long as running it, so
-# packed rows come in few lengths.
+# packed rows come in few lengths. A row of one short text would be mostly filling with the larger
+# quantum.
 _ROW_QUANTUM = 64
+_SHORT_ROW_QUANTUM = 16
 
 
 def pack(
@@ -98,7 +100,10 @@ def _in_a_row(store: TokenStore, indices: np.ndarray, width: int, padding: int) 
 
 def _row_width(tokens: int) -> int:
     """Return the next of the few lengths that packed rows come in."""
-    quantum = _ROW_QUANTUM if tokens <= 16 * _ROW_QUANTUM else 4 * _ROW_QUANTUM
+    if tokens <= 16 * _SHORT_ROW_QUANTUM:
+        quantum = _SHORT_ROW_QUANTUM
+    else:
+        quantum = _ROW_QUANTUM if tokens <= 16 * _ROW_QUANTUM else 4 * _ROW_QUANTUM
     return -(-tokens // quantum) * quantum
 
 

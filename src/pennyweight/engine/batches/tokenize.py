@@ -170,6 +170,8 @@ def join_rows(parts: Sequence[TokenizedRows]) -> TokenizedRows:
         parts: results of `tokenize_texts` for the same base; at least one. Where some have token
             types, those of the others are 0.
     """
+    if len(parts) == 1:
+        return parts[0]
     lengths = np.concatenate([part.lengths for part in parts])
 
     def joined(select: Callable[[TokenizedRows], TokenStore | None]) -> list[np.ndarray]:

@@ -171,7 +171,8 @@ def use_fused_bias(model: nn.Module) -> None:
 def _frozen_linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     if not _has_fused_bias(x) or x.dtype != module.weight.dtype:
         return functional.linear(x, module.weight, module.bias)
-    run: Any = _Affine.apply
+    # Where no gradient is needed, an autograd function only costs time.
+    run: Any = _Affine.apply if torch.is_grad_enabled() else affine
     y: torch.Tensor = run(x.reshape(-1, x.shape[-1]), module.weight, module.bias)
     return y.view(*x.shape[:-1], -1)
 
