@@ -1,9 +1,10 @@
 # Pennyweight and its server, as a user without rights. docs/how-to/deploy.md shows how to use it.
 #
 #   docker build --tag pennyweight --build-arg TORCH_INDEX=URL .
-#   docker build --tag pennyweight:cuda --build-arg TORCH=2.13.0 .
+#   docker build --tag pennyweight:cuda --build-arg TORCH=locked .
 #
-# TORCH        the build of PyTorch: for the CPU unless another one is named.
+# TORCH        the build of PyTorch, for the CPU unless another one is named; "locked" for that of
+#              locks/torch.txt, which is for NVIDIA GPUs.
 # TORCH_INDEX  the index that has this build; without it, pip's own.
 # EXTRAS       the lock file in locks/ that is installed: serve, main or all.
 ARG PYTHON=3.11
@@ -22,9 +23,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 ARG TORCH=2.13.0+cpu
 ARG TORCH_INDEX=
-COPY constraints.txt ./
+COPY constraints.txt locks/torch.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$TORCH"
+    if [ "$TORCH" = locked ]; then \
+        pip install --no-deps --require-hashes --requirement torch.txt; \
+    else \
+        pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$TORCH"; \
+    fi
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
