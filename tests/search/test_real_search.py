@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pennyweight.errors import RunError
 from pennyweight.recipe import dump_recipe
 from pennyweight.recipe.load import load_recipe
 from pennyweight.runs.record import load_record
@@ -140,6 +143,30 @@ def test_forty_trials_that_are_killed_again_and_again_are_forty(file: Path, tmp_
     assert len({json.dumps(row.values) for row in result.rows}) == 40
     runs = sorted(path.name for path in out.glob("trial-*"))
     assert runs == [row.run for row in result.rows]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_several_is_one_line_and_the_same_command_continues(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def kill_a_worker() -> None:
+        while not list(out.glob("trial-*/checkpoints/last")):
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    recipe = load_recipe(file, overrides=["search.trials=6"])
+    line = "1 of 2 workers ended with exit code -9; the same command continues the search"
+    with pytest.raises(RunError) as caught:
+        run_search(recipe, out=out, workers=2)
+    killer.join()
+    assert str(caught.value) == line
+    result = run_search(recipe, out=out)
+    assert result.count("complete") == 6
+    assert len({json.dumps(row.values) for row in result.rows}) == 6
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ from runs.records import example_record
 __all__ = ["TARGETS", "Target"]
 
 _MOST_ROWS = 200
+# One for all inputs: making and removing one for each would take most of the time.
+_FOLDER = tempfile.TemporaryDirectory()
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class Target:
         Raises:
             Exception: any error that is not declared.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / self.name
-            path.write_bytes(content)
-            try:
-                self.read(path)
-            except PennyweightError as error:
-                return str(error)
+        path = Path(_FOLDER.name) / self.name / self.name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        try:
+            self.read(path)
+        except PennyweightError as error:
+            return str(error)
         return ""
 
 

@@ -160,7 +160,7 @@ def _listen(connections: list[Connection], log: Log) -> list[str]:
             assert isinstance(ready, Connection)  # noqa: S101 - given above
             try:
                 kind, text = ready.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it has ended, or was killed while it sent a line
                 still_open.remove(ready)
                 continue
             if kind == "error":
