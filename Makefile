@@ -107,8 +107,8 @@ LOCK := $(COMPILE) pyproject.toml --no-emit-package torch --excludes locks/gpu-l
 lock: $(TOOLS_READY)
 	$(LOCK) --output-file locks/main.txt
 	$(LOCK) --extra serve --output-file locks/serve.txt
-	$(LOCK) --extra lab --extra onnx --extra quantization --extra report --extra search --extra serve \
-		--output-file locks/all.txt
+	$(LOCK) --extra lab --extra onnx --extra quantization --extra ray --extra report --extra search \
+		--extra serve --output-file locks/all.txt
 	grep '^torch==' constraints.txt | $(COMPILE) - --output-file locks/torch.txt
 	$(COMPILE) --group release --output-file locks/tools.txt
 
