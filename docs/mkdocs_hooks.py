@@ -27,6 +27,7 @@ PUBLISHED = (
     "benchmarks/results/export.json",
     "benchmarks/results/latency.json",
     "benchmarks/results/bank-amd-epyc.json",
+    "benchmarks/results/full-fine-tuning.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/speed.json",
