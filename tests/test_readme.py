@@ -51,6 +51,7 @@ _PROGRAMS = (
     "ruff",
     "pdflatex",
     "source",
+    "export",
 )
 # Commands that serve until they are stopped, or take minutes even on tiny data.
 _ONLY_PARSED = ("ui", "serve", "report", "study")
@@ -164,7 +165,7 @@ COMMANDS = [
 def test_every_command_can_be_parsed(block: Block, command: list[str]) -> None:
     assert block.mark in ("", "parse", "run"), f"{block.place}: unknown mark {block.mark}"
     program = _program(command)
-    if program == "torchrun":
+    if program in ("torchrun", "accelerate"):
         names = [Path(word).name for word in command]
         command, program = command[names.index("pennyweight") :], "pennyweight"
     match program:

@@ -193,6 +193,6 @@ async def _send_half(server: ServerProcess) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(server.address).port)
     writer.write(b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     await writer.drain()
-    answer = await asyncio.wait_for(reader.read(4096), 10)
+    answer = await asyncio.wait_for(reader.read(), 10)
     writer.close()
     return answer

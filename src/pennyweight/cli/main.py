@@ -125,12 +125,12 @@ def main() -> None:
         name = f"{error.filename}: " if error.filename else ""
         _fail(f"{name}{error.strerror}")
     except SystemExit as error:
-        # typer ends with 130 whatever interrupted it.
-        terminated = _terminated(error)
-        if terminated is None:
+        # typer ends with 130 whatever interrupted it, and says nothing.
+        interruption = _interruption(error)
+        if interruption is None:
             raise
-        print(f"pennyweight: {terminated}", file=sys.stderr)  # noqa: T201
-        sys.exit(128 + terminated.number)
+        print(f"pennyweight: {str(interruption) or 'interrupted'}", file=sys.stderr)  # noqa: T201
+        sys.exit(128 + interruption.number if isinstance(interruption, TerminatedError) else 130)
 
 
 def _fail(message: str) -> NoReturn:
@@ -138,8 +138,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _terminated(error: BaseException | None) -> TerminatedError | None:
-    """Return the signal that led to an exception."""
-    while error is not None and not isinstance(error, TerminatedError):
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interruption that led to an exception."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error

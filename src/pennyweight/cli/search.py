@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.interruption import continuable
 from pennyweight.cli.options import Json, OutDirectory, RecipeOptions
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
 from pennyweight.cli.training_engine import SearchEngineOptions
@@ -52,14 +53,15 @@ def command(
     from pennyweight.report.search import write_search_report
     from pennyweight.search.search import run_search
 
-    result = run_search(
-        loaded,
-        out=out,
-        storage=storage,
-        workers=engine.workers,
-        engine=engine.engine,
-        log=log_to_stderr,
-    )
+    with continuable("the same command continues the search"):
+        result = run_search(
+            loaded,
+            out=out,
+            storage=storage,
+            workers=engine.workers,
+            engine=engine.engine,
+            log=log_to_stderr,
+        )
     note = write_search_report(result, out)
     if note is not None:
         log_to_stderr(note)

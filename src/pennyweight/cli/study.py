@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.interruption import continuable
 from pennyweight.cli.options import Json, OutDirectory, Set
 from pennyweight.cli.output import log_to_stderr, print_json, quiet_libraries
 from pennyweight.cli.training_engine import EngineOptions
@@ -41,7 +42,8 @@ def command(
     from pennyweight.cli.study_tables import show_study
     from pennyweight.search.studies import run_study
 
-    rows = run_study(loaded, out=out, engine=engine.engine, log=log_to_stderr)
+    with continuable("the same command continues the study"):
+        rows = run_study(loaded, out=out, engine=engine.engine, log=log_to_stderr)
     if as_json:
         print_json([asdict(row) for row in rows])
     else:

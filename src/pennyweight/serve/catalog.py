@@ -216,7 +216,9 @@ def name_runs(runs: Iterable[str]) -> Mapping[str, Path]:
     """
     named: dict[str, Path] = {}
     for run in runs:
-        name, _, path = run.partition("=") if not Path(run).exists() else ("", "", run)
+        name, path = "", run
+        if "=" in run and not Path(run).exists():
+            name, _, path = run.partition("=")
         name = name or Path(path).resolve().name
         if not re.fullmatch(NAME_PATTERN, name):
             raise ServeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from pennyweight.serve.catalog import NAME_PATTERN
 
@@ -76,7 +76,7 @@ class ClassifyRequest(_Request):
         description="The name of the classifier, or a list with a name for each text. Not needed "
         "where only one is loaded.",
     )
-    top_k: int | None = Field(
+    top_k: Annotated[int, Strict()] | None = Field(
         None, ge=1, description="Answer with the most probable labels only; all if not given."
     )
 

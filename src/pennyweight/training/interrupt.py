@@ -43,14 +43,23 @@ def terminable() -> Iterator[None]:
 
     A signal that is ignored, as `nohup` ignores SIGHUP, stays ignored.
     """
+    interrupt = Interrupt()
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         _leave_closed_terminal(number)
-        raise _error(number)
+        interrupt.number = number
+        interrupt.check()
 
     with _handling(_TERMINATING, stop):
-        yield
+        try:
+            yield
+        except TerminatedError:
+            raise
+        except KeyboardInterrupt:
+            # Ray replaces the error of any signal by that of Ctrl-C.
+            interrupt.check()
+            raise
 
 
 @contextmanager
