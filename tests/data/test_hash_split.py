@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
+from datasets import arrow_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +23,7 @@ from pennyweight.data.splits import (
     Splits,
     make_splits,
 )
+from pennyweight.data.stratify import label_lists
 from pennyweight.errors import DataError
 
 _TEXTS = [f"text {number}" for number in range(2000)]
@@ -100,3 +104,21 @@ def test_a_split_by_hash_of_too_few_rows_is_refused(
     with pytest.raises(DataError, match=problem) as refusal:
         _split(tmp_path / "rows.csv", rows, cache, method="hash", validation_fraction=fraction)
     assert 'set data.split = "stratified"' in str(refusal.value)
+
+
+def test_labels_of_selected_rows_are_read_without_their_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [0, 1, 2, 3]})
+    read: list[list[str]] = []
+    query = arrow_dataset.query_table
+
+    def recorded(table: Any, *args: Any, **keys: Any) -> Any:
+        read.append(table.column_names)
+        return query(table, *args, **keys)
+
+    monkeypatch.setattr(arrow_dataset, "query_table", recorded)
+    labels, sizes = label_lists(rows.select([0, 3]))
+    assert labels.tolist() == [0, 3]
+    assert sizes.tolist() == [1, 1]
+    assert read == [["label"]]

@@ -80,8 +80,10 @@ class SplitOptions:
     seed: int
     method: Literal["auto", "stratified", "hash"] = "auto"
 
-    def method_for(self, rows: int) -> Literal["stratified", "hash"]:
-        """Return how validation rows are chosen among this many training rows."""
+    def method_for(self, rows: int) -> Literal["stratified", "hash"] | None:
+        """Return how validation rows are chosen among this many rows; None if they are not."""
+        if not self.validation_fraction:
+            return None
         if self.method == "auto":
             return "hash" if rows > MANY_ROWS else "stratified"
         return self.method
@@ -177,10 +179,8 @@ def make_splits(
     rows = _read_sets(sources, read)
     sets = {name: Subset(each, each.table) for name, each in rows.items()}
     notes = [each.note for each in rows.values()]
-    method = None
+    method = split.method_for(len(sets["train"].table)) if sources.validation is None else None
     if sources.validation is None:
-        if split.validation_fraction:
-            method = split.method_for(len(sets["train"].table))
         divide = _split_by_hash if method == "hash" else _split_stratified
         sets["train"], sets["validation"], more = divide(
             sets["train"], labels=read.labels, options=split
@@ -192,11 +192,7 @@ def make_splits(
     dropped = 0
     if sources.validation is None:
         sets["validation"], dropped = _drop_held_out(sets["validation"], overlaps, policy=overlap)
-    if dropped:
-        notes.append(
-            f"validation: {dropped:,} of the rows that were split off are also in an evaluation "
-            "set, and are left out"
-        )
+    notes.append(_describe_dropped(dropped))
     sets["train"] = _draw(sets["train"], options=split)
     notes += _labels_to_note(sets, read)
     for note in filter(None, notes):
@@ -324,6 +320,16 @@ def _drop_held_out(
         raise _refusal(shared)
     dropped = np.unique(np.concatenate([overlap.exact_rows for overlap in shared]))
     return validation.select(_others(len(validation.table), dropped)), len(dropped)
+
+
+def _describe_dropped(rows: int) -> str:
+    """Return a sentence about validation rows that were left out; "" if none were."""
+    if not rows:
+        return ""
+    return (
+        f"validation: {rows:,} of the rows that were split off are also in an evaluation set, and "
+        "are left out"
+    )
 
 
 def _apply_rule(

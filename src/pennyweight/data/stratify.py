@@ -23,7 +23,8 @@ def label_lists(table: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     A row of a single-label task has one, which is -1 if it is unlabelled.
     """
-    column = table.with_format("arrow")["label"][:]
+    # Otherwise the texts of selected rows are copied too.
+    column = table.select_columns(["label"]).with_format("arrow")["label"][:]
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if not pa.types.is_list(column.type):

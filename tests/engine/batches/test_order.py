@@ -154,7 +154,8 @@ def test_every_row_is_in_exactly_one_batch_of_an_epoch_in_windows(
     options["classes"] = Classes(np.arange(rows) % 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order_module, "_BLOCK_ROWS", 8)
-        batches = list(windowed_batches(LENGTHS[:rows], window=window, **options))
+        patch.setattr(order_module, "MANY_ROWS", window)
+        batches = list(windowed_batches(LENGTHS[:rows], **options))
     assert sorted(np.concatenate(batches)) == list(range(rows))
     assert len(batches) == -(-rows // batch_rows)
     assert sum(len(batch) != batch_rows for batch in batches) <= 1
@@ -165,7 +166,8 @@ def test_every_row_is_in_exactly_one_batch_of_an_epoch_in_windows(
 
 def test_a_window_holds_whole_blocks_and_epochs_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_module, "_BLOCK_ROWS", 10)
-    options = {"batch_rows": 20, "order": "grouped", "seed": 1, "window": 100}
+    monkeypatch.setattr(order_module, "MANY_ROWS", 100)
+    options = {"batch_rows": 20, "order": "grouped", "seed": 1}
     first, second = (
         [set(batch.tolist()) for batch in windowed_batches(LENGTHS, epoch=epoch, **options)]
         for epoch in (1, 2)
@@ -178,6 +180,7 @@ def test_a_window_holds_whole_blocks_and_epochs_differ(monkeypatch: pytest.Monke
 
 def test_balanced_classes_are_balanced_over_all_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_module, "_BLOCK_ROWS", 10)
+    monkeypatch.setattr(order_module, "MANY_ROWS", 200)
     labels = np.repeat([0, 1], [900, 100])
     batches = windowed_batches(
         LENGTHS,
@@ -186,7 +189,6 @@ def test_balanced_classes_are_balanced_over_all_windows(monkeypatch: pytest.Monk
         seed=1,
         epoch=0,
         classes=Classes(labels, are_balanced=True),
-        window=200,
     )
     rows = np.concatenate(list(batches))
     assert np.bincount(labels[rows]).tolist() == [500, 500]

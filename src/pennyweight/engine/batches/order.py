@@ -102,13 +102,13 @@ def windowed_batches(
     seed: int,
     epoch: int,
     classes: Classes | None = None,
-    window: int = MANY_ROWS,
 ) -> Iterator[np.ndarray]:
     """Yield the row indices of every batch of an epoch, shuffled in windows if rows are many.
 
-    Up to `window` rows, the batches are those of `epoch_batches`. Above, each window is ordered as
-    `epoch_batches` orders all rows, and there are as many batches. The first epoch starts with the
-    batch of its first window that has the most tokens. Balanced classes are drawn among all rows.
+    Up to `MANY_ROWS` rows, the batches are those of `epoch_batches`. Above, each window is ordered
+    as `epoch_batches` orders all rows, and there are as many batches. The first epoch starts with
+    the batch of its first window that has the most tokens. Balanced classes are drawn among all
+    rows.
 
     Args:
         lengths: as for `epoch_batches`, like the other arguments.
@@ -117,12 +117,11 @@ def windowed_batches(
         seed: likewise.
         epoch: likewise.
         classes: likewise.
-        window: number of rows that are shuffled together.
 
     Raises:
         ValueError: the order needs classes, and there are none.
     """
-    if len(lengths) <= window:
+    if len(lengths) <= MANY_ROWS:
         yield from epoch_batches(
             lengths, batch_rows=batch_rows, order=order, seed=seed, epoch=epoch, classes=classes
         )
@@ -135,7 +134,7 @@ def windowed_batches(
     blocks = generator.permutation(-(-len(lengths) // _BLOCK_ROWS))
     waiting = blocks[:0]
     is_first = epoch == 0
-    for group in _split(blocks, max(1, window // _BLOCK_ROWS)):
+    for group in _split(blocks, max(1, MANY_ROWS // _BLOCK_ROWS)):
         rows = (group[:, None] * _BLOCK_ROWS + np.arange(_BLOCK_ROWS)).ravel()
         rows = np.concatenate([waiting, generator.permutation(rows[rows < len(lengths)])])
         # What does not fill a batch waits for the next window.
