@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pennyweight.data import splits as splits_module
+from pennyweight.data import stratify
 from pennyweight.data.hash_split import is_held_out
 from pennyweight.data.source import Source
 from pennyweight.data.splits import (
@@ -23,7 +24,6 @@ from pennyweight.data.splits import (
     Splits,
     make_splits,
 )
-from pennyweight.data.stratify import label_lists
 from pennyweight.errors import DataError
 
 _TEXTS = [f"text {number}" for number in range(2000)]
@@ -106,19 +106,20 @@ def test_a_split_by_hash_of_too_few_rows_is_refused(
     assert 'set data.split = "stratified"' in str(refusal.value)
 
 
-def test_labels_of_selected_rows_are_read_without_their_texts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [0, 1, 2, 3]})
-    read: list[list[str]] = []
+def test_labels_of_selected_rows_are_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_dict({"text": list("abcdefg"), "label": list(range(7))})
+    read: list[int] = []
     query = arrow_dataset.query_table
 
-    def recorded(table: Any, *args: Any, **keys: Any) -> Any:
-        read.append(table.column_names)
-        return query(table, *args, **keys)
+    def recorded(*args: Any, **keys: Any) -> Any:
+        result = query(*args, **keys)
+        read.append(len(result))
+        return result
 
     monkeypatch.setattr(arrow_dataset, "query_table", recorded)
-    labels, sizes = label_lists(rows.select([0, 3]))
-    assert labels.tolist() == [0, 3]
-    assert sizes.tolist() == [1, 1]
-    assert read == [["label"]]
+    monkeypatch.setattr(stratify, "_BATCH_ROWS", 2)
+    labels, sizes = stratify.label_lists(rows.select([0, 2, 3, 4, 6]))
+    assert labels.tolist() == [0, 2, 3, 4, 6]
+    assert sizes.tolist() == [1] * 5
+    assert max(read) == 2
+    assert [len(each) for each in stratify.label_lists(rows.select([]))] == [0, 0]
