@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-serve bench-ui torture exam fuzz clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-growth bench-ingest bench-lab bench-serve bench-ui torture exam fuzz clean
 
 setup: $(READY)
 
@@ -80,6 +80,11 @@ bench-ui: setup
 bench-serve: setup
 	test -f runs/demo/record.json || $(MAKE) demo
 	$(BIN)/python benchmarks/serve.py runs/demo
+
+# How time and memory grow with the rows. GROWTH passes options, such as
+# GROWTH="--rows 1000000 3000000 10000000 --out growth.json".
+bench-growth: setup
+	$(BIN)/python benchmarks/growth.py $(GROWTH)
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py

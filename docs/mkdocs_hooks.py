@@ -25,6 +25,7 @@ PUBLISHED = (
     "LICENSE",
     "SECURITY.md",
     "benchmarks/results/export.json",
+    "benchmarks/results/growth.json",
     "benchmarks/results/bank-amd-epyc.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
