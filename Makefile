@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/tools
 TOOLS_READY := $(TOOLS)/.ready
 
-.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-ingest bench-lab bench-serve bench-ui torture exam fuzz lock licences sbom audit container-check clean
+.PHONY: setup demo notebook report docs reference wheel test test-slow lint types check bench bench-gpu bench-growth bench-ingest bench-lab bench-serve bench-ui torture exam fuzz lock licences sbom audit container-check clean
 
 setup: $(READY)
 
@@ -83,6 +83,11 @@ bench-ui: setup
 bench-serve: setup
 	test -f runs/demo/record.json || $(MAKE) demo
 	$(BIN)/python benchmarks/serve.py runs/demo
+
+# How time and memory grow with the rows. GROWTH passes options, such as
+# GROWTH="--rows 1000000 3000000 10000000 --out growth.json".
+bench-growth: setup
+	$(BIN)/python benchmarks/growth.py $(GROWTH)
 
 bench-lab: setup
 	$(BIN)/python benchmarks/lab_memory.py

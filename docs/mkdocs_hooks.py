@@ -26,6 +26,7 @@ PUBLISHED = (
     "SECURITY.md",
     "benchmarks/results/export.json",
     "benchmarks/results/latency.json",
+    "benchmarks/results/growth.json",
     "benchmarks/results/bank-amd-epyc.json",
     "benchmarks/results/full-fine-tuning.json",
     "benchmarks/results/out-of-the-box.json",

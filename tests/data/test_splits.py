@@ -296,10 +296,11 @@ def test_exact_matches_are_counted_without_sketches(monkeypatch: pytest.MonkeyPa
     others = {"test": table_of("a text in both SETS", "a text in one set alone")}
     (both,) = find_overlap("train", rows, others, similarity=0.5)
 
-    def refuse(text: str) -> None:
+    def refuse(texts: object) -> None:
         raise AssertionError("a sketch was computed")
 
-    monkeypatch.setattr(overlap_module, "sketch_of", refuse)
+    monkeypatch.setattr(overlap_module, "sketches_of", refuse)
+    monkeypatch.setattr(overlap_module, "sketch_blocks", refuse)
     (exact,) = find_overlap("train", rows, others, similarity=None)
 
     assert (both.exact, both.near) == (1, 1)

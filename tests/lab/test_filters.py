@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pennyweight.data.overlap import folded, near_index, sketch_of
+from data.near_reference import lsh, sketch_of
+from pennyweight.data.overlap import folded
 from pennyweight.errors import DataError
 from pennyweight.lab.filters import FILTERS, keep_rows, near_duplicates
 from pennyweight.lab.fine_tuning import FineTuning
@@ -92,7 +93,7 @@ def test_a_removed_text_removes_no_other() -> None:
 
 def test_a_candidate_of_the_index_below_the_similarity_is_kept() -> None:
     first = " ".join(f"w{number}" for number in range(40))
-    index = near_index(0.5)
+    index = lsh(0.5)
     index.insert(0, sketch_of(first))
     shifted = [" ".join(f"w{number}" for number in range(n, n + 40)) for n in range(10, 25)]
     below = [text for text in shifted if _similarity(first, text) < 0.5]

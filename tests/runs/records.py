@@ -92,6 +92,7 @@ def example_record(**changes: Any) -> RunRecord:
             sets={name: example_facts(name) for name in ("train", "validation", "test")},
             overlaps=(OverlapCount("train", "test", 2, 1),),
             removed_from_train=2,
+            split="hash",
             training=TrainingRows(
                 rows=9,
                 steps=(

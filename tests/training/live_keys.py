@@ -138,6 +138,7 @@ _BASE_AND_DATA: dict[str, Change] = {
     "data.target": Change("{sets}/target.csv"),
     "data.labels": Change(["A", "B", "C", "D"]),
     "data.validation_fraction": Change(0.4, _SPLIT_OFF),
+    "data.split": Change("hash", {**_SPLIT_OFF, "data.validation_fraction": 0.25}),
     "data.train_rows": Change(24),
     "data.max_tokens": Change(5),
     "data.clean": Change(["html-entities"]),

@@ -142,13 +142,17 @@ def test_of_many_rows_a_sample_is_embedded(
     bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baselines, "_MOST_EMBEDDED_ROWS", 30)
+    monkeypatch.setattr(baselines, "_MOST_TFIDF_ROWS", 35)
     keys = {"max_steps": 2, "head_start": "logistic", "head_end": "logistic"}
     record, lines = run(bert, sets, tmp_path / "run", **POOLED, train=keys)
     assert record.baselines["embedding"].rows == 30
-    rows = record.baselines["tf-idf"].rows
-    assert rows is not None
-    assert rows > 30
+    assert record.baselines["tf-idf"].rows == 35
+    assert record.data is not None
+    assert record.data.training is not None
+    rows = record.data.training.rows
+    assert rows > 35
     assert any(f"embeddings of 30 of the {rows} training rows, " in line for line in lines)
+    assert any(f"TF-IDF of 35 of the {rows} training rows, " in line for line in lines)
     assert any(line.startswith("head fitted again") for line in lines)
 
 

@@ -1,23 +1,24 @@
 """Find texts that two sets share, exactly or nearly.
 
 Texts are compared after NFKC normalization, case folding and collapsing of white space, and the two
-texts of a pair are compared together. Near duplicates are found with MinHash over pairs of words
-(Broder, "On the resemblance and containment of documents", 1997) and locality-sensitive hashing.
-The held-out sets are indexed and the other rows stream past them, so memory grows with the held-out
-sets alone.
+texts of a pair are compared together; `near` says how near duplicates are found. The held-out sets
+are indexed and the other rows stream past them, so memory grows with the held-out sets alone: by 16
+bytes for each of their rows, and the indices of exact matches.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import datasets
 import numpy as np
-from datasketch import MinHash, MinHashLSH
+
+from pennyweight.data.near import NearIndex, sketch_blocks, sketches_of
 
 __all__ = [
     "Overlap",
@@ -25,18 +26,16 @@ __all__ = [
     "OverlapPolicy",
     "TextIndex",
     "count_matches",
+    "digests_of",
     "find_overlap",
     "folded",
     "folded_texts",
-    "near_index",
-    "sketch_of",
 ]
 
-_SKETCH_PERMUTATIONS = 64
-# With this many permutations, datasketch cannot choose bands for a threshold close to 1. A lower
-# one only proposes more candidates, which are compared with the requested similarity anyway.
-_MAX_LSH_THRESHOLD = 0.9
 _BATCH_ROWS = 1000
+# Rows that are looked up at once.
+_LOOKED_UP_ROWS = 10_000
+_DIGEST_BYTES = 16
 # A word of its own, which no text contains.
 _BETWEEN_TEXTS = " \0 "
 
@@ -110,28 +109,27 @@ class TextIndex:
 
     def __init__(self, name: str, rows: datasets.Dataset, *, similarity: float | None) -> None:
         self.name = name
-        self.similarity = similarity
-        self._digests: set[bytes] = set()
-        self._sketches: list[MinHash] = []
-        self._near = None if similarity is None else near_index(similarity)
-        for number, text in enumerate(folded_texts(rows)):
-            self._digests.add(_digest(text))
-            if self._near is not None:
-                sketch = sketch_of(text)
-                self._sketches.append(sketch)
-                self._near.insert(number, sketch, check_duplication=False)
+        self._digests = np.sort(digests_of(folded_texts(rows)))
+        self._near = None if similarity is None else NearIndex(similarity)
+        if self._near is not None:
+            for sketches in sketch_blocks(folded_texts(rows)):
+                self._near.add(sketches)
 
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._digests
+    @property
+    def looks_up_near(self) -> bool:
+        """Whether near duplicates are looked up, not exact matches alone."""
+        return self._near is not None
 
-    def has_near(self, sketch: MinHash) -> bool:
-        """Return whether a text of the set is a near duplicate; False if none are looked up."""
-        if self._near is None:
-            return False
-        return any(
-            sketch.jaccard(self._sketches[number]) >= self.similarity
-            for number in self._near.query(sketch)
-        )
+    def has(self, digests: np.ndarray) -> np.ndarray:
+        """Return which texts are in the set, bool `[texts]`, by their `digests_of`."""
+        places = np.searchsorted(self._digests, digests)
+        places[places == len(self._digests)] = 0
+        return self._digests[places] == digests if len(self._digests) else places < 0
+
+    def has_near(self, sketches: np.ndarray) -> np.ndarray:
+        """Return which sketches have a near duplicate in the set, bool `[texts]`."""
+        assert self._near is not None  # noqa: S101 - near duplicates are looked up
+        return self._near.has_near(sketches)
 
 
 def find_overlap(
@@ -158,20 +156,27 @@ def count_matches(one: str, rows: datasets.Dataset, indices: Sequence[TextIndex]
     """Count the rows of one set in sets that are already indexed; see `find_overlap`."""
     if not indices:
         return []
-    exact: list[list[int]] = [[] for _ in indices]
+    exact: list[list[np.ndarray]] = [[] for _ in indices]
     near = [0] * len(indices)
-    for number, text in enumerate(folded_texts(rows)):
-        digest, sketch = _digest(text), None
-        for position, index in enumerate(indices):
-            if digest in index:
-                exact[position].append(number)
-            elif index.similarity is not None:
-                if sketch is None:
-                    sketch = sketch_of(text)
-                near[position] += index.has_near(sketch)
+    remaining, start = folded_texts(rows), 0
+    while texts := list(islice(remaining, _LOOKED_UP_ROWS)):
+        digests = digests_of(texts)
+        is_exact = [index.has(digests) for index in indices]
+        # Texts are sketched only if they are looked up in a set that does not have them.
+        is_sketched = np.zeros(len(texts), dtype=bool)
+        for index, found in zip(indices, is_exact, strict=True):
+            is_sketched |= ~found & index.looks_up_near
+        sketched = np.flatnonzero(is_sketched)
+        sketches = sketches_of(texts[row] for row in sketched) if len(sketched) else None
+        for number, (index, found) in enumerate(zip(indices, is_exact, strict=True)):
+            exact[number].append(start + np.flatnonzero(found))
+            if index.looks_up_near and sketches is not None:
+                near[number] += int(index.has_near(sketches[~found[sketched]]).sum())
+        start += len(texts)
+    matches = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in exact]
     return [
-        Overlap(one, index.name, len(matches), near_matches, np.array(matches, dtype=np.int64))
-        for index, matches, near_matches in zip(indices, exact, near, strict=True)
+        Overlap(one, index.name, len(exact_rows), near_rows, exact_rows)
+        for index, exact_rows, near_rows in zip(indices, matches, near, strict=True)
     ]
 
 
@@ -183,27 +188,14 @@ def folded_texts(rows: datasets.Dataset) -> Iterator[str]:
             yield _BETWEEN_TEXTS.join(map(folded, texts))
 
 
-def near_index(similarity: float) -> MinHashLSH:
-    """Return an empty index that proposes candidates for near duplicates of this similarity.
-
-    Candidates are found by their sketches' bands and must still be compared.
-    """
-    return MinHashLSH(threshold=min(similarity, _MAX_LSH_THRESHOLD), num_perm=_SKETCH_PERMUTATIONS)
-
-
 def folded(text: str) -> str:
     """Return the text in the form that is compared: NFKC, case-folded, white space collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def sketch_of(text: str) -> MinHash:
-    """Return the MinHash sketch of a folded text's pairs of adjacent words."""
-    words = text.split()
-    pairs = {" ".join(words[start : start + 2]) for start in range(max(1, len(words) - 1))}
-    sketch = MinHash(num_perm=_SKETCH_PERMUTATIONS, seed=1)
-    sketch.update_batch([pair.encode() for pair in pairs])
-    return sketch
+def digests_of(texts: Iterable[str]) -> np.ndarray:
+    """Return a 16-byte digest of each folded text; equal texts have equal ones."""
+    digests = bytearray()
+    for text in texts:
+        digests += hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+    return np.frombuffer(digests, dtype=f"S{_DIGEST_BYTES}")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import numpy as np
 
 from pennyweight.data.compare import find_overlaps, missing_labels, remembered_conflicts
 from pennyweight.data.fingerprint import fingerprint_of
+from pennyweight.data.hash_split import is_held_out
 from pennyweight.data.ingest import ReadOptions, Rows, copy_bad_rows, read_rows
-from pennyweight.data.overlap import Overlap, OverlapCount, OverlapPolicy
+from pennyweight.data.overlap import Overlap, OverlapCount, OverlapPolicy, folded_texts
+from pennyweight.data.scale import MANY_ROWS
 from pennyweight.data.shown import listed
 from pennyweight.data.source import Source, locate
 from pennyweight.data.stratify import label_counts, largest_split, split_rows, strata_of
@@ -64,16 +67,26 @@ class SplitOptions:
     """How the training rows are divided.
 
     Attributes:
-        validation_fraction: share of the training rows, below 1, that is split off for validation,
-            stratified by class; 0 for no validation rows. Unused if validation has a source of its
-            own.
+        validation_fraction: share of the training rows, below 1, that is split off for validation;
+            0 for no validation rows. Unused if validation has a source of its own.
         train_rows: number of rows to train on, drawn without replacement; None for all.
         seed: seed of the split and of the draw.
+        method: how validation rows are chosen: "stratified" by class, by a "hash" of their text, or
+            "auto": by a hash where there are more than `MANY_ROWS` training rows.
     """
 
     validation_fraction: float
     train_rows: int | None
     seed: int
+    method: Literal["auto", "stratified", "hash"] = "auto"
+
+    def method_for(self, rows: int) -> Literal["stratified", "hash"] | None:
+        """Return how validation rows are chosen among this many rows; None if they are not."""
+        if not self.validation_fraction:
+            return None
+        if self.method == "auto":
+            return "hash" if rows > MANY_ROWS else "stratified"
+        return self.method
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,7 @@ class Splits:
         dropped_from_validation: number of validation rows, split off the training rows, that were
             left out because a held-out set has them.
         notes: what a user should know about the rows, one sentence each; they have been logged.
+        split: how validation rows were split off the training rows; None if they were not.
     """
 
     train: datasets.Dataset
@@ -102,6 +116,7 @@ class Splits:
     target: datasets.Dataset | None = None
     dropped_from_validation: int = 0
     notes: tuple[str, ...] = ()
+    split: Literal["stratified", "hash"] | None = None
 
     @property
     def labelled(self) -> dict[str, datasets.Dataset]:
@@ -164,8 +179,10 @@ def make_splits(
     rows = _read_sets(sources, read)
     sets = {name: Subset(each, each.table) for name, each in rows.items()}
     notes = [each.note for each in rows.values()]
+    method = split.method_for(len(sets["train"].table)) if sources.validation is None else None
     if sources.validation is None:
-        sets["train"], sets["validation"], more = _split_validation(
+        divide = _split_by_hash if method == "hash" else _split_stratified
+        sets["train"], sets["validation"], more = divide(
             sets["train"], labels=read.labels, options=split
         )
         notes += more
@@ -175,11 +192,7 @@ def make_splits(
     dropped = 0
     if sources.validation is None:
         sets["validation"], dropped = _drop_held_out(sets["validation"], overlaps, policy=overlap)
-    if dropped:
-        notes.append(
-            f"validation: {dropped:,} of the rows that were split off are also in an evaluation "
-            "set, and are left out"
-        )
+    notes.append(_describe_dropped(dropped))
     sets["train"] = _draw(sets["train"], options=split)
     notes += _labels_to_note(sets, read)
     for note in filter(None, notes):
@@ -194,6 +207,7 @@ def make_splits(
         target=sets["target"].table if "target" in sets else None,
         dropped_from_validation=dropped,
         notes=tuple(filter(None, notes)),
+        split=method,
     )
 
 
@@ -240,7 +254,32 @@ def deliver_bad_rows(splits: Splits, folder: Path) -> Splits:
     return replace(splits, sets=sets)
 
 
-def _split_validation(
+def _split_by_hash(
+    train: Subset, *, labels: tuple[str, ...], options: SplitOptions
+) -> tuple[Subset, Subset, list[str]]:
+    """Split validation rows off the training rows by a hash of their text, and return notes."""
+    fraction, rows = options.validation_fraction, len(train.table)
+    held_out = is_held_out(folded_texts(train.table), fraction, seed=options.seed)
+    kept, validation = (train.select(np.flatnonzero(each)) for each in (~held_out, held_out))
+    has_lost = label_counts(train.table, len(labels)) > 0
+    has_lost &= label_counts(kept.table, len(labels)) == 0
+    if has_lost.any() or not len(validation.table):
+        problem = "has no row for validation"
+        if has_lost.any():
+            lost = [label for label, is_lost in zip(labels, has_lost, strict=True) if is_lost]
+            problem = f"leaves no training row of {listed(lost)}"
+        raise DataError(
+            f"data.split: a split of {rows:,} rows by hash, with data.validation_fraction "
+            f'{fraction}, {problem}; set data.split = "stratified"'
+        )
+    note = (
+        f"validation: {len(validation.table):,} of {rows:,} rows are split off by a hash of their "
+        "text, so that copies of a text are in the same set"
+    )
+    return kept, validation, [note]
+
+
+def _split_stratified(
     train: Subset, *, labels: tuple[str, ...], options: SplitOptions
 ) -> tuple[Subset, Subset, list[str]]:
     """Split validation rows off the training rows, stratified by class, and return notes."""
@@ -262,8 +301,7 @@ def _split_validation(
     if fraction and single:
         notes.append(f"train: labels with a single row, which stays in training: {listed(single)}")
     validation = split_rows(strata, wanted, seed=options.seed)
-    remaining = np.setdiff1d(np.arange(rows), validation)
-    kept = train.select(remaining) if wanted else train
+    kept = train.select(_others(rows, validation)) if wanted else train
     return kept, train.select(validation), notes
 
 
@@ -281,8 +319,17 @@ def _drop_held_out(
     if policy.rule == "refuse":
         raise _refusal(shared)
     dropped = np.unique(np.concatenate([overlap.exact_rows for overlap in shared]))
-    kept = np.setdiff1d(np.arange(len(validation.table)), dropped)
-    return validation.select(kept), len(dropped)
+    return validation.select(_others(len(validation.table), dropped)), len(dropped)
+
+
+def _describe_dropped(rows: int) -> str:
+    """Return a sentence about validation rows that were left out; "" if none were."""
+    if not rows:
+        return ""
+    return (
+        f"validation: {rows:,} of the rows that were split off are also in an evaluation set, and "
+        "are left out"
+    )
 
 
 def _apply_rule(
@@ -295,13 +342,20 @@ def _apply_rule(
     if policy.rule != "remove" or not leaking:
         return train, 0
     removed = np.unique(np.concatenate([overlap.exact_rows for overlap in leaking]))
-    kept = np.setdiff1d(np.arange(len(train.table)), removed)
+    kept = _others(len(train.table), removed)
     if len(kept) == 0:
         raise DataError(
             "data.train: every row is also in validation or a held-out set, so no row is left to "
             "train on; name other rows"
         )
     return train.select(kept), len(removed)
+
+
+def _others(rows: int, removed: np.ndarray) -> np.ndarray:
+    """Return the indices below `rows` that are not removed, ascending."""
+    is_kept = np.ones(rows, dtype=bool)
+    is_kept[removed] = False
+    return np.flatnonzero(is_kept)
 
 
 def _refusal(overlaps: Sequence[Overlap]) -> DataError:

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["label_counts", "label_lists", "largest_split", "split_rows", "strata_of"]
 
 
+_BATCH_ROWS = 1000
+
+
 def label_lists(table: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of all rows, concatenated, and the number of labels of each row, int64.
 
     A row of a single-label task has one, which is -1 if it is unlabelled.
     """
-    column = table.with_format("arrow")["label"][:]
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    # In batches, because datasets makes an object of hundreds of bytes for each selected row.
+    batches = table.select_columns(["label"]).with_format("arrow").iter(batch_size=_BATCH_ROWS)
+    parts = [batch["label"].combine_chunks() for batch in batches]
+    kind = table.data.schema.field("label").type
+    column = pa.chunked_array(parts, kind).combine_chunks()
     if not pa.types.is_list(column.type):
         labels = np.asarray(column, dtype=np.int64)
         return labels, np.ones(len(labels), dtype=np.int64)

@@ -6,7 +6,6 @@ the rows to keep. The caller drops the other rows, and can report them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from datasketch import LeanMinHash
 
-from pennyweight.data.overlap import folded, near_index, sketch_of
+from pennyweight.data.near import NearIndex, sketch_blocks
+from pennyweight.data.overlap import digests_of, folded
 from pennyweight.errors import DataError
 from pennyweight.lab.language_model import LanguageModel
 
@@ -59,9 +58,8 @@ def near_duplicates(
     """Return which texts are near a text that is kept before them or one of the others.
 
     Similarities are estimated by MinHash over pairs of words (Broder 1997). Candidates come from
-    locality-sensitive hashing, which can miss a pair close to the threshold. A kept text
-    takes about 2.5 kB of memory at similarity 0.8 and more at lower ones (3.5 kB at 0.7); the
-    texts themselves are not held.
+    locality-sensitive hashing, which can miss a pair close to the threshold. Memory is bounded,
+    as `NearIndex` says, and the texts themselves are not held.
 
     Args:
         texts: in the order in which they are kept.
@@ -71,23 +69,11 @@ def near_duplicates(
     Returns:
         bool `[texts]`.
     """
-    index = near_index(similarity)
-    kept: list[LeanMinHash] = []
-
-    def keep(sketch: LeanMinHash) -> None:
-        index.insert(len(kept), sketch, check_duplication=False)
-        kept.append(sketch)
-
-    for text in others:
-        keep(LeanMinHash(sketch_of(folded(text))))
-    near = []
-    for text in texts:
-        sketch = LeanMinHash(sketch_of(folded(text)))
-        candidates = index.query(sketch)
-        near.append(any(sketch.jaccard(kept[number]) >= similarity for number in candidates))
-        if not near[-1]:
-            keep(sketch)
-    return np.array(near, dtype=bool)
+    index = NearIndex(similarity)
+    for sketches in sketch_blocks(map(folded, others)):
+        index.add(sketches)
+    near = [index.add_new(sketches) for sketches in sketch_blocks(map(folded, texts))]
+    return np.concatenate([np.empty(0, dtype=bool), *near])
 
 
 def _length(
@@ -98,12 +84,9 @@ def _length(
 
 
 def _duplicates(texts: Sequence[str], labels: np.ndarray, *, seed: int) -> Mask:
-    seen: set[bytes] = set()
-    kept = np.ones(len(texts), dtype=bool)
-    for row, text in enumerate(texts):
-        digest = hashlib.blake2b(folded(text).encode(), digest_size=16).digest()
-        kept[row] = digest not in seen
-        seen.add(digest)
+    _, firsts = np.unique(digests_of(map(folded, texts)), return_index=True)
+    kept = np.zeros(len(texts), dtype=bool)
+    kept[firsts] = True
     return kept
 
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pennyweight.data.clean import STEPS
+from pennyweight.data.scale import MANY_ROWS
 from pennyweight.errors import RecipeError
 from pennyweight.recipe.lab import Augmentation, Filter
 from pennyweight.section import Section
@@ -119,9 +120,14 @@ class Data(Section):
     )
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
         0.05,
-        description="the fraction of the training rows that is held out for validation, "
-        "stratified by class; 0 for none",
+        description="the fraction of the training rows that is held out for validation; 0 for none",
         json_schema_extra={"allowed": 'a number from 0 to below 1, or "auto"'},
+    )
+    split: Literal["auto", "stratified", "hash"] = Field(
+        "auto",
+        description="how held-out rows are chosen: with the same share of every class, or by a "
+        "hash of each row's text, which ignores all other rows; by default, by hash where there "
+        f"are more than {MANY_ROWS:,} training rows",
     )
     train_rows: PositiveInt | None = Field(
         None,

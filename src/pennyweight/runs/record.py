@@ -131,6 +131,7 @@ class DataRecord(_Part):
     removed_from_train: int = 0
     dropped_from_validation: int = 0
     training: TrainingRows | None = None
+    split: Literal["stratified", "hash"] | None = None
 
 
 class ComputeRecord(_Part):

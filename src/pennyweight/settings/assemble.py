@@ -97,6 +97,7 @@ def _data(recipe: Recipe) -> DataSettings:
             validation_fraction=_settled(data.validation_fraction, "data.validation_fraction"),
             train_rows=data.train_rows,
             seed=recipe.seed,
+            method=data.split,
         ),
         overlap=OverlapPolicy(rule=data.overlap, similarity=data.near_duplicate_similarity),
     )

@@ -184,6 +184,7 @@ def _record_splits(run: ActiveRun) -> None:
             overlaps=tuple(overlap.count() for overlap in splits.overlaps),
             removed_from_train=splits.removed,
             dropped_from_validation=splits.dropped_from_validation,
+            split=splits.split,
         ),
         leaks=tuple(splits.leaks),
     )

@@ -54,6 +54,8 @@ __all__ = [
 _REFIT_STRENGTH = 0.1
 # Embeddings of more training rows than this would take longer than they are worth.
 _MOST_EMBEDDED_ROWS = 20_000
+# TF-IDF holds all words and pairs of words of its rows in memory.
+_MOST_TFIDF_ROWS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,14 @@ def fit_baselines(
     head, measured = None, Measured()
     if "embedding" in settings.baselines or settings.fit.starts_head:
         try:
-            embedded = rows.take(_embedded_rows(rows, seed=settings.seed))
+            embedded = rows.take(_sample(labelled, _MOST_EMBEDDED_ROWS, seed=settings.seed))
             fitted["embedding"], head, measured = _embedding(run, built, embedded)
         except BaseModelError as error:
             run.log(f"no baseline on embeddings: {error}")
     if "tf-idf" in settings.baselines:
-        texts = texts_of(prepared.table.select(labelled))
-        fitted["tf-idf"] = _tfidf(run, texts, rows.labels[labelled])
+        sample = _sample(labelled, _MOST_TFIDF_ROWS, seed=settings.seed)
+        texts = texts_of(prepared.table.select(sample))
+        fitted["tf-idf"] = _tfidf(run, texts, rows.labels[sample])
     for name, baseline in fitted.items():
         part = (
             ""
@@ -140,19 +143,16 @@ def refit_head(run: ActiveRun, built: Built, predictor: Predictor, rows: Tokeniz
         predictor: of that model.
         rows: the rows that it was trained on.
     """
-    labelled = rows.take(_embedded_rows(rows, seed=run.job.settings.seed))
-    options = replace(_options(run), strength=_REFIT_STRENGTH)
-    _set_head(run, built, fit_logistic(_embeddings(predictor, labelled), labelled.labels, options))
-
-
-def _embedded_rows(rows: TokenizedRows, *, seed: int) -> np.ndarray:
-    """Return the indices of the labelled rows on whose embeddings heads are fitted.
-
-    They are all of them, or a random sample where there are many.
-    """
     labelled = np.flatnonzero(_has_label(rows.labels))
-    order = np.random.default_rng((seed, 6)).permutation(len(labelled))
-    return labelled[np.sort(order[:_MOST_EMBEDDED_ROWS])]
+    sample = rows.take(_sample(labelled, _MOST_EMBEDDED_ROWS, seed=run.job.settings.seed))
+    options = replace(_options(run), strength=_REFIT_STRENGTH)
+    _set_head(run, built, fit_logistic(_embeddings(predictor, sample), sample.labels, options))
+
+
+def _sample(rows: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+    """Return these row indices, ascending, or a random sample of them where there are more."""
+    order = np.random.default_rng((seed, 6)).permutation(len(rows))
+    return rows[np.sort(order[:most])]
 
 
 def _set_head(run: ActiveRun, built: Built, head: LinearClassifier) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pennyweight.data.overlap import find_overlap
 from pennyweight.data.splits import Splits, fingerprint_of
+from pennyweight.data.stratify import label_lists
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
 from pennyweight.files import replacing
@@ -85,7 +86,7 @@ class PreparedRows:
 
     def class_shares(self, classes: int) -> np.ndarray:
         """Return the share of each class among the labelled rows, float64 `[classes]`."""
-        labels = np.asarray(self.table["label"][:])
+        labels, _ = label_lists(self.table)
         counts = np.bincount(labels[labels >= 0], minlength=classes)
         return np.asarray(counts / counts.sum(), dtype=np.float64)
 
@@ -224,7 +225,7 @@ def _filtered(
 ) -> tuple[datasets.Dataset, list[RowStep]]:
     steps = []
     for number, step in enumerate(settings.filters, start=1):
-        texts, labels = rows["text"], np.asarray(rows["label"][:])
+        texts, (labels, _) = rows["text"], label_lists(rows)
         kept = keep_rows(texts, labels, method=step.method, seed=context.seed, options=step.options)
         path = context.removed_rows / f"{number:02d}-{step.method}.jsonl"
         _write_removed(path, rows.select(np.flatnonzero(~kept)), context.labels)
@@ -232,7 +233,7 @@ def _filtered(
         context.log(f"filter {step.method}: {removed:,} of {len(rows):,} rows removed")
         steps.append(RowStep(step=f"filter {step.method}", removed=removed, file=str(path)))
         rows = rows.select(np.flatnonzero(kept))
-        missing = set(range(len(context.labels))) - set(rows["label"][:])
+        missing = set(range(len(context.labels))) - set(label_lists(rows)[0].tolist())
         if missing:
             names = ", ".join(context.labels[index] for index in sorted(missing))
             raise DataError(

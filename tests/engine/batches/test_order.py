@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pennyweight.engine.batches.order import Classes, epoch_batches, share
+from pennyweight.engine.batches import order as order_module
+from pennyweight.engine.batches.order import Classes, epoch_batches, share, windowed_batches
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1000)
 
@@ -141,3 +142,53 @@ def test_the_shares_of_all_processes_are_the_batch_and_equally_many(
     assert {len(pieces) for pieces in shares} == {parts}
     together = np.concatenate([piece for pieces in shares for piece in pieces])
     assert sorted(together) == batch.tolist()
+
+
+@pytest.mark.parametrize("order", ["grouped", "random", "classes"])
+@settings(max_examples=25)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 3), st.sampled_from([8, 40, 1000]))
+def test_every_row_is_in_exactly_one_batch_of_an_epoch_in_windows(
+    order: str, rows: int, batch_rows: int, epoch: int, window: int
+) -> None:
+    options = {"batch_rows": batch_rows, "order": order, "seed": 1, "epoch": epoch}
+    options["classes"] = Classes(np.arange(rows) % 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_module, "_BLOCK_ROWS", 8)
+        patch.setattr(order_module, "MANY_ROWS", window)
+        batches = list(windowed_batches(LENGTHS[:rows], **options))
+    assert sorted(np.concatenate(batches)) == list(range(rows))
+    assert len(batches) == -(-rows // batch_rows)
+    assert sum(len(batch) != batch_rows for batch in batches) <= 1
+    if rows <= window:
+        expected = epoch_batches(LENGTHS[:rows], **options)
+        assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in expected]
+
+
+def test_a_window_holds_whole_blocks_and_epochs_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_module, "_BLOCK_ROWS", 10)
+    monkeypatch.setattr(order_module, "MANY_ROWS", 100)
+    options = {"batch_rows": 20, "order": "grouped", "seed": 1}
+    first, second = (
+        [set(batch.tolist()) for batch in windowed_batches(LENGTHS, epoch=epoch, **options)]
+        for epoch in (1, 2)
+    )
+    assert first != second
+    rows = set[int]().union(*first[:5])
+    assert {row // 10 * 10 + place for row in rows for place in range(10)} == rows
+    assert rows != set(range(100))
+
+
+def test_balanced_classes_are_balanced_over_all_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_module, "_BLOCK_ROWS", 10)
+    monkeypatch.setattr(order_module, "MANY_ROWS", 200)
+    labels = np.repeat([0, 1], [900, 100])
+    batches = windowed_batches(
+        LENGTHS,
+        batch_rows=20,
+        order="random",
+        seed=1,
+        epoch=0,
+        classes=Classes(labels, are_balanced=True),
+    )
+    rows = np.concatenate(list(batches))
+    assert np.bincount(labels[rows]).tolist() == [500, 500]

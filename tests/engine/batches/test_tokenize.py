@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from pennyweight.engine.batches import tokenize as tokenize_module
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import tokenize, tokenize_texts
 
@@ -35,6 +36,38 @@ def test_tokens_are_cut_and_come_from_the_cache_the_second_time(bert: Path, tmp_
     make(4)
     assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == written
     assert make(24).lengths.tolist() == [7, 3]
+
+
+def test_many_rows_are_in_several_files_of_which_only_a_damaged_one_is_made_again(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    texts = ["bank", "the goal of the week", "new week", "a coach", "border"]
+    dataset = datasets.Dataset.from_dict({"text": texts, "label": [0, 1, 2, 3, 0]})
+
+    def make(name: str) -> TokenizedRows:
+        cache = tmp_path / name
+        return tokenize(dataset, fingerprint="f", tokenizer=tokenizer, max_tokens=24, cache=cache)
+
+    one = make("one")
+    monkeypatch.setattr(tokenize_module, "MANY_ROWS", 2)
+    many = make("many")
+    files = sorted((tmp_path / "many").glob("*.arrow"))
+    assert len(files) == 3
+    assert many.fingerprint == one.fingerprint
+    assert many.labels.tolist() == [0, 1, 2, 3, 0]
+    assert many.lengths.tolist() == one.lengths.tolist()
+    assert many.full_lengths is not None
+    assert many.full_lengths.tolist() == one.lengths.tolist()
+    for index in range(5):
+        assert many.ids(index).tolist() == one.ids(index).tolist()
+    taken = many.take(np.array([4, 1]))
+    assert taken.ids(0).tolist() == one.ids(4).tolist()
+
+    written = {file: file.stat().st_mtime_ns for file in files}
+    files[1].write_bytes(b"damaged")
+    assert make("many").ids(3).tolist() == one.ids(3).tolist()
+    assert [file.stat().st_mtime_ns == written[file] for file in files] == [True, False, True]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

@@ -3,16 +3,23 @@
 With natural sampling an epoch has every row once. With balanced sampling it has as many rows of
 each class, drawn anew for each epoch: rows of rare classes occur several times in it, and not all
 rows of frequent ones occur.
+
+More than `MANY_ROWS` rows are shuffled in windows of this size: blocks of consecutive rows are put
+in random order, and the rows of the blocks in a window are shuffled together. Memory is then that
+of one window, and files are read in blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-__all__ = ["Classes", "Order", "Sampling", "epoch_batches", "share"]
+from pennyweight.data.scale import MANY_ROWS
+
+__all__ = ["Classes", "Order", "Sampling", "epoch_batches", "share", "windowed_batches"]
 
 Order = Literal["grouped", "random", "classes"]
 Sampling = Literal["natural", "balanced"]
@@ -23,6 +30,9 @@ _SELECTION = 1
 _WINDOW_BATCHES = 50
 # Rows of one class that stand together with order "classes".
 _ROWS_TOGETHER = 4
+# Consecutive rows that are in the same window. Even of a sorted file, a window of 1,024 blocks is a
+# random sample.
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +87,105 @@ def epoch_batches(
     Raises:
         ValueError: the order needs classes, and there are none.
     """
-    selected = np.arange(len(lengths))
-    if classes is not None and classes.are_balanced:
-        generator = np.random.default_rng((seed, epoch, _SELECTION))
-        selected = _balanced(classes.of_rows(), generator)
+    selected = _selected(len(lengths), classes, seed=seed, epoch=epoch)
     generator = np.random.default_rng((seed, epoch))
-    if order == "classes":
-        if classes is None:
-            raise ValueError('order "classes" needs the classes of the rows')
-        batches = _split(_together(classes.of_rows()[selected], generator), batch_rows)
-    else:
-        batches = _shuffled_batches(
-            lengths[selected], batch_rows=batch_rows, order=order, generator=generator
+    ordered = _Ordering(lengths, batch_rows, order, classes)
+    batches = ordered.batches(selected, generator)
+    return _largest_first(batches, lengths) if epoch == 0 else batches
+
+
+def windowed_batches(
+    lengths: np.ndarray,
+    *,
+    batch_rows: int,
+    order: Order,
+    seed: int,
+    epoch: int,
+    classes: Classes | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the row indices of every batch of an epoch, shuffled in windows if rows are many.
+
+    Up to `MANY_ROWS` rows, the batches are those of `epoch_batches`. Above, each window is ordered
+    as `epoch_batches` orders all rows, and there are as many batches. The first epoch starts with
+    the batch of its first window that has the most tokens. Balanced classes are drawn among all
+    rows.
+
+    Args:
+        lengths: as for `epoch_batches`, like the other arguments.
+        batch_rows: likewise.
+        order: likewise.
+        seed: likewise.
+        epoch: likewise.
+        classes: likewise.
+
+    Raises:
+        ValueError: the order needs classes, and there are none.
+    """
+    if len(lengths) <= MANY_ROWS:
+        yield from epoch_batches(
+            lengths, batch_rows=batch_rows, order=order, seed=seed, epoch=epoch, classes=classes
         )
-    batches = [selected[batch] for batch in batches]
-    if epoch == 0 and batches:
+        return
+    selected = None
+    if classes is not None and classes.are_balanced:
+        selected = _selected(len(lengths), classes, seed=seed, epoch=epoch)
+    generator = np.random.default_rng((seed, epoch))
+    ordered = _Ordering(lengths, batch_rows, order, classes)
+    blocks = generator.permutation(-(-len(lengths) // _BLOCK_ROWS))
+    waiting = blocks[:0]
+    is_first = epoch == 0
+    for group in _split(blocks, max(1, MANY_ROWS // _BLOCK_ROWS)):
+        rows = (group[:, None] * _BLOCK_ROWS + np.arange(_BLOCK_ROWS)).ravel()
+        rows = np.concatenate([waiting, generator.permutation(rows[rows < len(lengths)])])
+        # What does not fill a batch waits for the next window.
+        whole = len(rows) if group[-1] == blocks[-1] else len(rows) // batch_rows * batch_rows
+        waiting = rows[whole:]
+        rows = rows[:whole]
+        batches = ordered.batches(rows if selected is None else selected[rows], generator)
+        yield from _largest_first(batches, lengths) if is_first else batches
+        is_first = False
+
+
+def _selected(rows: int, classes: Classes | None, *, seed: int, epoch: int) -> np.ndarray:
+    """Return the rows of an epoch, before they are put in order."""
+    if classes is None or not classes.are_balanced:
+        return np.arange(rows)
+    return _balanced(classes.of_rows(), np.random.default_rng((seed, epoch, _SELECTION)))
+
+
+def _largest_first(batches: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+    """Return the batches after the one with the most tokens has changed places with the first."""
+    if batches:
         largest = int(np.argmax([lengths[batch].sum() for batch in batches]))
         batches[0], batches[largest] = batches[largest], batches[0]
     return batches
+
+
+class _Ordering:
+    """Puts rows in random order, in batches; see `epoch_batches` for the arguments."""
+
+    def __init__(
+        self, lengths: np.ndarray, batch_rows: int, order: Order, classes: Classes | None
+    ) -> None:
+        if order == "classes" and classes is None:
+            raise ValueError('order "classes" needs the classes of the rows')
+        self._lengths = lengths
+        self._batch_rows = batch_rows
+        self._order: Order = order
+        self._classes = None if classes is None or order != "classes" else classes.of_rows()
+
+    def batches(self, rows: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        """Return the batches of some rows."""
+        if self._classes is not None:
+            batches = _split(_together(self._classes[rows], generator), self._batch_rows)
+        else:
+            batches = _shuffled_batches(
+                self._lengths[rows],
+                batch_rows=self._batch_rows,
+                order=self._order,
+                generator=generator,
+            )
+        return [rows[batch] for batch in batches]
 
 
 def _together(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:

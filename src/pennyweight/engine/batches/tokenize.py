@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from pennyweight.data.scale import MANY_ROWS
 from pennyweight.engine.batches.rows import TokenizedRows, TokenStore
 from pennyweight.engine.batches.truncation import Truncation, head_and_tail
 from pennyweight.errors import DataError
@@ -68,7 +69,8 @@ def tokenize(
         fingerprint: identifies the texts; equal texts have equal fingerprints.
         tokenizer: a tokenizer of transformers.
         max_tokens: longer rows are truncated to this many tokens.
-        cache: directory where the token ids are stored as an Arrow file and memory-mapped.
+        cache: directory where the token ids are stored as Arrow files of at most `MANY_ROWS` rows
+            and memory-mapped. After an interruption, the files that are whole are not made again.
         options: what is kept of long rows, and the number of classes of a multi-label task.
 
     Raises:
@@ -85,19 +87,15 @@ def tokenize(
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return encoder(batch["text"], batch["text_pair"] if has_pairs else None)
 
-    file = cache / f"tokens-{key}.arrow"
+    shards = [
+        (dataset.select(range(start, min(start + MANY_ROWS, len(dataset)))), f"{key}-{start}")
+        for start in range(0, len(dataset), MANY_ROWS)
+    ]
+    if len(shards) == 1:
+        shards = [(dataset, key)]
     with building_in(cache), quiet_libraries():
-        _remove_if_damaged(file)
-        table = dataset.map(
-            encode,
-            batched=True,
-            remove_columns=[name for name in dataset.column_names if name != "label"],
-            cache_file_name=str(file),
-            new_fingerprint=key,
-        )
-        if not _digest_of(file).exists():
-            with replacing(_digest_of(file)) as part:
-                part.write_text(hash_file(file), encoding="utf-8")
+        tables = [_encoded(part, encode, cache, key=name) for part, name in shards]
+    table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
     columns = table.with_format("numpy")
     types = TokenStore(table.data.column(_TYPES)) if _TYPES in table.column_names else None
     return TokenizedRows(
@@ -109,6 +107,29 @@ def tokenize(
         token_types=types,
         full_lengths=np.asarray(columns["full_length"][:], dtype=np.int64),
     )
+
+
+def _encoded(
+    dataset: datasets.Dataset,
+    encode: Callable[[dict[str, list[str]]], dict[str, list[Any]]],
+    cache: Path,
+    *,
+    key: str,
+) -> datasets.Dataset:
+    """Return the memory-mapped columns of rows; they are made unless there is a whole file."""
+    file = cache / f"tokens-{key}.arrow"
+    _remove_if_damaged(file)
+    table = dataset.map(
+        encode,
+        batched=True,
+        remove_columns=[name for name in dataset.column_names if name != "label"],
+        cache_file_name=str(file),
+        new_fingerprint=key,
+    )
+    if not _digest_of(file).exists():
+        with replacing(_digest_of(file)) as part:
+            part.write_text(hash_file(file), encoding="utf-8")
+    return table
 
 
 def _remove_if_damaged(file: Path) -> None:
