@@ -51,7 +51,6 @@ _PROGRAMS = (
     "ruff",
     "pdflatex",
     "source",
-    "export",
 )
 # Commands that serve until they are stopped, or take minutes even on tiny data.
 _ONLY_PARSED = ("ui", "serve", "report", "study")

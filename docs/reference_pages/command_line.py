@@ -48,7 +48,7 @@ def command_line_page() -> str:
     # Command line
 
     `pennyweight COMMAND --help` prints the same information. Errors are one line on standard error
-    with exit code 2; an interruption exits with 130.
+    with exit code 2; Ctrl-C exits with 130, and another signal with 128 and its number.
     """
     commands = list(_commands(app))
     blocks = [
