@@ -219,6 +219,11 @@ def command(
     files, or a large one, are predicted into a folder, part by part and in constant memory.
     """
     given = rows.rows
+    if rows.data is None and output.out is not None and _is_folder(output.out):
+        raise RunError(
+            f"--out {output.out}: a folder, into which only the rows of --data are predicted; name "
+            "a file"
+        )
     quiet_libraries()
     preload("peft", "pennyweight.inference.predict")
     from pennyweight.inference.output import is_standard_output
@@ -264,16 +269,22 @@ def _is_into_folder(data: str, out: str | None) -> bool:
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.parts.files import names_several
 
-    if out is not None and (out.endswith("/") or is_url(out) or Path(out).is_dir()):
+    if out is not None and _is_folder(out):
         return True
     if not names_several(data):
         return False
     if is_standard_output(out) or Path(str(out)).suffix in (".csv", ".jsonl", ".parquet"):
+        rows = "rows behind a URL" if is_url(data) else "may be many files, which"
         raise RunError(
-            f"--data {data}: may be many files, which are predicted into a folder: name one, as in "
-            "--out predictions/"
+            f"--data {data}: {rows} are predicted into a folder: name one, as in --out predictions/"
         )
     return True
+
+
+def _is_folder(out: str) -> bool:
+    from pennyweight.data.read.storage import is_url
+
+    return out.endswith("/") or is_url(out) or Path(out).is_dir()
 
 
 def _predict_files(

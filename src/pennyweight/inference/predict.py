@@ -13,7 +13,7 @@ from pennyweight.data.label import BadRow
 from pennyweight.data.read import OpenFile, Record
 from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, RunError
 from pennyweight.inference.answers import ranked
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.layout import (
@@ -23,7 +23,14 @@ from pennyweight.inference.layout import (
     check_top_k,
     layout_of,
 )
-from pennyweight.inference.output import FORMATS, OutputBlock, RowWriter, format_of, open_writer
+from pennyweight.inference.output import (
+    FORMATS,
+    OutputBlock,
+    RowWriter,
+    format_of,
+    is_standard_output,
+    open_writer,
+)
 from pennyweight.inference.rows import row_blocks
 from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
@@ -89,13 +96,14 @@ def predict(
         output: what is written for each row.
 
     Raises:
-        RunError: it is no complete run, `out` cannot be written, or `output.top_k` is not
-            between 1 and the number of classes, or abstaining is not possible.
+        RunError: it is no complete run, `out` cannot be written or holds the rows, `output.top_k`
+            is not between 1 and the number of classes, or abstaining is not possible.
         DataError: the rows cannot be read, or lack a column of `output.columns`, or are single
             texts where the run needs pairs.
         NonFiniteLogitsError: a logit is NaN or infinite; no file is written.
     """
     output = output or OutputOptions()
+    _check_other_file(data, out)
     classifier = Classifier.load(run, backend=backend)
     answers = answers_of(classifier.settings, classifier.record, classifier.thresholds, output)
     _check_pairs(classifier, data)
@@ -232,6 +240,20 @@ def best_labels(
             order = order[: number or 1]
         best.append([(classifier.labels[index], float(row[index])) for index in order])
     return best
+
+
+def _check_other_file(data: str | Source | Sequence[Text], out: str | Path | None) -> None:
+    """Refuse to replace the rows by their predictions.
+
+    Raises:
+        RunError: `out` is the file of the rows.
+    """
+    if is_standard_output(out) or not isinstance(data, str | Source):
+        return
+    source = Path(data if isinstance(data, str) else data.location).expanduser()
+    target = Path(str(out))
+    if source.exists() and target.exists() and target.samefile(source):
+        raise RunError(f"--out {out}: the file of the rows, which stays as it is; name another one")
 
 
 def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) -> None:

@@ -6,6 +6,8 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -232,15 +234,18 @@ def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
         ("a.csv", "full", "full: not empty, and no earlier prediction: _manifest.json is missing"),
         ("a.csv", "damaged", "_manifest.json: damaged, or of another version of Pennyweight: "),
         ("a.csv", "a.csv", "a.csv: a file, and no folder"),
+        ("a.csv", "./", "not empty, and no earlier prediction"),
+        ("alone", "alone", "alone: --out lies around all the rows; name another folder"),
+        ("alone/*.csv", "./", r"alone/\*.csv: --out lies around all the rows; name another"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, out: str, error: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "mixed", "full", "damaged"):
+    for name in ("empty", "mixed", "full", "damaged", "alone"):
         Path(name).mkdir()
-    for name in ("mixed/a.csv", "a.csv"):
+    for name in ("mixed/a.csv", "a.csv", "alone/a.csv"):
         Path(name).write_text("text\nthe goal\n")
     Path("mixed/b.jsonl").write_text('{"text": "a"}\n')
     Path("zero.csv").touch()
@@ -300,6 +305,8 @@ def test_parquet_rows_keep_their_types_and_values(
             "id": pa.array(range(45), pa.int32()),
             "text": pa.array(texts).dictionary_encode(),
             "tags": pa.array([["a", None]] * 44 + [None]),
+            "day": pa.array([date(2024, 1, 2)] * 45),
+            "price": pa.array([Decimal("1.50")] * 45),
         }
     )
     data, out = tmp_path / "rows.parquet", tmp_path / "out"
@@ -310,10 +317,12 @@ def test_parquet_rows_keep_their_types_and_values(
     if output_format == "csv":
         rows: list[dict[str, Any]] = list(rows_of(out))
         assert (rows[3]["id"], rows[3]["tags"], rows[3]["label"]) == ("3", '["a", null]', "")
+        assert (rows[3]["day"], rows[3]["price"]) == ("2024-01-02", "1.50")
     elif output_format == "jsonl":
         lines = "".join(path.read_text() for path in sorted(out.glob("*.jsonl"))).splitlines()
         rows = list(map(json.loads, lines))
         assert (rows[3]["id"], rows[44]["tags"], rows[3]["label"]) == (3, None, None)
+        assert (rows[3]["day"], rows[3]["price"]) == ("2024-01-02", "1.50")
     else:
         read = pq.read_table(out)
         assert read.schema.field("id").type == pa.int32()
@@ -349,7 +358,26 @@ def test_unknown_engines_and_impossible_numbers_are_refused(
     for options, error in (
         (PartOptions(engine="spark"), "--engine spark: unknown; choose from local, ray"),
         (PartOptions(rows_per_part=0), "--rows-per-part 0: give a whole number from 1"),
+        (PartOptions(workers=0), "--workers 0: give a whole number from 1"),
         (PartOptions(workers=2), "--workers 2: the engine local has one worker; use --engine ray"),
     ):
         with pytest.raises(RunError, match=error):
             predict_files(run, str(many), out=str(tmp_path / "out"), options=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_finished_part_takes_any_settings(
+    run: Path, many: Path, tmp_path: Path
+) -> None:
+    out, broken = tmp_path / "out", many / "a.csv"
+    content = broken.read_text()
+    broken.write_text(content.replace("\n0,", "\n0,\n0,", 1))
+    with pytest.raises(DataError, match=r"a\.csv: row 1 \(line 2\): empty text"):
+        predict_files(run, str(many), out=str(out), options=OPTIONS)
+    assert manifest_of(out)["parts"] == []
+    broken.write_text(content)
+    options = PartOptions(rows_per_part=50)
+    counts = predict_files(
+        run, f"{many}/b/*.csv", out=str(out), options=options, output=OutputOptions(top_k=2)
+    )
+    assert (counts.predicted, counts.parts) == (47, 2)

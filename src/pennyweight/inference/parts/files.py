@@ -69,10 +69,11 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
 
     Args:
         location: a path, a pattern or a URL.
-        leave_out: path or URL of a folder whose files are left out, such as that of the output.
+        leave_out: path or URL of the folder of the output, whose files are left out. A file that
+            is named itself stays.
 
     Raises:
-        DataError: there is no such file, or one of them is empty.
+        DataError: there is no such file, one of them is empty, or all are left out.
     """
     if location == "-" or location.startswith(("hub:", "sample:")):
         raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
@@ -99,9 +100,11 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
                 endings = listed(_formats())
                 raise DataError(f"{location}: no file of rows in this folder; known: {endings}")
         else:
-            root, found = posixpath.dirname(path), {path: system.info(path)}
+            root, found, leave_out = posixpath.dirname(path), {path: system.info(path)}, None
         every = (_input_file(system, each, facts, root) for each, facts in found.items())
         files = [file for file in every if not file.location.startswith(f"{leave_out}/")]
+    if not files:
+        raise DataError(f"{location}: --out lies around all the rows; name another folder")
     for file in files:
         if not file.size:
             raise DataError(f"{file.location}: the file is empty; remove it, or leave it out")

@@ -114,11 +114,13 @@ def load_manifest(folder: OutputFolder) -> Manifest | None:
 def require_same(before: Manifest, now: Manifest, *, out: str) -> None:
     """Check that a prediction goes on with the run, the settings and the input that it began with.
 
-    A file of which no part is done may have changed.
+    A file of which no part is done may have changed, and if none is done at all, everything may.
 
     Raises:
         RunError: something is different; the message names it.
     """
+    if not before.parts:
+        return
     where = f"--out {out}: holds a prediction"
     if before.fingerprint != now.fingerprint:
         raise RunError(

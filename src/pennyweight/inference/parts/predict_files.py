@@ -164,12 +164,19 @@ def _check_options(options: PartOptions) -> None:
     """Refuse options that cannot be.
 
     Raises:
-        RunError: the engine is unknown or its library is missing, or a part has no rows.
+        RunError: the engine is unknown, its library is missing or it cannot have so many workers,
+            or a part has no rows.
     """
     if options.engine not in ENGINES:
         raise RunError(f"--engine {options.engine}: unknown; choose from {', '.join(ENGINES)}")
     if options.engine == "ray":
         require_ray()
+    if options.workers is not None and options.workers < 1:
+        raise RunError(f"--workers {options.workers}: give a whole number from 1")
+    if options.engine == "local" and options.workers not in (None, 1):
+        raise RunError(
+            f"--workers {options.workers}: the engine local has one worker; use --engine ray"
+        )
     if options.rows_per_part < 1:
         raise RunError(f"--rows-per-part {options.rows_per_part}: give a whole number from 1")
 
