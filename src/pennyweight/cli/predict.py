@@ -292,6 +292,7 @@ def _predict_files(
 ) -> None:
     """Predict into a folder; an interruption says how to go on."""
     from pennyweight.inference.parts.predict_files import predict_files
+    from pennyweight.report.phrases import plural
 
     out, number = str(output.out), 0
     try:
@@ -308,7 +309,8 @@ def _predict_files(
         )
         raise typer.Exit(128 + number)
     _print_notes(model, predicted, typer.echo)
-    aside = f", {predicted.bad:,} bad rows in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
+    bad = plural(predicted.bad, "bad row")
+    aside = f", {bad} in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
     new = predicted.predicted - predicted.predicted_before
     earlier = (
         f" ({predicted.predicted_before:,} earlier, {new:,} now)"
@@ -316,7 +318,8 @@ def _predict_files(
         else ""
     )
     typer.echo(
-        f"{predicted.predicted:,} rows in {predicted.parts:,} files in {out}{earlier}{aside}"
+        f"{plural(predicted.predicted, 'row')} in {plural(predicted.parts, 'file')} in {out}"
+        f"{earlier}{aside}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -27,20 +26,6 @@ from pennyweight.inference.predict import predict
 from tiny import news
 
 OPTIONS = PartOptions(rows_per_part=20)
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """Return a folder with three CSV files of 50, 7 and 40 rows, in two levels."""
-    folder, rows = tmp_path / "many", news(97, seed=21)
-    for name, part in (("a.csv", rows[:50]), ("b/c.csv", rows[50:57]), ("b/d.csv", rows[57:])):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("id", "text"), *enumerate(text for _, text in part)])
-    (folder / "README.md").write_text("not rows")
-    (folder / "_later.csv").write_text("not rows either")
-    return folder
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -155,13 +140,20 @@ def test_a_complete_prediction_is_not_repeated_and_a_missing_part_is(
     before = contents(out)
     with monkeypatch.context() as patch:
         patch.setattr(engines, "PartPredictor", None)
-        assert predict_files(run, str(many), out=str(out), options=OPTIONS).predicted_before == 97
+        patch.setattr(module, "ENGINES", {"local": None})
+        lines: list[str] = []
+        counts = predict_files(run, str(many), out=str(out), options=OPTIONS, log=lines.append)
+        assert counts.predicted_before == 97
+        assert lines == ["parts done already: 6 (rows: 97); nothing is left to do"]
     (out / "a.csv.part-00001.csv").unlink()
     (out / "b/c.csv.part-00000.csv").write_text("cut")
-    lines: list[str] = []
+    lines.clear()
     counts = predict_files(run, str(many), out=str(out), options=OPTIONS, log=lines.append)
     assert counts.predicted - counts.predicted_before == 27
-    assert lines[0] == "2 parts are missing or have another size; they are predicted again"
+    assert lines == [
+        "parts that are missing or have another size: 2; they are predicted again",
+        "parts done already: 4 (rows: 70); the rest follows",
+    ]
     assert contents(out) == before
 
 
@@ -174,8 +166,10 @@ def test_a_changed_run_setting_or_input_is_refused_and_named(
 
     def refused(reason: str, **changes: Any) -> None:
         arguments = {"run": run, "data": str(many), "options": OPTIONS, **changes}
+        lines: list[str] = []
         with pytest.raises(RunError, match=reason):
-            predict_files(out=str(out), **arguments)
+            predict_files(out=str(out), log=lines.append, **arguments)
+        assert not lines
         assert contents(out) == before
 
     refused(
@@ -190,13 +184,34 @@ def test_a_changed_run_setting_or_input_is_refused_and_named(
     record["recipe"]["seed"] = 7
     (copied_run / "record.json").write_text(json.dumps(record))
     refused("of another run: the weights, the base or the recipe of .* differ", run=copied_run)
-    shutil.copy(many / "a.csv", many / "e.csv")
-    refused(r"of other files: e.csv added; restore them")
-    (many / "e.csv").unlink()
     with (many / "b/c.csv").open("a") as file:
         file.write("8,the goal\n")
     (many / "b/d.csv").unlink()
-    refused(r"of other files: b/c.csv changed; b/d.csv missing; restore them, delete their")
+    refused(
+        r"of other files: b/c.csv changed \(restore it, or delete its predictions\); "
+        r"b/d.csv missing \(put it back, or delete its predictions\); or name a new folder"
+    )
+
+
+def test_files_without_a_finished_part_may_go_and_others_may_come(
+    run: Path, many: Path, tmp_path: Path
+) -> None:
+    whole, out, broken = tmp_path / "whole", tmp_path / "out", many / "b" / "c.csv"
+    broken.write_text("no rows")
+    with pytest.raises(DataError, match=r"b/c\.csv: "):
+        predict_files(run, str(many), out=str(out), options=OPTIONS)
+    broken.unlink()
+    stray = out / "b" / "c.csv.part-00007.csv"
+    stray.parent.mkdir()
+    stray.write_text("left by a process that was killed")
+    (out / "mine.part-00000.csv").write_text("of nobody")
+    predict_files(run, str(many), out=str(out), options=OPTIONS)
+    shutil.copy(many / "a.csv", many / "Z.csv")
+    counts = predict_files(run, str(many), out=str(out), options=OPTIONS)
+    assert (counts.predicted, counts.predicted_before) == (140, 90)
+    predict_files(run, str(many), out=str(whole), options=OPTIONS)
+    (out / "mine.part-00000.csv").unlink()
+    assert contents(out) == contents(whole)
 
 
 def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
@@ -219,6 +234,10 @@ def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
     assert (counts.predicted, counts.bad, counts.predicted_before) == (97, 1, 50)
     (bad,) = (out / "_bad_rows/b/c.csv.part-00000.csv.jsonl").read_text().splitlines()
     assert json.loads(bad)["row"] == 8
+    broken.write_text(content)
+    (out / "b/c.csv.part-00000.csv").unlink()
+    assert predict_files(run, str(many), out=str(out), options=OPTIONS).bad == 0
+    assert not any(name.startswith("_bad_rows") for name in contents(out))
 
 
 @pytest.mark.parametrize(
@@ -269,14 +288,6 @@ def test_two_processes_do_not_predict_into_one_folder(
     monkeypatch.setattr(module, "ENGINES", {"local": again})
     with pytest.raises(Stopped):
         predict_files(run, str(many), out=out, options=OPTIONS)
-
-
-@pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 def test_rows_and_predictions_can_be_on_another_file_system(

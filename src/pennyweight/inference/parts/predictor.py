@@ -16,12 +16,10 @@ from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.output import writing
 from pennyweight.inference.parts.folder import OutputFolder
 from pennyweight.inference.parts.manifest import DonePart
-from pennyweight.inference.parts.plan import OpenRows, Part, PredictJob, open_rows
+from pennyweight.inference.parts.plan import OpenRows, Part, PredictJob, bad_rows_of, open_rows
 from pennyweight.inference.predict import predict_records
 
 __all__ = ["PartPredictor"]
-
-_BAD_ROWS = "_bad_rows"
 
 
 @dataclass(slots=True)
@@ -82,8 +80,10 @@ class PartPredictor:
                 )
             size, digest = path.stat().st_size, hash_file(path)
         if log.rows:
-            with self._folder.replacing(f"{_BAD_ROWS}/{part.path}.jsonl") as path:
+            with self._folder.replacing(bad_rows_of(part.path)) as path:
                 path.write_text(bad_rows.getvalue(), encoding="utf-8")
+        else:
+            self._folder.remove(bad_rows_of(part.path))
         cursor.row = part.end.row
         self._cursor = cursor
         return DonePart(
