@@ -117,6 +117,18 @@ def test_one_file_is_predicted_in_parts_if_the_output_is_a_folder(
     assert (tmp_path / "out" / "test.csv.part-00000.csv").is_file()
 
 
+def test_keys_that_come_late_are_not_copied_and_named(
+    pennyweight: Callable[..., str], in_workspace: Path
+) -> None:
+    rows = [{"text": "a goal"}] * 100 + [{"text": "a bank", "late": 1}, {"text": "x", "later": 2}]
+    Path("late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("predict", "runs/one", "--data", "late.jsonl", "--out")
+    note = 'not copied, because none of the first 100 objects has them: "late", "later"'
+    assert note in pennyweight(*arguments, "out.jsonl")
+    assert note in pennyweight(*arguments, "out/", "--rows-per-part", "101")
+    assert "not copied" not in pennyweight(*arguments, "out.jsonl", "--columns", "text")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -31,7 +31,7 @@ from pennyweight.inference.output import (
     is_standard_output,
     open_writer,
 )
-from pennyweight.inference.rows import row_blocks
+from pennyweight.inference.rows import noting_other_keys, row_blocks
 from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
 from pennyweight.runs.directory import RunDirectory
@@ -50,6 +50,8 @@ class PredictedRows:
         renamed: name in the output of each input column that has the name of an output column.
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
+        dropped: keys of JSON Lines that the first objects lack, so that they were not copied,
+            where all columns are.
     """
 
     predicted: int
@@ -58,6 +60,7 @@ class PredictedRows:
     renamed: Mapping[str, str] = field(default_factory=dict)
     abstained: int = 0
     abstain_below: float | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ def predict(
             counts = predict_records(
                 classifier, records, rows.parser, layout, writer=writer, on_bad_row=_skip
             )
-    more = (layout.renamed, counts.abstained, answers.abstain_below)
+    dropped = rows.other_keys if output.columns is None else ()
+    more = (layout.renamed, counts.abstained, answers.abstain_below, dropped)
     return PredictedRows(counts.rows, rows.read, rows.bad_rows_file, *more)
 
 
@@ -165,6 +169,7 @@ class _CheckedRows:
     parser: RowParser
     read: int
     bad_rows_file: Path | None
+    other_keys: tuple[str, ...]
 
     @classmethod
     def of(
@@ -183,12 +188,13 @@ class _CheckedRows:
         located = locate(rows.source)
         file, name = located.open(), located.name
         parser = row_parser(file, rows.source, options, name=name, labelled=False)
-        read = 0
+        read, others = 0, dict[str, None]()
         with tempfile.TemporaryDirectory(prefix="pennyweight-") as folder:
             bad_rows = Path(folder) / "bad-rows.jsonl"
             with bad_rows.open("w", encoding="utf-8") as bad_rows_file:
                 log = BadRowLog(bad_rows_file, name)
-                for record in file.records(parser.columns.every):
+                records = file.records(parser.columns.every)
+                for record in noting_other_keys(records, file.columns, others):
                     read += 1
                     try:
                         parser(record)
@@ -206,7 +212,7 @@ class _CheckedRows:
                     f"none of its {read} rows can be used; the first problem: {log.first_problem}"
                 )
             raise DataError(f"{name}: {reason}")
-        return cls(file, parser, read, target)
+        return cls(file, parser, read, target, tuple(others))
 
 
 def _skip(record: Record, problem: BadRow) -> None:
