@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
-from pennyweight.errors import DataError, PennyweightError
+from pennyweight.errors import PennyweightError
 from tiny import LABELS
 
 
@@ -61,6 +61,7 @@ def test_the_message_counts_the_rows_that_were_set_aside(
     [
         (("test.csv",), "test.csv is a file; to classify its rows, write --data test.csv"),
         (("a goal", "--data", "test.csv"), "texts and --data were both given"),
+        (("a goal", "--out", "out/"), "--out out/: a folder, into which only the rows of --data"),
     ],
 )
 def test_unclear_input_is_refused(
@@ -69,7 +70,7 @@ def test_unclear_input_is_refused(
     pennyweight: Callable[..., str],
     in_workspace: Path,
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(PennyweightError, match=message):
         pennyweight("predict", "runs/one", *arguments)
 
 
@@ -116,11 +117,27 @@ def test_one_file_is_predicted_in_parts_if_the_output_is_a_folder(
     assert (tmp_path / "out" / "test.csv.part-00000.csv").is_file()
 
 
+def test_keys_that_come_late_are_not_copied_and_named(
+    pennyweight: Callable[..., str], in_workspace: Path
+) -> None:
+    rows = [{"text": "a goal"}] * 100 + [{"text": "a bank", "late": 1}, {"text": "x", "later": 2}]
+    Path("late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("predict", "runs/one", "--data", "late.jsonl", "--out")
+    note = 'not copied, because none of the first 100 objects has them: "late", "later"'
+    assert note in pennyweight(*arguments, "out.jsonl")
+    assert note in pennyweight(*arguments, "out/", "--rows-per-part", "101")
+    assert "not copied" not in pennyweight(*arguments, "out.jsonl", "--columns", "text")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--data", "*.csv"), r"--data \*.csv: may be many files, .* as in --out predictions/"),
         (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder: name one"),
+        (
+            ("--data", "file:///x/new.csv", "--out", "h.csv"),
+            "--data file:///x/new.csv: rows behind a URL are predicted into a folder: name one",
+        ),
         (
             ("--data", "test.csv", "--out", "out.csv", "--engine", "ray"),
             "--rows-per-part are for many rows: give --data, and a folder as --out",

@@ -55,6 +55,19 @@ def test_a_missing_folder_is_named_and_not_created(
     assert not (tmp_path / "away").exists()
 
 
+def test_predictions_do_not_replace_their_rows(
+    run: Path, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = Path("unlabelled.csv").read_bytes()
+    Path("link.csv").symlink_to("unlabelled.csv")
+    for out in ("unlabelled.csv", tmp_path / "link.csv"):
+        with pytest.raises(RunError, match="the file of the rows, which stays as it is; name "):
+            predict(run, "unlabelled.csv", out=out)
+    assert Path("unlabelled.csv").read_bytes() == before
+    assert Path("link.csv").is_symlink()
+
+
 def test_weights_that_are_nan_leave_the_old_predictions(
     copied_run: Path, texts: list[str], tmp_path: Path
 ) -> None:

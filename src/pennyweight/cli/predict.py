@@ -219,6 +219,11 @@ def command(
     files, or a large one, are predicted into a folder, part by part and in constant memory.
     """
     given = rows.rows
+    if rows.data is None and output.out is not None and _is_folder(output.out):
+        raise RunError(
+            f"--out {output.out}: a folder, into which only the rows of --data are predicted; name "
+            "a file"
+        )
     quiet_libraries()
     preload("peft", "pennyweight.inference.predict")
     from pennyweight.inference.output import is_standard_output
@@ -264,16 +269,22 @@ def _is_into_folder(data: str, out: str | None) -> bool:
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.parts.files import names_several
 
-    if out is not None and (out.endswith("/") or is_url(out) or Path(out).is_dir()):
+    if out is not None and _is_folder(out):
         return True
     if not names_several(data):
         return False
     if is_standard_output(out) or Path(str(out)).suffix in (".csv", ".jsonl", ".parquet"):
+        rows = "rows behind a URL" if is_url(data) else "may be many files, which"
         raise RunError(
-            f"--data {data}: may be many files, which are predicted into a folder: name one, as in "
-            "--out predictions/"
+            f"--data {data}: {rows} are predicted into a folder: name one, as in --out predictions/"
         )
     return True
+
+
+def _is_folder(out: str) -> bool:
+    from pennyweight.data.read.storage import is_url
+
+    return out.endswith("/") or is_url(out) or Path(out).is_dir()
 
 
 def _predict_files(
@@ -281,6 +292,7 @@ def _predict_files(
 ) -> None:
     """Predict into a folder; an interruption says how to go on."""
     from pennyweight.inference.parts.predict_files import predict_files
+    from pennyweight.report.phrases import plural
 
     out, number = str(output.out), 0
     try:
@@ -297,7 +309,8 @@ def _predict_files(
         )
         raise typer.Exit(128 + number)
     _print_notes(model, predicted, typer.echo)
-    aside = f", {predicted.bad:,} bad rows in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
+    bad = plural(predicted.bad, "bad row")
+    aside = f", {bad} in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
     new = predicted.predicted - predicted.predicted_before
     earlier = (
         f" ({predicted.predicted_before:,} earlier, {new:,} now)"
@@ -305,7 +318,8 @@ def _predict_files(
         else ""
     )
     typer.echo(
-        f"{predicted.predicted:,} rows in {predicted.parts:,} files in {out}{earlier}{aside}"
+        f"{plural(predicted.predicted, 'row')} in {plural(predicted.parts, 'file')} in {out}"
+        f"{earlier}{aside}"
     )
 
 
@@ -313,6 +327,7 @@ def _print_notes(
     model: RunOptions, predicted: PredictedRows | PredictedFiles, log: Callable[[str], None]
 ) -> None:
     """Print what must be known about the run and the output."""
+    from pennyweight.data.shown import listed
     from pennyweight.runs.record import load_record
 
     record = load_record(model.run)
@@ -322,6 +337,11 @@ def _print_notes(
         log(_abstentions(predicted, record))
     for name, shown in predicted.renamed.items():
         log(f'the input column "{name}" is written as "{shown}"')
+    if predicted.dropped:
+        log(
+            "keys that are not copied, because none of the first 100 objects has them: "
+            f"{listed(predicted.dropped, quoted=True)}"
+        )
 
 
 def _count(rows: PredictedRows, out: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Protocol
@@ -32,8 +33,14 @@ __all__ = [
     "writing",
 ]
 
+
+def _text(value: object) -> str:
+    """Return a value that JSON has no type for as text: ISO 8601 for dates and times."""
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
 # `json.dumps` would make an encoder for each row.
-_encoded = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encoded = json.JSONEncoder(ensure_ascii=False, default=_text).encode
 _ROW_GROUP_BYTES = 32 * 2**20
 # Written through the stream that is open already: opening them again would truncate a file that
 # the shell redirects standard output to.
@@ -270,4 +277,4 @@ def _cell(value: object) -> object:
         return ""
     if isinstance(value, str | int | float):
         return value
-    return _encoded(value)
+    return _encoded(value) if isinstance(value, list | tuple | dict) else _text(value)

@@ -13,7 +13,7 @@ from pennyweight.data.label import BadRow
 from pennyweight.data.read import OpenFile, Record
 from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
-from pennyweight.errors import DataError
+from pennyweight.errors import DataError, RunError
 from pennyweight.inference.answers import ranked
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.layout import (
@@ -23,8 +23,15 @@ from pennyweight.inference.layout import (
     check_top_k,
     layout_of,
 )
-from pennyweight.inference.output import FORMATS, OutputBlock, RowWriter, format_of, open_writer
-from pennyweight.inference.rows import row_blocks
+from pennyweight.inference.output import (
+    FORMATS,
+    OutputBlock,
+    RowWriter,
+    format_of,
+    is_standard_output,
+    open_writer,
+)
+from pennyweight.inference.rows import noting_other_keys, row_blocks
 from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
 from pennyweight.runs.directory import RunDirectory
@@ -43,6 +50,8 @@ class PredictedRows:
         renamed: name in the output of each input column that has the name of an output column.
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
+        dropped: keys of JSON Lines that the first objects lack, so that they were not copied,
+            where all columns are.
     """
 
     predicted: int
@@ -51,6 +60,7 @@ class PredictedRows:
     renamed: Mapping[str, str] = field(default_factory=dict)
     abstained: int = 0
     abstain_below: float | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +99,14 @@ def predict(
         output: what is written for each row.
 
     Raises:
-        RunError: it is no complete run, `out` cannot be written, or `output.top_k` is not
-            between 1 and the number of classes, or abstaining is not possible.
+        RunError: it is no complete run, `out` cannot be written or holds the rows, `output.top_k`
+            is not between 1 and the number of classes, or abstaining is not possible.
         DataError: the rows cannot be read, or lack a column of `output.columns`, or are single
             texts where the run needs pairs.
         NonFiniteLogitsError: a logit is NaN or infinite; no file is written.
     """
     output = output or OutputOptions()
+    _check_other_file(data, out)
     classifier = Classifier.load(run, backend=backend)
     answers = answers_of(classifier.settings, classifier.record, classifier.thresholds, output)
     _check_pairs(classifier, data)
@@ -114,7 +125,8 @@ def predict(
             counts = predict_records(
                 classifier, records, rows.parser, layout, writer=writer, on_bad_row=_skip
             )
-    more = (layout.renamed, counts.abstained, answers.abstain_below)
+    dropped = rows.other_keys if output.columns is None else ()
+    more = (layout.renamed, counts.abstained, answers.abstain_below, dropped)
     return PredictedRows(counts.rows, rows.read, rows.bad_rows_file, *more)
 
 
@@ -157,6 +169,7 @@ class _CheckedRows:
     parser: RowParser
     read: int
     bad_rows_file: Path | None
+    other_keys: tuple[str, ...]
 
     @classmethod
     def of(
@@ -175,12 +188,13 @@ class _CheckedRows:
         located = locate(rows.source)
         file, name = located.open(), located.name
         parser = row_parser(file, rows.source, options, name=name, labelled=False)
-        read = 0
+        read, others = 0, dict[str, None]()
         with tempfile.TemporaryDirectory(prefix="pennyweight-") as folder:
             bad_rows = Path(folder) / "bad-rows.jsonl"
             with bad_rows.open("w", encoding="utf-8") as bad_rows_file:
                 log = BadRowLog(bad_rows_file, name)
-                for record in file.records(parser.columns.every):
+                records = file.records(parser.columns.every)
+                for record in noting_other_keys(records, file.columns, others):
                     read += 1
                     try:
                         parser(record)
@@ -198,7 +212,7 @@ class _CheckedRows:
                     f"none of its {read} rows can be used; the first problem: {log.first_problem}"
                 )
             raise DataError(f"{name}: {reason}")
-        return cls(file, parser, read, target)
+        return cls(file, parser, read, target, tuple(others))
 
 
 def _skip(record: Record, problem: BadRow) -> None:
@@ -232,6 +246,20 @@ def best_labels(
             order = order[: number or 1]
         best.append([(classifier.labels[index], float(row[index])) for index in order])
     return best
+
+
+def _check_other_file(data: str | Source | Sequence[Text], out: str | Path | None) -> None:
+    """Refuse to replace the rows by their predictions.
+
+    Raises:
+        RunError: `out` is the file of the rows.
+    """
+    if is_standard_output(out) or not isinstance(data, str | Source):
+        return
+    source = Path(data if isinstance(data, str) else data.location).expanduser()
+    target = Path(str(out))
+    if source.exists() and target.exists() and target.samefile(source):
+        raise RunError(f"--out {out}: the file of the rows, which stays as it is; name another one")
 
 
 def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) -> None:

@@ -9,11 +9,13 @@ from pennyweight.data.label import BadRow
 from pennyweight.data.read import Record
 from pennyweight.data.row import Row, RowParser
 
-__all__ = ["RowBlock", "row_blocks"]
+__all__ = ["RowBlock", "noting_other_keys", "row_blocks"]
 
 # Rows that are tokenized and sorted by length together.
 _ROWS_PER_BLOCK = 4096
 _BYTES_PER_BLOCK = 64 * 2**20
+# More are not noted: keys may be values, such as the numbers of customers.
+_MOST_KEYS = 100
 
 
 @dataclass(slots=True)
@@ -66,6 +68,25 @@ def row_blocks(
             block, texts, size = RowBlock(copied={name: [] for name in copied}), [], 0
     if texts:
         yield _with_texts(block, texts)
+
+
+def noting_other_keys(
+    records: Iterable[Record], columns: Iterable[str], others: dict[str, None]
+) -> Iterator[Record]:
+    """Yield records, and add the keys of their objects that are no columns to `others`.
+
+    The columns of JSON Lines are the keys of the first objects; later ones may have more.
+
+    Args:
+        records: of one file.
+        columns: those that are known.
+        others: gets the first 100 other keys.
+    """
+    known = set(columns)
+    for record in records:
+        if record.values and len(others) < _MOST_KEYS:
+            others.update(dict.fromkeys(key for key in record.values if key not in known))
+        yield record
 
 
 def _with_texts(block: RowBlock, rows: list[Row]) -> RowBlock:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,6 @@ from pennyweight.inference.predict import predict
 from tiny import news
 
 OPTIONS = PartOptions(rows_per_part=20)
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """Return a folder with three CSV files of 50, 7 and 40 rows, in two levels."""
-    folder, rows = tmp_path / "many", news(97, seed=21)
-    for name, part in (("a.csv", rows[:50]), ("b/c.csv", rows[50:57]), ("b/d.csv", rows[57:])):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("id", "text"), *enumerate(text for _, text in part)])
-    (folder / "README.md").write_text("not rows")
-    (folder / "_later.csv").write_text("not rows either")
-    return folder
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -153,13 +140,20 @@ def test_a_complete_prediction_is_not_repeated_and_a_missing_part_is(
     before = contents(out)
     with monkeypatch.context() as patch:
         patch.setattr(engines, "PartPredictor", None)
-        assert predict_files(run, str(many), out=str(out), options=OPTIONS).predicted_before == 97
+        patch.setattr(module, "ENGINES", {"local": None})
+        lines: list[str] = []
+        counts = predict_files(run, str(many), out=str(out), options=OPTIONS, log=lines.append)
+        assert counts.predicted_before == 97
+        assert lines == ["parts done already: 6 (rows: 97); nothing is left to do"]
     (out / "a.csv.part-00001.csv").unlink()
     (out / "b/c.csv.part-00000.csv").write_text("cut")
-    lines: list[str] = []
+    lines.clear()
     counts = predict_files(run, str(many), out=str(out), options=OPTIONS, log=lines.append)
     assert counts.predicted - counts.predicted_before == 27
-    assert lines[0] == "2 parts are missing or have another size; they are predicted again"
+    assert lines == [
+        "parts that are missing or have another size: 2; they are predicted again",
+        "parts done already: 4 (rows: 70); the rest follows",
+    ]
     assert contents(out) == before
 
 
@@ -172,8 +166,10 @@ def test_a_changed_run_setting_or_input_is_refused_and_named(
 
     def refused(reason: str, **changes: Any) -> None:
         arguments = {"run": run, "data": str(many), "options": OPTIONS, **changes}
+        lines: list[str] = []
         with pytest.raises(RunError, match=reason):
-            predict_files(out=str(out), **arguments)
+            predict_files(out=str(out), log=lines.append, **arguments)
+        assert not lines
         assert contents(out) == before
 
     refused(
@@ -188,13 +184,34 @@ def test_a_changed_run_setting_or_input_is_refused_and_named(
     record["recipe"]["seed"] = 7
     (copied_run / "record.json").write_text(json.dumps(record))
     refused("of another run: the weights, the base or the recipe of .* differ", run=copied_run)
-    shutil.copy(many / "a.csv", many / "e.csv")
-    refused(r"of other files: e.csv added; restore them")
-    (many / "e.csv").unlink()
     with (many / "b/c.csv").open("a") as file:
         file.write("8,the goal\n")
     (many / "b/d.csv").unlink()
-    refused(r"of other files: b/c.csv changed; b/d.csv missing; restore them, delete their")
+    refused(
+        r"of other files: b/c.csv changed \(restore it, or delete its predictions\); "
+        r"b/d.csv missing \(put it back, or delete its predictions\); or name a new folder"
+    )
+
+
+def test_files_without_a_finished_part_may_go_and_others_may_come(
+    run: Path, many: Path, tmp_path: Path
+) -> None:
+    whole, out, broken = tmp_path / "whole", tmp_path / "out", many / "b" / "c.csv"
+    broken.write_text("no rows")
+    with pytest.raises(DataError, match=r"b/c\.csv: "):
+        predict_files(run, str(many), out=str(out), options=OPTIONS)
+    broken.unlink()
+    stray = out / "b" / "c.csv.part-00007.csv"
+    stray.parent.mkdir()
+    stray.write_text("left by a process that was killed")
+    (out / "mine.part-00000.csv").write_text("of nobody")
+    predict_files(run, str(many), out=str(out), options=OPTIONS)
+    shutil.copy(many / "a.csv", many / "Z.csv")
+    counts = predict_files(run, str(many), out=str(out), options=OPTIONS)
+    assert (counts.predicted, counts.predicted_before) == (140, 90)
+    predict_files(run, str(many), out=str(whole), options=OPTIONS)
+    (out / "mine.part-00000.csv").unlink()
+    assert contents(out) == contents(whole)
 
 
 def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
@@ -217,6 +234,10 @@ def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
     assert (counts.predicted, counts.bad, counts.predicted_before) == (97, 1, 50)
     (bad,) = (out / "_bad_rows/b/c.csv.part-00000.csv.jsonl").read_text().splitlines()
     assert json.loads(bad)["row"] == 8
+    broken.write_text(content)
+    (out / "b/c.csv.part-00000.csv").unlink()
+    assert predict_files(run, str(many), out=str(out), options=OPTIONS).bad == 0
+    assert not any(name.startswith("_bad_rows") for name in contents(out))
 
 
 @pytest.mark.parametrize(
@@ -232,15 +253,18 @@ def test_a_broken_file_is_named_and_the_rest_follows_once_it_is_repaired(
         ("a.csv", "full", "full: not empty, and no earlier prediction: _manifest.json is missing"),
         ("a.csv", "damaged", "_manifest.json: damaged, or of another version of Pennyweight: "),
         ("a.csv", "a.csv", "a.csv: a file, and no folder"),
+        ("a.csv", "./", "not empty, and no earlier prediction"),
+        ("alone", "alone", "alone: --out lies around all the rows; name another folder"),
+        ("alone/*.csv", "./", r"alone/\*.csv: --out lies around all the rows; name another"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, out: str, error: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "mixed", "full", "damaged"):
+    for name in ("empty", "mixed", "full", "damaged", "alone"):
         Path(name).mkdir()
-    for name in ("mixed/a.csv", "a.csv"):
+    for name in ("mixed/a.csv", "a.csv", "alone/a.csv"):
         Path(name).write_text("text\nthe goal\n")
     Path("mixed/b.jsonl").write_text('{"text": "a"}\n')
     Path("zero.csv").touch()
@@ -264,14 +288,6 @@ def test_two_processes_do_not_predict_into_one_folder(
     monkeypatch.setattr(module, "ENGINES", {"local": again})
     with pytest.raises(Stopped):
         predict_files(run, str(many), out=out, options=OPTIONS)
-
-
-@pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 def test_rows_and_predictions_can_be_on_another_file_system(
@@ -300,6 +316,8 @@ def test_parquet_rows_keep_their_types_and_values(
             "id": pa.array(range(45), pa.int32()),
             "text": pa.array(texts).dictionary_encode(),
             "tags": pa.array([["a", None]] * 44 + [None]),
+            "day": pa.array([date(2024, 1, 2)] * 45),
+            "price": pa.array([Decimal("1.50")] * 45),
         }
     )
     data, out = tmp_path / "rows.parquet", tmp_path / "out"
@@ -310,10 +328,12 @@ def test_parquet_rows_keep_their_types_and_values(
     if output_format == "csv":
         rows: list[dict[str, Any]] = list(rows_of(out))
         assert (rows[3]["id"], rows[3]["tags"], rows[3]["label"]) == ("3", '["a", null]', "")
+        assert (rows[3]["day"], rows[3]["price"]) == ("2024-01-02", "1.50")
     elif output_format == "jsonl":
         lines = "".join(path.read_text() for path in sorted(out.glob("*.jsonl"))).splitlines()
         rows = list(map(json.loads, lines))
         assert (rows[3]["id"], rows[44]["tags"], rows[3]["label"]) == (3, None, None)
+        assert (rows[3]["day"], rows[3]["price"]) == ("2024-01-02", "1.50")
     else:
         read = pq.read_table(out)
         assert read.schema.field("id").type == pa.int32()
@@ -349,7 +369,26 @@ def test_unknown_engines_and_impossible_numbers_are_refused(
     for options, error in (
         (PartOptions(engine="spark"), "--engine spark: unknown; choose from local, ray"),
         (PartOptions(rows_per_part=0), "--rows-per-part 0: give a whole number from 1"),
+        (PartOptions(workers=0), "--workers 0: give a whole number from 1"),
         (PartOptions(workers=2), "--workers 2: the engine local has one worker; use --engine ray"),
     ):
         with pytest.raises(RunError, match=error):
             predict_files(run, str(many), out=str(tmp_path / "out"), options=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_finished_part_takes_any_settings(
+    run: Path, many: Path, tmp_path: Path
+) -> None:
+    out, broken = tmp_path / "out", many / "a.csv"
+    content = broken.read_text()
+    broken.write_text(content.replace("\n0,", "\n0,\n0,", 1))
+    with pytest.raises(DataError, match=r"a\.csv: row 1 \(line 2\): empty text"):
+        predict_files(run, str(many), out=str(out), options=OPTIONS)
+    assert manifest_of(out)["parts"] == []
+    broken.write_text(content)
+    options = PartOptions(rows_per_part=50)
+    counts = predict_files(
+        run, f"{many}/b/*.csv", out=str(out), options=options, output=OutputOptions(top_k=2)
+    )
+    assert (counts.predicted, counts.parts) == (47, 2)

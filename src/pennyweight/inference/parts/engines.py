@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from pennyweight.errors import RunError
 from pennyweight.inference.parts.manifest import DonePart
 from pennyweight.inference.parts.plan import Part, PredictJob
 from pennyweight.inference.parts.predictor import PartPredictor
@@ -53,8 +52,7 @@ def _local(
     log: Callable[[str], None],
 ) -> None:
     """Predict in this process, which uses all cores or the GPU."""
-    if workers not in (None, 1):
-        raise RunError(f"--workers {workers}: the engine local has one worker; use --engine ray")
+    del workers, log
     predictor = None
     for part in parts:
         predictor = predictor or PartPredictor(job)

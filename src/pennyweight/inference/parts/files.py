@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from pennyweight.errors import DataError
 
 __all__ = ["InputFile", "common_format", "find_files", "names_several"]
 
+_HIDDEN = (".", "_")
 _MAGIC = re.compile(r"[*?\[]")
 # What the file systems of fsspec call a value that changes with a file's content, the best first.
 _VERSIONS = (
@@ -64,15 +66,17 @@ def names_several(location: str) -> bool:
 def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFile, ...]:
     """Return the files of a folder, of a pattern, or the one at a path or URL, sorted by name.
 
-    In a folder, files of other kinds are left out, and those whose path has a part that begins with
-    "." or "_". A pattern selects all that it matches; `**` stands for any number of folders.
+    In a folder, files of other kinds are left out. Files whose path below it has a part that begins
+    with "." or "_" are left out too, unless a pattern names that part, as in "_old/*.csv" or
+    "_*.csv". In a pattern, `**` stands for any number of folders.
 
     Args:
         location: a path, a pattern or a URL.
-        leave_out: path or URL of a folder whose files are left out, such as that of the output.
+        leave_out: path or URL of the folder of the output, whose files are left out. A file that
+            is named itself stays.
 
     Raises:
-        DataError: there is no such file, or one of them is empty.
+        DataError: there is no such file, one of them is empty, or all are left out.
     """
     if location == "-" or location.startswith(("hub:", "sample:")):
         raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
@@ -81,13 +85,17 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
         system, path = file_system(location if is_url(location) else local)
         if _MAGIC.search(path) and not system.exists(path):
             root = _folder_of_pattern(path)
+            named = posixpath.relpath(path, root).split("/")
             found = {
                 each: facts
                 for each, facts in system.glob(path, detail=True).items()
-                if facts["type"] == "file"
+                if facts["type"] == "file" and not _is_hidden(posixpath.relpath(each, root), named)
             }
             if not found:
-                raise DataError(f"{location}: the pattern matches no file")
+                raise DataError(
+                    f'{location}: the pattern matches no file; names that begin with "." or "_" '
+                    "must be given with it"
+                )
         elif system.isdir(path):
             root = path
             found = {
@@ -99,9 +107,11 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
                 endings = listed(_formats())
                 raise DataError(f"{location}: no file of rows in this folder; known: {endings}")
         else:
-            root, found = posixpath.dirname(path), {path: system.info(path)}
+            root, found, leave_out = posixpath.dirname(path), {path: system.info(path)}, None
         every = (_input_file(system, each, facts, root) for each, facts in found.items())
         files = [file for file in every if not file.location.startswith(f"{leave_out}/")]
+    if not files:
+        raise DataError(f"{location}: --out lies around all the rows; name another folder")
     for file in files:
         if not file.size:
             raise DataError(f"{file.location}: the file is empty; remove it, or leave it out")
@@ -139,8 +149,16 @@ def _formats() -> dict[str, str]:
 
 
 def _is_data(name: str) -> bool:
-    is_hidden = any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
-    return not is_hidden and ending_of(name)[0] in _formats()
+    return not _is_hidden(name) and ending_of(name)[0] in _formats()
+
+
+def _is_hidden(name: str, named: Sequence[str] = ()) -> bool:
+    """Return whether a part of a path begins with "." or "_", and no pattern of `named` does so."""
+    patterns = [pattern for pattern in named if pattern.startswith(_HIDDEN)]
+    return any(
+        part.startswith(_HIDDEN) and not any(fnmatchcase(part, each) for each in patterns)
+        for part in PurePosixPath(name).parts
+    )
 
 
 def _folder_of_pattern(path: str) -> str:

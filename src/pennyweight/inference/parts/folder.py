@@ -91,6 +91,16 @@ class OutputFolder:
                 for path, facts in found.items()
             }
 
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            RunError: it cannot be removed.
+        """
+        with storage_errors(self.shown(name), RunError), suppress(FileNotFoundError):
+            system, path = file_system(self.shown(name))
+            system.rm_file(path)
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """Yield a local path, whose file becomes `name` when the block ends without an error.

@@ -43,6 +43,7 @@ class DonePart(_Plain):
         bytes: size of that file.
         sha256: of that file.
         end: row, byte and line at which the part after it begins.
+        dropped: keys of JSON Lines that are not copied, because the first objects lack them.
     """
 
     file: str
@@ -55,6 +56,7 @@ class DonePart(_Plain):
     bytes: int
     sha256: str
     end: tuple[int, int, int]
+    dropped: tuple[str, ...] = ()
 
     @property
     def after(self) -> Position:
@@ -114,11 +116,14 @@ def load_manifest(folder: OutputFolder) -> Manifest | None:
 def require_same(before: Manifest, now: Manifest, *, out: str) -> None:
     """Check that a prediction goes on with the run, the settings and the input that it began with.
 
-    A file of which no part is done may have changed.
+    A file of which no part is done may have changed or gone, and new ones may have come. If no part
+    is done at all, everything may be different.
 
     Raises:
         RunError: something is different; the message names it.
     """
+    if not before.parts:
+        return
     where = f"--out {out}: holds a prediction"
     if before.fingerprint != now.fingerprint:
         raise RunError(
@@ -126,10 +131,7 @@ def require_same(before: Manifest, now: Manifest, *, out: str) -> None:
             f"of {now.run} now differ; name a new folder"
         )
     if changes := _changes_of_files(before, now.files):
-        raise RunError(
-            f"{where} of other files: {'; '.join(changes)}; restore them, delete their "
-            "predictions, or name a new folder"
-        )
+        raise RunError(f"{where} of other files: {'; '.join(changes)}; or name a new folder")
     different = [
         f"{key} ({_shown(before.settings.get(key))} then, {_shown(value)} now)"
         for key, value in now.settings.items()
@@ -153,12 +155,14 @@ def _changes_of_files(before: Manifest, files: Sequence[InputFile]) -> list[str]
         and name in done
         and (file.size, file.version) != (new[name].size, new[name].version)
     ]
-    changes = {
-        "changed": changed,
-        "added": [name for name in new if name not in old],
-        "missing": [name for name in old if name not in new],
-    }
-    return [f"{_some(names)} {verb}" for verb, names in changes.items() if names]
+    missing = [name for name in old if name in done and name not in new]
+    changes = (("changed (restore {}", changed), ("missing (put {} back", missing))
+    return [_advice(names, change) for change, names in changes if names]
+
+
+def _advice(names: Sequence[str], change: str) -> str:
+    it, its = ("it", "its") if len(names) == 1 else ("them", "their")
+    return f"{_some(names)} {change.format(it)}, or delete {its} predictions)"
 
 
 def _some(names: Sequence[str]) -> str:

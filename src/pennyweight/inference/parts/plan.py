@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,7 +18,20 @@ from pennyweight.inference.layout import Layout, OutputFormat, copied_columns, p
 from pennyweight.inference.output import FORMATS
 from pennyweight.inference.parts.files import InputFile
 
-__all__ = ["OpenRows", "Part", "PredictJob", "open_rows", "parts_of"]
+__all__ = [
+    "OpenRows",
+    "Part",
+    "PredictJob",
+    "bad_rows_of",
+    "input_of",
+    "open_rows",
+    "parts_of",
+]
+
+# Programs that read folders of data leave out what begins with "_".
+_BAD_ROWS = "_bad_rows"
+_ENDINGS = "|".join(re.escape(each.endings[0]) for each in FORMATS.values())
+_PART = re.compile(rf"(?P<name>.+)\.part-[0-9]{{5,}}({_ENDINGS})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +172,19 @@ def _steps(start: int, stop: int, step: int) -> Iterator[int]:
     if start == stop == 0:
         yield 0
     yield from range(start + step, stop + step, step)
+
+
+def bad_rows_of(path: str) -> str:
+    """Return the path of the rows that were set aside in a part, given that of its predictions."""
+    return f"{_BAD_ROWS}/{path}.jsonl"
+
+
+def input_of(path: str) -> str | None:
+    """Return the name of the input file that a file of the output belongs to; None if to none."""
+    if path.startswith(f"{_BAD_ROWS}/"):
+        path = path.removeprefix(f"{_BAD_ROWS}/").removesuffix(".jsonl")
+    found = _PART.fullmatch(path)
+    return found and found["name"]
 
 
 def _path(job: PredictJob, file: InputFile, number: int) -> str:

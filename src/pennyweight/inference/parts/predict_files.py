@@ -29,7 +29,7 @@ from pennyweight.inference.parts.manifest import (
     load_manifest,
     require_same,
 )
-from pennyweight.inference.parts.plan import Part, PredictJob, parts_of
+from pennyweight.inference.parts.plan import Part, PredictJob, bad_rows_of, input_of, parts_of
 from pennyweight.inference.processing import processing_of
 from pennyweight.runs.directory import hash_artifact
 
@@ -72,6 +72,8 @@ class PredictedFiles:
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
         renamed: name in the output of each input column that has the name of an output column.
+        dropped: keys of JSON Lines that the first objects of the first file lack, so that they were
+            not copied, where all columns are.
     """
 
     files: int
@@ -82,6 +84,7 @@ class PredictedFiles:
     abstained: int
     abstain_below: float | None
     renamed: dict[str, str]
+    dropped: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -122,11 +125,9 @@ def predict_files(
     files = find_files(source.location, leave_out=folder.location)
     job, manifest = _settle(Path(run), source, files, out, output, options)
     with folder.locked():
-        before = load_manifest(folder)
-        if before is not None:
-            parts = _whole_parts(before, folder, log)
-            require_same(before.model_copy(update={"parts": parts}), manifest, out=out)
-            manifest = manifest.model_copy(update={"parts": parts})
+        if (before := load_manifest(folder)) is not None:
+            manifest = _continued(before, manifest, folder, out=out)
+        is_done = before is not None and _is_done(before, manifest, log)
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
         before_rows = sum(part.rows for part in manifest.parts)
@@ -136,12 +137,14 @@ def predict_files(
             progress.add(part)
 
         try:
-            ENGINES[options.engine](
-                job, _parts_to_do(job, writer), done=done, workers=options.workers, log=log
-            )
+            if not is_done:
+                ENGINES[options.engine](
+                    job, _parts_to_do(job, writer), done=done, workers=options.workers, log=log
+                )
         except BaseException:
             writer.save()
             raise
+        _remove_strays(before, writer, folder)
         manifest = writer.save(is_complete=True)
     return _counted(job, manifest, predicted_before=before_rows)
 
@@ -157,6 +160,7 @@ def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> P
         abstained=sum(part.abstained for part in parts),
         abstain_below=job.answers.abstain_below,
         renamed={name: shown for name, shown in job.copied.items() if name != shown},
+        dropped=tuple(dict.fromkeys(key for part in parts for key in part.dropped)),
     )
 
 
@@ -164,12 +168,19 @@ def _check_options(options: PartOptions) -> None:
     """Refuse options that cannot be.
 
     Raises:
-        RunError: the engine is unknown or its library is missing, or a part has no rows.
+        RunError: the engine is unknown, its library is missing or it cannot have so many workers,
+            or a part has no rows.
     """
     if options.engine not in ENGINES:
         raise RunError(f"--engine {options.engine}: unknown; choose from {', '.join(ENGINES)}")
     if options.engine == "ray":
         require_ray()
+    if options.workers is not None and options.workers < 1:
+        raise RunError(f"--workers {options.workers}: give a whole number from 1")
+    if options.engine == "local" and options.workers not in (None, 1):
+        raise RunError(
+            f"--workers {options.workers}: the engine local has one worker; use --engine ray"
+        )
     if options.rows_per_part < 1:
         raise RunError(f"--rows-per-part {options.rows_per_part}: give a whole number from 1")
 
@@ -253,16 +264,51 @@ def _settings_of(job: PredictJob) -> dict[str, object]:
     }
 
 
-def _whole_parts(before: Manifest, folder: OutputFolder, log: Log) -> tuple[DonePart, ...]:
-    """Return the parts that are done and whose files are there."""
+def _continued(before: Manifest, now: Manifest, folder: OutputFolder, *, out: str) -> Manifest:
+    """Return a manifest with the parts that an earlier one lists and whose files are there.
+
+    Raises:
+        RunError: the earlier prediction is another one.
+    """
     sizes = folder.sizes()
     whole = tuple(part for part in before.parts if sizes.get(part.path) == part.bytes)
-    if missing := len(before.parts) - len(whole):
-        log(f"{missing} parts are missing or have another size; they are predicted again")
-    if whole:
-        rows = sum(part.rows for part in whole)
-        log(f"{len(whole)} parts with {rows:,} rows are done already; the rest follows")
-    return whole
+    require_same(before.model_copy(update={"parts": whole}), now, out=out)
+    return now.model_copy(update={"parts": whole})
+
+
+def _is_done(before: Manifest, now: Manifest, log: Log) -> bool:
+    """Return whether an earlier prediction has done all; log what it has done."""
+    missing = len(before.parts) - len(now.parts)
+    if missing:
+        log(f"parts that are missing or have another size: {missing:,}; they are predicted again")
+    is_done = (
+        before.status == "complete"
+        and not missing
+        and {file.name for file in now.files} == {part.file for part in now.parts}
+    )
+    if now.parts:
+        rows = sum(part.rows for part in now.parts)
+        rest = "nothing is left to do" if is_done else "the rest follows"
+        log(f"parts done already: {len(now.parts):,} (rows: {rows:,}); {rest}")
+    return is_done
+
+
+def _remove_strays(before: Manifest | None, writer: ManifestWriter, folder: OutputFolder) -> None:
+    """Remove parts, and bad rows of parts, that are not those of the prediction.
+
+    A process that was killed leaves some if a file is changed or removed before the next one.
+    """
+    inputs = {
+        file.name: file.location for file in (*(before.files if before else ()), *writer.files)
+    }
+    kept = set(inputs.values())
+    for part in writer.parts.values():
+        kept.add(folder.shown(part.path))
+        if part.bad:
+            kept.add(folder.shown(bad_rows_of(part.path)))
+    for path in folder.sizes():
+        if input_of(path) in inputs and folder.shown(path) not in kept:
+            folder.remove(path)
 
 
 def _parts_to_do(job: PredictJob, writer: ManifestWriter) -> Iterator[Part]:
@@ -282,20 +328,25 @@ def _parts_to_do(job: PredictJob, writer: ManifestWriter) -> Iterator[Part]:
 
 
 class _Progress:
-    """Logs a line every few seconds."""
+    """Logs a line every few seconds; the rate is counted from the end of the first part."""
 
     def __init__(self, log: Log, parts: int) -> None:
         self._log = log
         self._parts = parts
         self._rows = 0
-        self._began = self._last = time.monotonic()
+        self._began: float | None = None
+        self._last = 0.0
 
     def add(self, part: DonePart) -> None:
         """Count a part that is done."""
         self._parts += 1
-        self._rows += part.rows
         now = time.monotonic()
+        if self._began is None:
+            # The time before has gone into loading the model too.
+            self._began = self._last = now
+            return
+        self._rows += part.rows
         if now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
             rate = self._rows / (now - self._began)
-            self._log(f"{self._parts:,} parts done, {rate:,.0f} rows/s, last {part.path}")
+            self._log(f"parts done: {self._parts:,}, {rate:,.0f} rows/s, last {part.path}")

@@ -16,12 +16,11 @@ from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.output import writing
 from pennyweight.inference.parts.folder import OutputFolder
 from pennyweight.inference.parts.manifest import DonePart
-from pennyweight.inference.parts.plan import OpenRows, Part, PredictJob, open_rows
+from pennyweight.inference.parts.plan import OpenRows, Part, PredictJob, bad_rows_of, open_rows
 from pennyweight.inference.predict import predict_records
+from pennyweight.inference.rows import noting_other_keys
 
 __all__ = ["PartPredictor"]
-
-_BAD_ROWS = "_bad_rows"
 
 
 @dataclass(slots=True)
@@ -63,7 +62,10 @@ class PartPredictor:
         """
         cursor, self._cursor = self._open(part), None
         rows, bad_rows = cursor.rows, io.StringIO()
-        log = BadRowLog(bad_rows, part.file.location)
+        log, dropped = BadRowLog(bad_rows, part.file.location), dict[str, None]()
+        records = _exactly(cursor.records, part)
+        if self._job.copies_all:
+            records = noting_other_keys(records, self._job.copied, dropped)
 
         def set_aside(record: Record, problem: BadRow) -> None:
             if self._job.options.on_bad_row == "stop":
@@ -74,7 +76,7 @@ class PartPredictor:
             with writing(path, rows.layout, self._job.output_format) as writer:
                 counts = predict_records(
                     self._classifier,
-                    _exactly(cursor.records, part),
+                    records,
                     rows.parser,
                     rows.layout,
                     writer=writer,
@@ -82,8 +84,10 @@ class PartPredictor:
                 )
             size, digest = path.stat().st_size, hash_file(path)
         if log.rows:
-            with self._folder.replacing(f"{_BAD_ROWS}/{part.path}.jsonl") as path:
+            with self._folder.replacing(bad_rows_of(part.path)) as path:
                 path.write_text(bad_rows.getvalue(), encoding="utf-8")
+        else:
+            self._folder.remove(bad_rows_of(part.path))
         cursor.row = part.end.row
         self._cursor = cursor
         return DonePart(
@@ -97,6 +101,7 @@ class PartPredictor:
             bytes=size,
             sha256=digest,
             end=(part.end.row, part.end.byte, part.end.line),
+            dropped=tuple(dropped),
         )
 
     def _open(self, part: Part) -> _Cursor:
