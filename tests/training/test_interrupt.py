@@ -78,6 +78,17 @@ def test_signals_end_a_block_as_ctrl_c_does(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_whose_error_a_library_replaced_is_still_known() -> None:
+    def library() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except TerminatedError:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(TerminatedError, match="stopped by SIGTERM"), terminable():
+        library()
+
+
 def test_a_signal_during_a_step_is_only_marked() -> None:
     lines: list[str] = []
     with terminable(), deferred_interrupt(lines.append) as interrupt:

@@ -29,6 +29,6 @@ def continuable(how: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, TerminatedError) else int(signal.SIGINT)
     if number:
-        # Raised behind the block: `main` would print the signal again if it led to the exit.
         log_to_stderr(f"pennyweight: stopped by {signal.Signals(number).name}; {how}")
-        raise typer.Exit(128 + number)
+        # `main` would print the signal again if it had led to the exit.
+        raise typer.Exit(128 + number) from None

@@ -141,5 +141,5 @@ def _fail(message: str) -> NoReturn:
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     """Return the interruption that led to an exception."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.cli.flatten import flatten_options
+from pennyweight.cli.interruption import continuable
 from pennyweight.cli.options import FormatOptions, RunOptions, SkipBadRows
 from pennyweight.cli.output import (
     log_to_stderr,
@@ -20,7 +20,7 @@ from pennyweight.cli.output import (
     print_rows_written,
     quiet_libraries,
 )
-from pennyweight.errors import DataError, RunError, TerminatedError
+from pennyweight.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from pennyweight.data.ingest import OnBadRow
@@ -294,20 +294,11 @@ def _predict_files(
     from pennyweight.inference.parts.predict_files import predict_files
     from pennyweight.report.phrases import plural
 
-    out, number = str(output.out), 0
-    try:
+    out = str(output.out)
+    with continuable(f"what is done is in {out}, and the same command continues"):
         predicted = predict_files(
             model.run, source, out=out, output=output.options, options=options, log=log_to_stderr
         )
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, TerminatedError) else int(signal.SIGINT)
-    if number:
-        # Raised behind the block: `main` would print the signal again if it led to the exit.
-        log_to_stderr(
-            f"pennyweight: stopped by {signal.Signals(number).name}; what is done is in {out}, and "
-            "the same command continues"
-        )
-        raise typer.Exit(128 + number)
     _print_notes(model, predicted, typer.echo)
     bad = plural(predicted.bad, "bad row")
     aside = f", {bad} in {out.rstrip('/')}/_bad_rows" if predicted.bad else ""
