@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pennyweight.training.train import train
-from tiny import bert, news, own_cache, roberta, sets, tiny_recipe
+from tiny import BASELINES, bert, news, own_cache, roberta, sets, tiny_recipe
 
 __all__ = ["bert", "own_cache", "roberta", "sets"]
 
@@ -18,7 +18,7 @@ __all__ = ["bert", "own_cache", "roberta", "sets"]
 def run(bert: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run, which tests must not change."""
     out = tmp_path_factory.mktemp("inference") / "run"
-    train(tiny_recipe(bert, sets), out=out)
+    train(tiny_recipe(bert, sets, evaluate=BASELINES), out=out)
     return out
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pennyweight.report.write import PaperOptions, write_report
 from pennyweight.training.train import train
-from tiny import bert, own_cache, roberta, sets, tiny_recipe
+from tiny import BASELINES, bert, own_cache, roberta, sets, tiny_recipe
 
 __all__ = ["bert", "finished", "own_cache", "report", "roberta", "sets"]
 
@@ -36,7 +36,9 @@ def finished(
     """A folder with the runs `one` and `other`, and `going`, which is not complete."""
     folder = tmp_path_factory.mktemp("finished")
     for name, base in (("one", roberta), ("other", bert)):
-        recipe = tiny_recipe(base, sets, train={"epochs": 3}, evaluate={"calibration_bins": 5})
+        recipe = tiny_recipe(
+            base, sets, train={"epochs": 3}, evaluate={"calibration_bins": 5, **BASELINES}
+        )
         train(recipe.model_copy(update={"name": f"tiny {name}"}), out=folder / name)
     shutil.copytree(folder / "one", folder / "going")
     record = json.loads((folder / "one" / "record.json").read_text())

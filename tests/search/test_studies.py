@@ -16,7 +16,7 @@ from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.search import studies, study_training
 from pennyweight.search.studies import run_study
 from pennyweight.training.watcher import Watcher
-from tiny import news, tiny_recipe, write_news
+from tiny import BASELINES, news, tiny_recipe, write_news
 
 
 @pytest.fixture
@@ -157,7 +157,11 @@ def test_a_row_over_budget_is_refused_before_anything_is_trained(
 def test_labels_and_keys_that_are_left_open_are_completed_before_the_plan(
     roberta: Path, sets: Path, tmp_path: Path
 ) -> None:
-    open_keys = {"data": {"labels": None, "max_tokens": "auto"}, "train": {"max_steps": 1}}
+    open_keys = {
+        "data": {"labels": None, "max_tokens": "auto"},
+        "train": {"max_steps": 1},
+        "evaluate": BASELINES,
+    }
     recipe = tiny_recipe(roberta, sets, **open_keys)
     (tmp_path / "base.toml").write_text(dump_recipe(recipe))
     study = tmp_path / "study.toml"

@@ -17,16 +17,20 @@ from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.training import baselines, pace
 from pennyweight.training.train import train, train_together
 from pennyweight.training.watcher import Watcher
-from tiny import LABELS, tiny_recipe
+from tiny import BASELINES, LABELS, tiny_recipe
 from training.outcomes import interrupt_at, weights_are_equal
 
 POOLED = {"base": {"pooling": "mean"}}
-START = {**POOLED, "train": {"head_start": "logistic", "max_steps": 2}}
+START = {
+    **POOLED,
+    "train": {"head_start": "logistic", "max_steps": 2},
+    "evaluate": BASELINES,
+}
 
 
 def run(bert: Path, sets: Path, out: Path, **sections: Any) -> tuple[RunRecord, list[str]]:
     lines: list[str] = []
-    recipe = tiny_recipe(bert, sets, **sections)
+    recipe = tiny_recipe(bert, sets, **{"evaluate": BASELINES, **sections})
     return train(recipe, out=out, watcher=Watcher(log=lines.append)), lines
 
 

@@ -64,10 +64,12 @@ def test_a_killed_process_ends_the_training_with_a_line_and_one_process_resumes_
         launcher.wait(timeout=240)
     assert launcher.returncode != 0
     (message,) = [line for line in lines if line.startswith("pennyweight: ")]
-    assert "cannot go on without another process of this training" in message
-    assert "continue with: pennyweight train two --out two --resume" in message
-    record = load_record(tmp_path / "two")
-    assert record.status == "failed"
+    # torchrun stops the processes that are left, and its signal may come first.
+    is_stopped = message == "pennyweight: stopped by SIGTERM\n"
+    assert is_stopped or "cannot go on without another process of this training" in message
+    how = "continue with: pennyweight train two --out two --resume"
+    assert any(how in line for line in (lines if is_stopped else [message]))
+    assert load_record(tmp_path / "two").status == ("interrupted" if is_stopped else "failed")
     messages: list[str] = []
 
     def stop(step: Step) -> None:
