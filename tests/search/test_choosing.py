@@ -27,7 +27,7 @@ pytest.importorskip("optuna")
 def file(roberta: Path, sets: Path, tmp_path: Path) -> Path:
     """Return the file of a study with 2 rows, 2 data sets and 2 values to choose from."""
     recipe = tmp_path / "base.toml"
-    keys = {"train": {"max_steps": 2}, "evaluate": {"baselines": []}}
+    keys = {"train": {"max_steps": 2}}
     recipe.write_text(dump_recipe(tiny_recipe(roberta, sets, **keys)))
     other = write_news(tmp_path / "other.csv", news(40, seed=9))
     study = tmp_path / "study.toml"

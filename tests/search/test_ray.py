@@ -190,7 +190,7 @@ def test_a_study_on_ray_has_the_rows_of_one_on_this_machine(
     roberta: Path, sets: Path, tmp_path: Path, ray: Callable[..., _Ray]
 ) -> None:
     recipe = tmp_path / "base.toml"
-    keys = {"train": {"max_steps": 2}, "evaluate": {"baselines": []}}
+    keys = {"train": {"max_steps": 2}}
     recipe.write_text(dump_recipe(tiny_recipe(roberta, sets, **keys)))
     study = tmp_path / "study.toml"
     study.write_text(

@@ -37,7 +37,6 @@ def folder(
         adapter={"dropout": 0.1},
         # By the likelihood the best adapter is replaced more often.
         train={"evaluate_every": 2, "epochs": 4, "keep_best": "nll"},
-        evaluate={"baselines": []},
     )
     (folder / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     ended = server.run("train", "recipe.toml", "--out", "whole", cwd=folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -51,18 +52,14 @@ def test_a_killed_process_ends_the_training_with_a_line_and_one_process_resumes_
         sets,
         base={"dropout": 0.0},
         train={"epochs": 50, "evaluate_every": 2},
-        evaluate={"baselines": []},
     )
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
-    lines: list[str] = []
     with _start(tmp_path, "two") as launcher:
-        assert launcher.stdout is not None
-        for line in launcher.stdout:
-            lines.append(line)
-            if line.startswith("step 5/"):
-                _other_process(launcher.pid, tmp_path / "two").kill()
-        launcher.wait(timeout=240)
-    assert launcher.returncode != 0
+        lines = _lines_until_it_fails(
+            launcher,
+            at="step 5/",
+            act=lambda: _other_process(launcher.pid, tmp_path / "two").kill(),
+        )
     (message,) = [line for line in lines if line.startswith("pennyweight: ")]
     # torchrun stops the processes that are left, and its signal may come first.
     is_stopped = message == "pennyweight: stopped by SIGTERM\n"
@@ -85,6 +82,21 @@ def test_a_killed_process_ends_the_training_with_a_line_and_one_process_resumes_
     assert len(one) >= 7
     assert [step.step for step in one] == [step.step for step in two]
     assert [step.loss for step in two] == pytest.approx([step.loss for step in one], abs=1e-4)
+
+
+def _lines_until_it_fails(
+    launcher: subprocess.Popen[str], *, at: str, act: Callable[[], None]
+) -> list[str]:
+    """Act when a line begins with `at`, wait for the failure, and return all lines."""
+    assert launcher.stdout is not None
+    lines = []
+    for line in launcher.stdout:
+        lines.append(line)
+        if line.startswith(at):
+            act()
+    launcher.wait(timeout=240)
+    assert launcher.returncode != 0
+    return lines
 
 
 def _other_process(launcher: int, run: Path) -> psutil.Process:
@@ -139,17 +151,14 @@ def test_two_processes_give_the_losses_and_metrics_of_one(
 def test_a_process_that_hangs_is_waited_for_as_long_as_the_variable_says(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe(bert, sets, train={"epochs": 500}, evaluate={"baselines": []})
+    recipe = tiny_recipe(bert, sets, train={"epochs": 500})
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
-    lines: list[str] = []
     with _start(tmp_path, "run", PENNYWEIGHT_TIMEOUT_SECONDS="20") as launcher:
-        assert launcher.stdout is not None
-        for line in launcher.stdout:
-            lines.append(line)
-            if line.startswith("step 5/"):
-                _other_process(launcher.pid, tmp_path / "run").suspend()
-        launcher.wait(timeout=240)
-    assert launcher.returncode != 0
+        lines = _lines_until_it_fails(
+            launcher,
+            at="step 5/",
+            act=lambda: _other_process(launcher.pid, tmp_path / "run").suspend(),
+        )
     (message,) = [line for line in lines if line.startswith("pennyweight: ")]
     assert "has not answered for 20 seconds (PENNYWEIGHT_TIMEOUT_SECONDS)" in message
     assert load_record(tmp_path / "run").status == "failed"
@@ -164,17 +173,15 @@ def test_four_processes_that_are_killed_are_resumed_by_two_with_the_losses_of_on
         sets,
         base={"dropout": 0.0},
         train={"epochs": 9, "max_steps": 50, "evaluate_every": 10},
-        evaluate={"baselines": []},
     )
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     one = train(recipe, out=tmp_path / "one")
     with _start(tmp_path, "four", processes=4) as launcher:
-        assert launcher.stdout is not None
-        for line in launcher.stdout:
-            if line.startswith("step 25/"):
-                psutil.Process(load_record(tmp_path / "four").process_id).kill()
-        launcher.wait(timeout=240)
-    assert launcher.returncode != 0
+        _lines_until_it_fails(
+            launcher,
+            at="step 25/",
+            act=lambda: psutil.Process(load_record(tmp_path / "four").process_id).kill(),
+        )
     with _start(tmp_path, "four", "--resume") as launcher:
         output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, output
