@@ -16,7 +16,7 @@ from pennyweight.engine.adapter_bank import AdapterBank, Member, train_together
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.prefix import PrefixCache, cache_prefix
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.device import Compute, choose_compute
+from pennyweight.engine.device import Compute, Products, choose_compute
 from pennyweight.engine.kernels.compiled import choose_compile
 from pennyweight.engine.kernels.families import unwrap
 from pennyweight.engine.kernels.prepare import prepare_model
@@ -38,11 +38,13 @@ from workload import MAX_TOKENS, Workload
 OnStep = Callable[[Any, int, int], bool]
 
 
-def prepare(model: Any) -> tuple[Batcher, Compute]:
+def prepare(model: Any, *, products: Products = "float") -> tuple[Batcher, Compute]:
     """Prepare a model as `pennyweight train` does before its first step."""
     # On a GPU, whole batches go through at once (train.batch_tokens).
     max_tokens = 131_072 if torch.cuda.is_available() else 8192
-    compute = choose_compute(precision="auto", attention="auto", config=unwrap(model).config)
+    compute = choose_compute(
+        precision="auto", attention="auto", products=products, config=unwrap(model).config
+    )
     model.to(compute.device)
     compiled, _ = choose_compile("auto", device=compute.device)
     return prepare_model(model, compute, max_tokens=max_tokens, compiled=compiled), compute
@@ -101,11 +103,12 @@ def train(
     batch: int,
     prefix: bool,
     on_step: OnStep,
+    products: Products = "float",
     learning_rate: float = 5e-4,
 ) -> None:
     """Train until `on_step` returns true."""
     model = workload.adapted(attention="pennyweight_packed")
-    batcher, compute = prepare(model)
+    batcher, compute = prepare(model, products=products)
     learner, options = _learner(model, learning_rate), _options(batch)
     context = TrainContext(batcher, options, Accelerator(cpu=compute.device == "cpu"))
     backend = TorchBackend(model, batcher, compute, batch_rows=128, output_layer="classifier")

@@ -13,6 +13,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, pipeline
 
 from pennyweight.engine.batches.rows import TokenizedRows, collate
+from pennyweight.engine.device import DTYPES, choose_compute
 from workload import LABELS, Workload
 
 
@@ -28,8 +29,8 @@ def train(
 ) -> None:
     """Train until `on_step(model, rows, tokens)` returns true.
 
-    Without `tuned`: fp32, and dynamic padding of random batches. With it: bf16 autocast, and
-    batches grouped by length.
+    Without `tuned`: fp32, and dynamic padding of random batches. With it: bf16 autocast where bf16
+    is fast, and batches grouped by length.
     """
     ids = [tokens.ids(row).tolist() for row in range(len(tokens))]
     table = datasets.Dataset.from_dict(
@@ -62,7 +63,7 @@ def train(
             max_steps=100_000,
             learning_rate=learning_rate,
             lr_scheduler_type="constant",
-            bf16=tuned,
+            bf16=tuned and precision() == "bf16",
             use_cpu=not torch.cuda.is_available(),
             train_sampling_strategy="group_by_length" if tuned else "random",
             report_to=[],
@@ -75,12 +76,17 @@ def train(
         ).train()
 
 
+def precision() -> str:
+    """Return the precision in which an expert would train on this machine."""
+    return choose_compute(precision="auto", attention="auto").precision
+
+
 @torch.inference_mode()
-def accuracy(model: Any, tokens: TokenizedRows, *, dtype: torch.dtype) -> float:
+def accuracy(model: Any, tokens: TokenizedRows) -> float:
     """Return the accuracy of a model on padded batches of rows sorted by length."""
     was_training = model.training
     model.eval()
-    hits = 0
+    hits, dtype = 0, DTYPES[precision()]
     device = next(model.parameters()).device
     order = np.argsort(tokens.lengths, kind="stable")
     for start in range(0, len(order), 64):

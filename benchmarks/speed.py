@@ -4,11 +4,15 @@
 
 Each measurement runs in a process of its own (`worker.py`). The systems of a comparison take turns,
 round after round, and the medians are reported. This writes `results/speed.json` and
-`results/speed.svg`, or with `--gpu` `results/speed-gpu.json`.
+`results/speed.svg`, or with `--gpu` `results/speed-gpu.json`, or the file that `--out` names.
 
 P1 is `Trainer` with `peft` as the published systems used it: fp32, random batches of 16, padded. P2
 is the same with bf16, batches grouped by length, and the fastest of several batch sizes and
-attention implementations, which are tried first.
+attention implementations, which are tried first. Where bf16 is slow, Pennyweight, P2 and the floor
+run in fp32. To see on a newer processor what one with AVX2 alone would do, limit the instructions:
+
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+        python benchmarks/speed.py --only roberta embedded --out benchmarks/results/speed-avx2.json
 """
 
 from __future__ import annotations
@@ -87,9 +91,8 @@ class Bench:
 
     def save(self) -> None:
         """Write all results so far."""
-        name = "speed-gpu.json" if self.options.gpu else "speed.json"
         text = json.dumps({"machine": machine(), **self.results}, indent=1) + "\n"
-        (HERE / "results" / name).write_text(text, encoding="utf-8")
+        self.options.out.write_text(text, encoding="utf-8")
 
 
 def _short(result: dict[str, Any]) -> str:
@@ -110,12 +113,15 @@ def machine() -> dict[str, Any]:
     import torch
     import transformers
 
+    from pennyweight.engine.device import choose_compute
+
     return {
         "date": time.strftime("%Y-%m-%d"),
         "processor": _processor(),
         "cores": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": choose_compute(precision="auto", attention="auto").precision,
         "platform": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -141,10 +147,15 @@ def training(bench: Bench, model: str, **settings: Any) -> None:
     p2 = bench.best("p2", tuned, **shared)
     sizes = (256, 512, 1024) if bench.options.gpu else (64, 96)
     own = bench.best("ours", [{"batch": size} for size in sizes], **shared)
+    integers = {}
+    if not bench.options.gpu:
+        settings = {"system": "ours", "products": "int8", **own, **shared}
+        integers["ours, int8 products"] = "train", settings
     bench.compare(
         f"training {model}",
         {
             "ours": ("train", {"system": "ours", **own, **shared}),
+            **integers,
             "P1": ("train", {"system": "p1", "batch": 16, **shared}),
             "P2": ("train", {"system": "p2", **p2, **shared}),
             "ours, P1's batch": ("train", {"system": "ours", "batch": 16, **shared}),
@@ -185,15 +196,14 @@ def prefix(bench: Bench) -> None:
 def inference(bench: Bench) -> None:
     """Measure inference from raw texts to labels, tokenization included."""
     contenders = {}
+    precisions = ["fp32", "bf16"] if machine()["precision"] == "bf16" else ["fp32"]
     for model in ("roberta", "embedded"):
         contenders |= {
             f"ours, {model}": ("classify", {"system": "ours", "model": model, "rows": 16384}),
-            f"pipeline fp32, {model}": ("classify", {"system": "p1", "model": model}),
-            f"pipeline bf16, {model}": (
-                "classify",
-                {"system": "p2", "model": model, "precision": "bf16"},
-            ),
         }
+        for precision in precisions:
+            pipeline = {"system": "p1", "model": model, "precision": precision}
+            contenders[f"pipeline {precision}, {model}"] = "classify", pipeline
     bench.compare("inference", contenders)
 
 
@@ -263,6 +273,7 @@ def main() -> None:
         "--accuracy", type=float, default=0.92, help="the accuracy that `until` trains to"
     )
     parser.add_argument("--gpu", action="store_true", help="larger batches, training only")
+    parser.add_argument("--out", type=Path, help="file for the results")
     parser.add_argument("--only", nargs="*", help="only these parts: " + " ".join(PARTS))
     parser.add_argument(
         "--settled",
@@ -274,14 +285,16 @@ def main() -> None:
     options = parser.parse_args()
     options.tuning = [(64, "sdpa"), (256, "sdpa"), (512, "sdpa")] if options.gpu else TUNING
     bench = Bench(options)
-    earlier = HERE / "results" / ("speed-gpu.json" if options.gpu else "speed.json")
-    if options.only and earlier.is_file():
-        bench.results = {k: v for k, v in json.loads(earlier.read_text()).items() if k != "machine"}
+    default = HERE / "results" / ("speed-gpu.json" if options.gpu else "speed.json")
+    options.out = options.out or default
+    if options.only and options.out.is_file():
+        earlier = json.loads(options.out.read_text(encoding="utf-8"))
+        bench.results = {key: value for key, value in earlier.items() if key != "machine"}
     for name, part in PARTS.items():
         if not options.only or name in options.only:
             part(bench)
     bench.save()
-    if not options.gpu:
+    if options.out.name == "speed.json":
         subprocess.run([sys.executable, str(HERE / "plot.py")], check=True)
 
 

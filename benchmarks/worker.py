@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--attention", default="sdpa")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--products", choices=("float", "int8"), default="float")
     parser.add_argument(
         "--warm-up", type=float, default=6.0, help="seconds before the clock starts"
     )
@@ -136,6 +137,7 @@ def _run(options: argparse.Namespace, tokens: TokenizedRows, on_step: Any) -> No
             tokens,
             batch=options.batch,
             prefix=options.system == "prefix",
+            products=options.products,
             on_step=on_step,
         )
     else:
@@ -187,7 +189,7 @@ def _until(options: argparse.Namespace) -> dict[str, Any]:
             if options.system == "p2":
                 import peers
 
-                accuracy = peers.accuracy(model, held_out, dtype=torch.bfloat16)
+                accuracy = peers.accuracy(model, held_out)
             else:
                 accuracy = model(held_out)
             curve.append({"seconds": state["seconds"], "rows": state["rows"], "accuracy": accuracy})
@@ -224,18 +226,22 @@ def _classify(options: argparse.Namespace) -> dict[str, Any]:
 def _floor(options: argparse.Namespace) -> dict[str, Any]:
     """Measure only the frozen encoder's matrix products, forward and for the input's gradient.
 
-    They are the bf16 products of a batch of `batch` texts of mean length, without attention,
-    adapters and biases, and without saving anything for the backward pass.
+    They are the products of a batch of `batch` texts of mean length, in the precision in which
+    Pennyweight trains here, without attention, adapters and biases, and without saving anything
+    for the backward pass.
     """
+    from pennyweight.engine.device import DTYPES, choose_compute
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokens = _tokens(options, options.data, options.rows)
     mean = float(tokens.lengths.mean())
     width, layers = (768, 12) if options.model == "roberta" else (384, 6)
     count = round(options.batch * mean)
-    bf16 = {"dtype": torch.bfloat16, "device": device}
+    precision = choose_compute(precision="auto", attention="auto").precision
+    kind: dict[str, Any] = {"dtype": DTYPES[precision], "device": device}
     shapes = [(width, width)] * 4 + [(4 * width, width), (width, 4 * width)]
-    weights = [[torch.randn(shape, **bf16) for shape in shapes] for _ in range(layers)]
-    inputs = {size: torch.randn(count, size, **bf16) for size in (width, 4 * width)}
+    weights = [[torch.randn(shape, **kind) for shape in shapes] for _ in range(layers)]
+    inputs = {size: torch.randn(count, size, **kind) for size in (width, 4 * width)}
 
     def products() -> None:
         for layer in weights:

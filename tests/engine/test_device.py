@@ -49,6 +49,8 @@ def test_a_gpu_uses_half_precision(
     assert choose_compute(precision="fp16", attention="auto").for_inference().autocast
     distilbert = choose_compute(precision="auto", attention="auto", config=DistilBertConfig())
     assert distilbert.attention == "sdpa"
+    with pytest.raises(TrainingError, match=r"train\.frozen_products: int8 is for CPUs.*Some GPU"):
+        choose_compute(precision="auto", attention="auto", products="int8")
 
 
 def test_a_precision_that_the_device_lacks_is_refused_with_the_ones_it_has() -> None:

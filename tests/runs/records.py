@@ -116,6 +116,7 @@ def example_record(**changes: Any) -> RunRecord:
             precision="bf16",
             attention="packed",
             why="CPU",
+            products="int8",
             frozen_bytes=20_000,
             gradient_bytes=768,
         ),

@@ -192,6 +192,7 @@ _TRAIN_AND_EVALUATE: dict[str, Change] = {
     "train.evaluation_batch_rows": Change(4),
     "train.batch_order": Change("random"),
     "train.compile": Change("on"),
+    "train.frozen_products": Change("int8"),
     "train.prefix_cache": Change("disk", _LARGE_BATCHES),
     "train.precision": Change("bf16"),
     "train.loss.method": Change("focal"),

@@ -13,9 +13,10 @@ from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.engine.kernels.families import FAMILIES, can_pack
 from pennyweight.errors import OutOfMemoryError, TrainingError
 
-__all__ = ["DTYPES", "Compute", "Precision", "choose_compute", "out_of_memory_named"]
+__all__ = ["DTYPES", "Compute", "Precision", "Products", "choose_compute", "out_of_memory_named"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Products = Literal["float", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -48,6 +49,7 @@ class Compute:
         why: one line on what was chosen and why.
         autocast: whether torch chooses the dtype of each operation, because weights have two
             dtypes, or because all are float32 and products should run in `precision`.
+        products: "int8" if frozen linear layers multiply integers; see `engine.kernels.int8`.
     """
 
     device: str
@@ -55,6 +57,7 @@ class Compute:
     attention: str
     why: str
     autocast: bool = False
+    products: Products = "float"
 
     def for_inference(self) -> Compute:
         """Return the choice for a model without trained parameters."""
@@ -71,21 +74,32 @@ class _Hardware:
 
 
 def choose_compute(
-    *, precision: str, attention: str, config: Any = None, trains_all: bool = False
+    *,
+    precision: str,
+    attention: str,
+    products: Products = "float",
+    config: Any = None,
+    trains_all: bool = False,
 ) -> Compute:
     """Choose device, precision and attention for this machine and base.
 
     Args:
         precision: "auto" or the name of one.
         attention: "auto", "packed", or transformers' name of one.
+        products: in which numbers frozen linear layers multiply.
         config: the base's config; without it, one that supports packed batches is assumed.
         trains_all: whether no weight is frozen; all weights are float32 then.
 
     Raises:
-        TrainingError: the precision does not work on this device, or the attention not with this
-            base.
+        TrainingError: the precision or the products do not work on this device, or the attention
+            not with this base.
     """
     hardware = _hardware()
+    if products == "int8" and hardware.device != "cpu":
+        raise TrainingError(
+            f"train.frozen_products: int8 is for CPUs, and this run uses {hardware.name}; use "
+            "--set train.frozen_products=float"
+        )
     if precision != "auto" and precision not in hardware.precisions:
         raise TrainingError(
             f"train.precision: {precision} is not supported on this device ({hardware.name}); "
@@ -94,13 +108,15 @@ def choose_compute(
     is_auto = precision == "auto"
     chosen: Precision = hardware.precisions[0] if is_auto else precision  # type: ignore[assignment]
     reason = "chosen automatically" if is_auto else "set by train.precision"
+    numbers = "frozen products in int8, " if products == "int8" else ""
     kernel, batches = _choose_attention(attention, hardware.device, config)
     return Compute(
         hardware.device,
         chosen,
         kernel,
-        why=f"{hardware.name}, {chosen} ({reason}), {batches}",
+        why=f"{hardware.name}, {chosen} ({reason}), {numbers}{batches}",
         autocast=chosen == "fp16" or (trains_all and chosen != "fp32"),
+        products=products,
     )
 
 

@@ -25,7 +25,7 @@ from torch import nn
 from pennyweight.engine.batches.packing import first_tokens, mean_tokens
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.device import Compute
-from pennyweight.engine.kernels.frozen import affine
+from pennyweight.engine.kernels.frozen import product_of
 from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.predictor import Predictions, autocast_of, captured_inputs
 from pennyweight.model.output_updates import OutputUpdate
@@ -85,9 +85,18 @@ class SharedEncoder:
         compute: device, precision and attention, with which the model was loaded.
         batch_rows: maximum number of rows per forward pass.
         max_tokens: maximum number of tokens per forward pass.
+        calibration: see `prepare_model`.
     """
 
-    def __init__(self, model: Any, compute: Compute, *, batch_rows: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        compute: Compute,
+        *,
+        batch_rows: int,
+        max_tokens: int,
+        calibration: TokenizedRows | None = None,
+    ) -> None:
         self._compute = compute
         self._batch_rows = batch_rows
         self._lock = threading.Lock()
@@ -99,7 +108,9 @@ class SharedEncoder:
         # Each head decides for itself what it reads.
         model.config.classifier_pooling = "cls"
         self._encoder: Any = model.to(compute.device).base_model
-        self._batcher = prepare_model(model, compute, max_tokens=max_tokens)
+        self._batcher = prepare_model(
+            model, compute, max_tokens=max_tokens, calibration=calibration
+        )
         for path, module in model.base_model.named_modules(prefix=model.base_model_prefix):
             if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm):
                 layer: Any = module
@@ -232,12 +243,13 @@ def _with_update(module: nn.Module, run: _Forward, update: OutputUpdate) -> _For
     if update.shift is not None:
         bias = update.shift if bias is None else bias + update.shift
     dtype = module.weight.dtype
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    product = product_of(module).with_weight(weight.to(dtype))
 
-    def product(x: torch.Tensor) -> torch.Tensor:
-        return affine(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return product.affine(x.reshape(-1, x.shape[-1]), bias).view(*x.shape[:-1], -1)
 
-    return product
+    return forward
 
 
 def _segments(

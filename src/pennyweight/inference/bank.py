@@ -14,6 +14,7 @@ import numpy as np
 
 from pennyweight.data.label import Task
 from pennyweight.engine.batches.tokenize import TokenOptions, join_rows, tokenize_texts
+from pennyweight.engine.calibration import calibration_for
 from pennyweight.engine.device import choose_compute
 from pennyweight.engine.predictor import require_finite
 from pennyweight.engine.shared_encoder import SharedEncoder
@@ -286,6 +287,7 @@ class ClassifierBank:
             compute = choose_compute(
                 precision=settings.compute.precision,
                 attention=settings.compute.attention,
+                products=settings.compute.products,
                 config=saved.base.config,
             )
             options = replace(saved.options, attention=compute.attention)
@@ -295,6 +297,7 @@ class ClassifierBank:
                 compute,
                 batch_rows=saved.inference.batch_rows,
                 max_tokens=saved.inference.batch_tokens,
+                calibration=calibration_for(compute, self._tokenizer(saved)),
             )
             return _Base(shared, encoder, run)
         if self._base.shared.identity != identity:

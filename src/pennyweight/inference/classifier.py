@@ -335,6 +335,7 @@ class Classifier:
         compute = choose_compute(
             precision=self.settings.compute.precision,
             attention=self.settings.compute.attention,
+            products=self.settings.compute.products,
             config=self._saved.base.config,
         )
         self.precision = compute.precision

@@ -14,6 +14,7 @@ from pennyweight.base import BaseModel
 from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS, Method
 from pennyweight.engine.batches.batcher import PaddedBatcher
+from pennyweight.engine.calibration import calibration_for
 from pennyweight.engine.device import Compute
 from pennyweight.engine.features import output_layer_of
 from pennyweight.engine.kernels.prepare import prepare_model
@@ -191,7 +192,12 @@ def predictor_of(
     """
     model.requires_grad_(False).eval().to(compute.device)
     output = _output_of(model)
-    batcher = prepare_model(model, compute, max_tokens=settings.batch_tokens)
+    batcher = prepare_model(
+        model,
+        compute,
+        max_tokens=settings.batch_tokens,
+        calibration=calibration_for(compute, tokenizer),
+    )
     backend = TorchBackend(
         model,
         batcher,

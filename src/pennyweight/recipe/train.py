@@ -86,6 +86,12 @@ class Train(Section):
         description="the precision of the frozen encoder; adapters, head and optimizer state are "
         "always fp32",
     )
+    frozen_products: Literal["float", "int8"] = Field(
+        "float",
+        description='"int8" multiplies the inputs and gradients of frozen linear layers by their '
+        "weights in 8-bit integers, which is faster on CPUs and rounds more (SwitchBack, "
+        "arXiv:2304.13013)",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description='apply torch.compile to the feed-forward blocks; "auto" does so on a GPU',

@@ -138,6 +138,7 @@ class ComputeRecord(_Part):
     """Device, precision and attention; see `pennyweight.engine.device.Compute`.
 
     Attributes:
+        products: "float", or "int8" for the products of frozen layers.
         processes: that trained together.
         compiled: whether blocks were compiled.
         frozen_bytes: size of the frozen weights.
@@ -150,6 +151,7 @@ class ComputeRecord(_Part):
     attention: str
     why: str
     autocast: bool = False
+    products: str = "float"
     processes: int = 1
     compiled: bool = False
     frozen_bytes: int | None = None

@@ -60,7 +60,9 @@ def settings_of(recipe: Recipe) -> Settings:
         task=task,
         seed=recipe.seed,
         base=BaseSettings(base.weights, base.tokenizer, base.quantization),
-        compute=ComputeSettings(train.precision, base.attention, train.compile),
+        compute=ComputeSettings(
+            train.precision, base.attention, train.compile, train.frozen_products
+        ),
         data=_data(recipe),
         rows=_rows(recipe),
         distillation=_distillation(recipe),

@@ -58,6 +58,7 @@ class ComputeSettings:
     precision: str
     attention: str
     compile: str
+    products: Literal["float", "int8"]
 
 
 @dataclass(frozen=True, slots=True)

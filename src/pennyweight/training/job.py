@@ -119,6 +119,7 @@ def make_job(
     compute = choose_compute(
         precision=settings.compute.precision,
         attention=settings.compute.attention,
+        products=settings.compute.products,
         config=base.config,
         trains_all=planned.method.trains_every_weight,
     )

@@ -15,6 +15,7 @@ from pennyweight.engine.batches.prefix import PrefixCache
 from pennyweight.engine.batches.prefix import cache_prefix as cache_hidden_states
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.truncation import cut_report
+from pennyweight.engine.calibration import calibration_for
 from pennyweight.engine.device import DTYPES
 from pennyweight.engine.features import Features, output_layer_of
 from pennyweight.engine.kernels.prepare import prepare_model
@@ -156,7 +157,11 @@ def build(job: Job) -> Built:
     model, fresh_weights = build_model(job.base, job.plan, options)
     model.to(job.compute.device)
     batcher = prepare_model(
-        model, job.compute, max_tokens=settings.inference.batch_tokens, compiled=job.compiled
+        model,
+        job.compute,
+        max_tokens=settings.inference.batch_tokens,
+        compiled=job.compiled,
+        calibration=calibration_for(job.compute, tokenizer),
     )
     return Built(model, batcher, tokenizer, fresh_weights, options)
 

@@ -151,6 +151,7 @@ def _plain_teacher(directory: str, settings: Settings) -> Predictor:
     compute = choose_compute(
         precision=settings.compute.precision,
         attention=settings.compute.attention,
+        products=settings.compute.products,
         config=base.config,
     )
     model, missing = load_base(base, BaseOptions(seed=settings.seed, attention=compute.attention))

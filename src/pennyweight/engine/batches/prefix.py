@@ -16,10 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import torch
+from torch import nn
 
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import HiddenStates, TokenizedRows
 from pennyweight.engine.kernels.families import family_of, unwrap
+from pennyweight.engine.kernels.frozen import product_of
 from pennyweight.errors import TrainingError
 from pennyweight.files import building_in, replacing
 
@@ -114,18 +116,26 @@ def _starts(rows: TokenizedRows) -> np.ndarray:
     return starts
 
 
+def _prefix_modules(model: Any, layers: int) -> list[nn.Module]:
+    """Return the embeddings and the lowest `layers` layers, with everything in them."""
+    encoder = unwrap(model).base_model
+    parts = [encoder.embeddings, getattr(encoder, "embeddings_project", None)]
+    parts += list(family_of(model).layers(encoder))[:layers]
+    return [module for part in parts if part is not None for module in part.modules()]
+
+
 def _prefix_parameters(model: Any, layers: int) -> list[torch.Tensor]:
     """Return the frozen weights of the embeddings and the lowest `layers` layers."""
-    encoder = unwrap(model).base_model
-    modules = [encoder.embeddings, getattr(encoder, "embeddings_project", None)]
-    modules += list(family_of(model).layers(encoder))[:layers]
-    return [p for module in modules if module is not None for p in module.parameters()]
+    return [p for m in _prefix_modules(model, layers) for p in m.parameters(recurse=False)]
 
 
 def _identity(model: Any, rows: TokenizedRows, layers: int) -> str:
-    """Return a hash of the rows and of the weights below the lowest adapter."""
+    """Return a hash of the rows, and of the layers below the lowest adapter and their products."""
     digest = hashlib.sha256(f"{rows.fingerprint}|{len(rows)}|{layers}".encode())
     digest.update(rows.lengths.tobytes())
+    for module in _prefix_modules(model, layers):
+        if isinstance(module, nn.Linear):
+            digest.update(type(product_of(module)).__name__.encode())
     for parameter in _prefix_parameters(model, layers):
         digest.update(str(parameter.dtype).encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,16 +1,28 @@
-"""The frozen encoder in half precision; trained parameters and the head stay in float32."""
+"""The frozen encoder: its dtype, and its matrix products.
+
+Weights can be held in half precision; trained parameters and the head stay in float32.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from types import MethodType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["affine", "cast_encoder", "input_gradient", "use_fused_bias"]
+__all__ = [
+    "FloatProduct",
+    "Product",
+    "affine",
+    "cast_encoder",
+    "input_gradient",
+    "product_of",
+    "set_product",
+    "use_fused_bias",
+]
 
 _LEAVES = (nn.Linear, nn.Embedding, nn.LayerNorm)
 # See `_row_blocks`: numbers of rows and columns for which a product is faster in blocks.
@@ -71,6 +83,68 @@ def _in_own_dtype(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the input to the dtype of the weights (a forward pre-hook)."""
     weight: Any = module.weight
     return tuple(a.to(weight.dtype) if torch.is_tensor(a) else a for a in args)
+
+
+class Product(Protocol):
+    """The products of a linear layer's frozen weight `[out, in]`.
+
+    Attributes:
+        dtype: of the weight, and of the inputs and outputs.
+    """
+
+    dtype: torch.dtype
+
+    def affine(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Return x W^T + b without a gradient, `[rows, in]` to `[rows, out]`."""
+        ...
+
+    def input_gradient(
+        self, dy: torch.Tensor, *, add_to: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return dy W, `[rows, out]` to `[rows, in]`, or add it to `add_to` in place."""
+        ...
+
+    def with_weight(self, weight: torch.Tensor) -> Product:
+        """Return the products of another weight, computed in the same way."""
+        ...
+
+
+class FloatProduct:
+    """Products in the weight's dtype; see `Product`, `affine` and `input_gradient`."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.dtype = weight.dtype
+        self._weight = weight
+
+    def affine(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Return x W^T + b."""
+        return affine(x, self._weight, bias)
+
+    def input_gradient(
+        self, dy: torch.Tensor, *, add_to: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return dy W."""
+        return input_gradient(dy, self._weight, add_to=add_to)
+
+    def with_weight(self, weight: torch.Tensor) -> FloatProduct:
+        """Return the products of another weight."""
+        return FloatProduct(weight)
+
+
+def product_of(layer: nn.Linear) -> Product:
+    """Return what computes a layer's frozen products: what `set_product` set, or floats."""
+    product: Product | None = getattr(layer, "frozen_product", None)
+    return FloatProduct(layer.weight) if product is None else product
+
+
+def set_product(layer: nn.Linear, product: Product | None) -> None:
+    """Let a frozen layer, with an adapter or without, compute its products in another way.
+
+    The layer has to be one that `use_fused_bias` or `lora.use_fused_lora` has changed. None stands
+    for products in the weight's dtype.
+    """
+    module: Any = layer
+    module.frozen_product = product
 
 
 def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -169,25 +243,30 @@ def use_fused_bias(model: nn.Module) -> None:
 
 
 def _frozen_linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    if not _has_fused_bias(x) or x.dtype != module.weight.dtype:
+    is_float = getattr(module, "frozen_product", None) is None
+    if x.dtype != module.weight.dtype or (is_float and not _has_fused_bias(x)):
         return functional.linear(x, module.weight, module.bias)
-    # Where no gradient is needed, an autograd function only costs time.
-    run: Any = _Affine.apply if torch.is_grad_enabled() else affine
-    y: torch.Tensor = run(x.reshape(-1, x.shape[-1]), module.weight, module.bias)
+    rows, product, bias = x.reshape(-1, x.shape[-1]), product_of(module), module.bias
+    if torch.is_grad_enabled():
+        y: torch.Tensor = _Affine.apply(rows, product, bias)  # type: ignore[no-untyped-call]
+    else:  # An autograd function would only cost time.
+        y = product.affine(rows, bias)
     return y.view(*x.shape[:-1], -1)
 
 
 class _Affine(torch.autograd.Function):
-    """`affine` with a frozen weight, and the gradient of x."""
+    """A frozen layer's product, and the gradients of x and, where it is trained, of the bias."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+        ctx: Any, x: torch.Tensor, product: Product, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        ctx.save_for_backward(weight)
-        return affine(x, weight, bias)
+        ctx.product = product
+        return product.affine(x, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        return input_gradient(gradients[0], weight), None, None
+        (dy,) = gradients
+        needs_x, _, needs_bias = ctx.needs_input_grad
+        dx = ctx.product.input_gradient(dy) if needs_x else None
+        return dx, None, dy.sum(0) if needs_bias else None

@@ -19,7 +19,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.nn import functional
 
-from pennyweight.engine.kernels.frozen import affine, input_gradient
+from pennyweight.engine.kernels.frozen import Product, product_of
 from pennyweight.engine.kernels.masks import dropout_mask, pool_of
 
 __all__ = ["is_plain_lora", "lora_linear", "share_inputs", "use_fused_lora"]
@@ -161,16 +161,17 @@ def _run(x: torch.Tensor, layers: Sequence[_Product]) -> list[torch.Tensor]:
     """Return every layer's output for the same `x`."""
     flat = x.reshape(-1, x.shape[-1]).to(layers[0][0].weight.dtype)
     tensors: list[torch.Tensor | None] = []
-    parts: list[tuple[_Part, ...]] = []
+    plans: list[_Plan] = []
     for base, loras in layers:
-        tensors += [base.weight, base.bias]
-        parts.append(tuple(_part(flat, rows, layer) for rows, layer in loras))
+        tensors.append(base.bias)
+        parts = tuple(_part(flat, rows, layer) for rows, layer in loras)
+        plans.append(_Plan(product_of(base), parts))
         for _, layer in loras:
             (name,) = _active(layer)
             tensors += [layer.lora_A[name].weight, layer.lora_B[name].weight]
     fused: Any = _FusedLora.apply
     with torch.autocast(x.device.type, enabled=False):
-        ys: tuple[torch.Tensor, ...] = fused(flat, tuple(parts), *tensors)
+        ys: tuple[torch.Tensor, ...] = fused(flat, tuple(plans), *tensors)
     return [y.view(*x.shape[:-1], y.shape[-1]) for y in ys]
 
 
@@ -192,11 +193,19 @@ class _Part:
     mask: torch.Tensor | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A frozen layer's product, and the adapters on its rows."""
+
+    product: Product
+    parts: tuple[_Part, ...]
+
+
 class _FusedLora(torch.autograd.Function):
     """y = x W^T + b + scaling (mask x) A^T B^T (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
-    Computed for one or several layers with the same `x` `[rows, in]`. Each layer has a frozen
-    `weight` `[out, in]`, a bias or None and, for each part of the rows, A `[rank, in]` and B
+    Computed for one or several layers with the same `x` `[rows, in]`. Each layer has the product of
+    a frozen W `[out, in]`, a bias or None and, for each part of the rows, A `[rank, in]` and B
     `[out, rank]`, which are float32 and cast to the weight's dtype; their gradients are float32.
     """
 
@@ -204,7 +213,7 @@ class _FusedLora(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        layers: tuple[tuple[_Part, ...], ...],
+        layers: tuple[_Plan, ...],
         *tensors: Any,
     ) -> tuple[torch.Tensor, ...]:
         ctx.set_materialize_grads(False)
@@ -214,16 +223,15 @@ class _FusedLora(torch.autograd.Function):
         saved: list[torch.Tensor | None] = []
         ys = []
         position = 0
-        for parts in layers:
-            weight, bias = tensors[position : position + 2]
-            y = affine(x, weight, None if bias is None else bias.to(weight.dtype))
-            saved.append(weight)
-            position += 2
-            for part in parts:
+        for plan in layers:
+            dtype, bias = plan.product.dtype, tensors[position]
+            y = plan.product.affine(x, None if bias is None else bias.to(dtype))
+            position += 1
+            for part in plan.parts:
                 a, b = tensors[position : position + 2]
-                down = a.to(weight.dtype)
+                down = a.to(dtype)
                 # The smallest factor is scaled.
-                up = (b * part.scaling).to(weight.dtype)
+                up = (b * part.scaling).to(dtype)
                 dropped = _dropped(x, part)
                 inner = functional.linear(dropped, down)
                 y[part.rows].addmm_(inner, up.t())
@@ -240,16 +248,16 @@ class _FusedLora(torch.autograd.Function):
         needs_x, _, *needed = ctx.needs_input_grad
         gradients: list[torch.Tensor | None] = []
         dx = None
-        for parts, dy in zip(ctx.layers, dys, strict=True):
-            weight = next(saved)
+        for plan, dy in zip(ctx.layers, dys, strict=True):
             position = len(gradients)
-            gradients += [None] * (2 + 2 * len(parts))
+            gradients += [None] * (1 + 2 * len(plan.parts))
             if needs_x and dy is not None:
-                dx = input_gradient(dy, weight, add_to=dx)
-            if needed[position + 1] and dy is not None:
+                dx = plan.product.input_gradient(dy, add_to=dx)
+            if needed[position] and dy is not None:
                 exact = torch.promote_types(dy.dtype, torch.float32)
-                gradients[position + 1] = dy.sum(0, dtype=exact).to(ctx.dtypes[position + 1])
-            for part in parts:
+                gradients[position] = dy.sum(0, dtype=exact).to(ctx.dtypes[position])
+            position -= 1
+            for part in plan.parts:
                 position += 2
                 dropped, down, up, inner = (next(saved) for _ in range(4))
                 if dy is None:

@@ -11,15 +11,20 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
+import torch
+
 from pennyweight.engine.batches.batcher import Batcher, PackedBatcher, PaddedBatcher
+from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.device import DTYPES, Compute
 from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.engine.kernels.compiled import compile_blocks
 from pennyweight.engine.kernels.families import can_pack, family_of, unwrap
 from pennyweight.engine.kernels.frozen import cast_encoder, use_fused_bias
+from pennyweight.engine.kernels.int8 import use_int8_products
 from pennyweight.engine.kernels.lora import share_inputs, use_fused_lora
 from pennyweight.engine.kernels.masks import (
     MaskPool,
@@ -170,6 +175,7 @@ def prepare_model(
     *,
     max_tokens: int,
     compiled: bool = False,
+    calibration: TokenizedRows | None = None,
     without: frozenset[str] = frozenset(),
 ) -> Batcher:
     """Apply all passes to a model, in place, and return the batcher for it.
@@ -180,10 +186,12 @@ def prepare_model(
         compute: device, precision and attention.
         max_tokens: number of tokens that go through the model at once.
         compiled: whether to run torch.compile on the feed-forward blocks without adapters.
+        calibration: rows that show what the inputs of each layer are like; needed for int8
+            products. See `engine.calibration`.
         without: names of passes to leave out, for tests and measurements.
 
     Raises:
-        ValueError: `without` has a name that no pass has.
+        ValueError: `without` has a name that no pass has, or int8 products have no rows.
     """
     if unknown := without - {step.name for step in PASSES}:
         names = ", ".join(step.name for step in PASSES)
@@ -194,8 +202,21 @@ def prepare_model(
     for step in PASSES:
         if step.name not in without and step.applies(preparation):
             step.apply(preparation)
+    batcher: Batcher = PaddedBatcher(compute.device, max_tokens, masks)
     if compute.attention == PACKED:
-        return PackedBatcher.attach(
+        batcher = PackedBatcher.attach(
             classifier, device=compute.device, max_tokens=max_tokens, masks=masks
         )
-    return PaddedBatcher(compute.device, max_tokens, masks)
+    if compute.products == "int8":
+        if calibration is None:
+            raise ValueError("calibration: given None; int8 products need rows")
+        use_int8_products(classifier, partial(_run_rows, classifier, batcher, calibration))
+    return batcher
+
+
+@torch.no_grad()
+def _run_rows(model: Any, batcher: Batcher, rows: TokenizedRows) -> None:
+    was_training = model.training
+    inputs, _ = batcher.inputs(rows, np.arange(len(rows)))
+    model.eval()(**inputs)
+    model.train(was_training)
