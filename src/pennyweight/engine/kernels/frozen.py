@@ -255,7 +255,7 @@ def _frozen_linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 class _Affine(torch.autograd.Function):
-    """A frozen layer's product, and the gradients of x and, where it is trained, of the bias."""
+    """A frozen layer's product, and the gradient of x."""
 
     @staticmethod
     def forward(
@@ -266,7 +266,4 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (dy,) = gradients
-        needs_x, _, needs_bias = ctx.needs_input_grad
-        dx = ctx.product.input_gradient(dy) if needs_x else None
-        return dx, None, dy.sum(0) if needs_bias else None
+        return ctx.product.input_gradient(gradients[0]), None, None
