@@ -14,7 +14,7 @@ from pennyweight.cli.output import preload, quiet_libraries
 from pennyweight.errors import ServeError
 
 if TYPE_CHECKING:
-    from pennyweight.serve.options import Access, Batching, Limits
+    from pennyweight.serve.options import Access, Batching, Limits, ServeOptions
 
 __all__ = [
     "AccessArguments",
@@ -245,10 +245,17 @@ def command(
     from pennyweight.serve.server import serve
 
     bank = ClassifierBank(memory_bytes=options.memory_bytes)
-    serve(bank, named, options, announce=lambda address: _announce(address, list(named)))
+    serve(bank, named, options, announce=lambda address: _announce(address, list(named), options))
 
 
-def _announce(address: str, names: list[str]) -> None:
+def _announce(address: str, names: list[str], options: ServeOptions) -> None:
+    if options.is_open:
+        loading = " and load and remove classifiers" if options.access.loading_folder else ""
+        # On standard output, since standard error is a log of JSON objects.
+        typer.echo(
+            f"warning: there is no token, so anybody who reaches {options.host} may classify texts"
+            f"{loading}; give --token-file FILE, or set {_TOKEN_VARIABLE}"
+        )
     typer.echo(f"{address} serves {', '.join(names)}; press Ctrl-C to stop")
 
 
