@@ -318,7 +318,6 @@ def _print_notes(
     model: RunOptions, predicted: PredictedRows | PredictedFiles, log: Callable[[str], None]
 ) -> None:
     """Print what must be known about the run and the output."""
-    from pennyweight.data.shown import listed
     from pennyweight.runs.record import load_record
 
     record = load_record(model.run)
@@ -328,11 +327,6 @@ def _print_notes(
         log(_abstentions(predicted, record))
     for name, shown in predicted.renamed.items():
         log(f'the input column "{name}" is written as "{shown}"')
-    if predicted.dropped:
-        log(
-            "keys that are not copied, because none of the first 100 objects has them: "
-            f"{listed(predicted.dropped, quoted=True)}"
-        )
 
 
 def _count(rows: PredictedRows, out: str) -> str:

@@ -14,7 +14,13 @@ from pennyweight.data.source import Source
 from pennyweight.errors import DataError
 from pennyweight.inference.answers import Answers
 from pennyweight.inference.classifier import BackendName
-from pennyweight.inference.layout import Layout, OutputFormat, copied_columns, plain_types
+from pennyweight.inference.layout import (
+    Layout,
+    OtherKeys,
+    OutputFormat,
+    copied_columns,
+    plain_types,
+)
 from pennyweight.inference.output import FORMATS
 from pennyweight.inference.parts.files import InputFile
 
@@ -125,7 +131,15 @@ def open_rows(job: PredictJob, file: InputFile) -> OpenRows:
                 "copy with --columns"
             )
     types = plain_types(opened.schema, job.copied)
-    return OpenRows(opened, parser, Layout(job.answers, job.copied, types))
+    layout = Layout(job.answers, job.copied, types, _other_keys(job))
+    return OpenRows(opened, parser, layout)
+
+
+def _other_keys(job: PredictJob) -> OtherKeys:
+    """Return what becomes of keys that none of the first objects of the first file has."""
+    if not job.copies_all or job.source.format != "jsonl":
+        return "leave"
+    return "write" if FORMATS[job.output_format].is_nested else "refuse"
 
 
 def parts_of(

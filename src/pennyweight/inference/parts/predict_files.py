@@ -72,8 +72,6 @@ class PredictedFiles:
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
         renamed: name in the output of each input column that has the name of an output column.
-        dropped: keys of JSON Lines that the first objects of the first file lack, so that they were
-            not copied, where all columns are.
     """
 
     files: int
@@ -84,7 +82,6 @@ class PredictedFiles:
     abstained: int
     abstain_below: float | None
     renamed: dict[str, str]
-    dropped: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -160,7 +157,6 @@ def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> P
         abstained=sum(part.abstained for part in parts),
         abstain_below=job.answers.abstain_below,
         renamed={name: shown for name, shown in job.copied.items() if name != shown},
-        dropped=tuple(dict.fromkeys(key for part in parts for key in part.dropped)),
     )
 
 
