@@ -26,7 +26,7 @@ from pennyweight.data.read.record import (
     Record,
 )
 from pennyweight.data.read.saved import open_saved
-from pennyweight.data.read.storage import AnyFile, RemoteFile
+from pennyweight.data.read.storage import AnyFile, PeekedFile, RemoteFile
 from pennyweight.data.read.text import open_lines
 from pennyweight.errors import DataError
 
@@ -37,6 +37,7 @@ __all__ = [
     "AnyFile",
     "Columns",
     "OpenFile",
+    "PeekedFile",
     "Position",
     "Reader",
     "Record",

@@ -107,13 +107,18 @@ class OpenRows:
         return tuple(dict.fromkeys((*self.parser.columns.every, *self.layout.copied)))
 
 
-def open_rows(job: PredictJob, file: InputFile) -> OpenRows:
+def open_rows(job: PredictJob, file: InputFile, *, peeks: bool = False) -> OpenRows:
     """Open a file of the job, and check that it has the columns of the first one.
+
+    Args:
+        job: of which the file is.
+        file: the file.
+        peeks: whether nothing but the columns is needed, so that little of a remote file is read.
 
     Raises:
         DataError: the file cannot be read as the job's format, or lacks a column.
     """
-    opened = open_file(file.file, format=job.source.format)
+    opened = open_file(file.peeked if peeks else file.file, format=job.source.format)
     name = file.location
     if opened.records_from is None:
         raise DataError(

@@ -29,7 +29,14 @@ from pennyweight.inference.parts.manifest import (
     load_manifest,
     require_same,
 )
-from pennyweight.inference.parts.plan import Part, PredictJob, bad_rows_of, input_of, parts_of
+from pennyweight.inference.parts.plan import (
+    Part,
+    PredictJob,
+    bad_rows_of,
+    input_of,
+    open_rows,
+    parts_of,
+)
 from pennyweight.inference.processing import processing_of
 from pennyweight.runs.directory import hash_artifact
 
@@ -37,6 +44,7 @@ __all__ = ["PartOptions", "PredictedFiles", "predict_files"]
 
 Log = Callable[[str], None]
 _SECONDS_BETWEEN_LINES = 5.0
+_MANY_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ def predict_files(
 
     Each part, of `options.rows_per_part` rows of one file, becomes one file below `out`, in the
     same order and with the columns that `predict` writes. `out/_manifest.json` lists the parts.
+    The columns of all files are checked before the first is predicted.
     If the process ends early, however it ends, the same call does the rest, and the files are those
     of an unbroken call.
 
@@ -125,6 +134,8 @@ def predict_files(
         if (before := load_manifest(folder)) is not None:
             manifest = _continued(before, manifest, folder, out=out)
         is_done = before is not None and _is_done(before, manifest, log)
+        if not is_done:
+            _check_columns(job, manifest, log)
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
         before_rows = sum(part.rows for part in manifest.parts)
@@ -144,6 +155,20 @@ def predict_files(
         _remove_strays(before, writer, folder)
         manifest = writer.save(is_complete=True)
     return _counted(job, manifest, predicted_before=before_rows)
+
+
+def _check_columns(job: PredictJob, manifest: Manifest, log: Log) -> None:
+    """Check the columns of every file of which nothing is done, before any is predicted.
+
+    Raises:
+        DataError: a file cannot be read, or lacks a column.
+    """
+    begun = {part.file for part in manifest.parts}
+    files = [file for file in manifest.files if file.name not in begun]
+    if len(files) >= _MANY_FILES:
+        log(f"checking the columns of {len(files):,} files")
+    for file in files:
+        open_rows(job, file, peeks=True)
 
 
 def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> PredictedFiles:
@@ -200,7 +225,7 @@ def _settle(
     thresholds = processing_of(record, settings, saved.artifact).thresholds
     answers = answers_of(settings, record, thresholds, output)
     output_format = output.output_format or _format_like(source.format)
-    first = open_file(files[0].file, format=source.format)
+    first = open_file(files[0].peeked, format=source.format)
     layout = layout_of(
         answers,
         first,
