@@ -206,8 +206,8 @@ def test_a_node_without_the_files_is_named(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("cpus", "gpus", "message"),
     [
-        (0.0, None, "--cpus-per-trial 0: give a whole number from 1, or a part of 1 such as 0.5"),
-        (1.0, -1.0, "--gpus-per-trial -1: give a whole number from 0, or a part of 1 such as 0.5"),
+        (0.0, None, "--cpus-per-trial 0: give a whole number from 1, or a fraction such as 0.5"),
+        (1.0, -1.0, "--gpus-per-trial -1: give a whole number from 0, or a fraction such as 0.5"),
         (1.5, None, "--cpus-per-trial 1.5: give a whole number from 1, or"),
         (float("nan"), None, "--cpus-per-trial nan: give a whole number from 1, or"),
         (1.0, float("inf"), "--gpus-per-trial inf: give a whole number from 0, or"),

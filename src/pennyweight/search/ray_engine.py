@@ -45,9 +45,9 @@ class RayEngine:
         Raises:
             RunError: Ray does not know such a share of a node.
         """
-        _check_share("cpus", self.cpus_per_trial, "a whole number from 1, or a part of 1")
+        _check_share("cpus", self.cpus_per_trial, "a whole number from 1, or a fraction")
         if self.gpus_per_trial:
-            _check_share("gpus", self.gpus_per_trial, "a whole number from 0, or a part of 1")
+            _check_share("gpus", self.gpus_per_trial, "a whole number from 0, or a fraction")
 
     def search(self, jobs: Sequence[SearchJob], *, log: Log) -> None:
         """Train all trials of some searches.

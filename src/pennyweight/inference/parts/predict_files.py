@@ -105,9 +105,8 @@ def predict_files(
 
     Each part, of `options.rows_per_part` rows of one file, becomes one file below `out`, in the
     same order and with the columns that `predict` writes. `out/_manifest.json` lists the parts.
-    The columns of all files are checked before the first is predicted.
-    If the process ends early, however it ends, the same call does the rest, and the files are those
-    of an unbroken call.
+    Before the first, the columns of all files are checked. If the process ends early, however it
+    ends, the same call does the rest, and the files are those of an unbroken call.
 
     Args:
         run: the run's directory.
@@ -134,11 +133,8 @@ def predict_files(
         if (before := load_manifest(folder)) is not None:
             manifest = _continued(before, manifest, folder, out=out)
         is_done = before is not None and _is_done(before, manifest, log)
-        if not is_done:
-            _check_columns(job, manifest, log)
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
-        before_rows = sum(part.rows for part in manifest.parts)
 
         def done(part: DonePart) -> None:
             writer.add(part)
@@ -146,6 +142,7 @@ def predict_files(
 
         try:
             if not is_done:
+                _check_columns(job, manifest, log)
                 ENGINES[options.engine](
                     job, _parts_to_do(job, writer), done=done, workers=options.workers, log=log
                 )
@@ -153,8 +150,8 @@ def predict_files(
             writer.save()
             raise
         _remove_strays(before, writer, folder)
-        manifest = writer.save(is_complete=True)
-    return _counted(job, manifest, predicted_before=before_rows)
+        before_rows = sum(part.rows for part in manifest.parts)
+        return _counted(job, writer.save(is_complete=True), predicted_before=before_rows)
 
 
 def _check_columns(job: PredictJob, manifest: Manifest, log: Log) -> None:
