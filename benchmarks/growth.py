@@ -154,14 +154,14 @@ def _tokens(folder: Path) -> Callable[[], Any]:
 
 
 def _epoch(folder: Path) -> Callable[[], object]:
-    from pennyweight.engine.batches.order import windowed_batches
+    from pennyweight.engine.batches.order import epoch_batches
     from pennyweight.engine.batches.rows import collate
 
     rows = _tokens(folder)()
     options: Any = {"batch_rows": _BATCH_ROWS, "order": "grouped", "seed": 0, "epoch": 0}
 
     def read() -> None:
-        for batch in windowed_batches(rows.lengths, **options):
+        for batch in epoch_batches(rows.lengths, **options):
             collate(rows, batch)
 
     return read

@@ -110,8 +110,10 @@ class TerminatedError(KeyboardInterrupt):
 
     Args:
         number: of the signal.
+        ended: the processes of this training, by their ranks, that had ended before.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, ended: tuple[int, ...] = ()) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
+        self.ended = ended

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
-from pennyweight.errors import PennyweightError
+from pennyweight.errors import DataError, PennyweightError
 from tiny import LABELS
 
 
@@ -117,16 +117,41 @@ def test_one_file_is_predicted_in_parts_if_the_output_is_a_folder(
     assert (tmp_path / "out" / "test.csv.part-00000.csv").is_file()
 
 
-def test_keys_that_come_late_are_not_copied_and_named(
+def test_keys_that_come_late_are_copied_or_refused_and_never_lost(
     pennyweight: Callable[..., str], in_workspace: Path
 ) -> None:
-    rows = [{"text": "a goal"}] * 100 + [{"text": "a bank", "late": 1}, {"text": "x", "later": 2}]
+    rows = [{"text": "a goal"}] * 100 + [{"text": "a bank", "late": 1}, {"text": "x", "label": 2}]
     Path("late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ("predict", "runs/one", "--data", "late.jsonl", "--out")
-    note = 'not copied, because none of the first 100 objects has them: "late", "later"'
-    assert note in pennyweight(*arguments, "out.jsonl")
-    assert note in pennyweight(*arguments, "out/", "--rows-per-part", "101")
-    assert "not copied" not in pennyweight(*arguments, "out.jsonl", "--columns", "text")
+    pennyweight(*arguments, "out.jsonl")
+    whole = Path("out.jsonl").read_text()
+    objects = list(map(json.loads, whole.splitlines()))
+    assert list(objects[0])[:4] == ["row", "text", "label", "confidence"]
+    assert (objects[100]["late"], objects[101]["input label"]) == (1, 2)
+    pennyweight(*arguments, "out/", "--rows-per-part", "101")
+    parts = [path.read_text() for path in sorted(Path("out").glob("*.jsonl"))]
+    assert "".join(parts).count("\n") == 102
+    assert (json.loads(parts[1])["input label"], json.loads(parts[0][-500:].splitlines()[-1])) == (
+        2,
+        objects[100],
+    )
+    pennyweight(*arguments, "out.csv")
+    with Path("out.csv").open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0])[:5] == ["row", "text", "late", "input label", "label"]
+    assert (cells[0]["late"], cells[100]["late"], cells[101]["input label"]) == ("", "1", "2")
+    refused = ("--format-out", "csv", "--rows-per-part", "60")
+    with pytest.raises(
+        DataError, match=r"late.jsonl: row 101 \(line 101\): the key \"late\" is no"
+    ):
+        pennyweight(*arguments, "csv/", *refused)
+    assert "2 bad rows in csv/_bad_rows" in pennyweight(
+        *arguments, "csv/", *refused, "--skip-bad-rows"
+    )
+    pennyweight(*arguments, "text.jsonl", "--columns", "text")
+    assert "late" not in Path("text.jsonl").read_text()
+    pennyweight(*arguments, "named.csv", "--columns", "late")
+    assert Path("named.csv").read_text().startswith("row,late,label,")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_without_the_training_rows_the_record_is_used_and_a_note_says_so(
         shutil.move(hidden, known / "train.csv")
     (note,) = part.notes
     assert note.startswith("the run's rows cannot be read again: ")
-    assert note.endswith("; only what the run's record holds is used")
+    assert "; only what the run's record holds is used; to compare texts, features and" in note
+    assert note.endswith(f"restore the rows that {known / 'run' / 'recipe.toml'} names")
     assert part.text_area is part.distance is None
     assert part.validation_accuracy == whole.validation_accuracy
     assert [each.predicted for each in part.shares] == [each.predicted for each in whole.shares]
@@ -89,9 +90,24 @@ def test_a_multi_label_run_has_no_expected_accuracy(bert: Path, tmp_path: Path) 
     train(tiny_recipe(bert, folder, data=data), out=tmp_path / "run")
     result = drift(tmp_path / "run", ["the goal", "a bank"])
     assert result.expected == ()
-    assert "it is a multi-label run" in result.notes[-1]
+    assert "the run is a multi-label run; label some rows" in result.notes[-1]
     assert result.distance is not None
     assert all(each.training is not None for each in result.shares)
+
+
+def test_a_run_without_validation_rows_has_no_expected_accuracy_and_a_note_says_how_to_get_one(
+    bert: Path, known: Path, tmp_path: Path
+) -> None:
+    data = {"validation": None, "validation_fraction": 0.0}
+    train(tiny_recipe(bert, known, data=data, train={"max_steps": 2}), out=tmp_path / "run")
+    result = drift(tmp_path / "run", str(known / "same.csv"))
+    assert result.expected == ()
+    assert result.text_area is not None
+    assert result.notes[-1] == (
+        f"no expected accuracy: it needs validation rows, and {tmp_path / 'run' / 'record.json'} "
+        "has no metrics of any, because the run was trained without them; train again with "
+        "data.validation = FILE or data.validation_fraction above 0"
+    )
 
 
 def test_no_rows_are_an_error(known: Path) -> None:

@@ -7,24 +7,21 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from ray.exceptions import ActorDiedError
 
+from fake_ray import FakeRay
 from pennyweight.cli.training_engine import EngineName, EngineOptions
 from pennyweight.errors import RunError, TrainingError
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.recipe.study import load_study
 from pennyweight.runs.record import RunRecord
-from pennyweight.search import ray_engine, ray_pool, study_training, worker
+from pennyweight.search import ray_engine, study_training, worker
 from pennyweight.search.engines import LocalEngine, RayEngine
 from pennyweight.search.ray_trainer import Trainer
 from pennyweight.search.results import SearchResult
@@ -38,84 +35,28 @@ from tiny import tiny_recipe
 ROOT = Path(__file__).parents[2]
 
 
-class _Actor:
-    """An actor in a thread of this process."""
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeRay]]:
+    """Return a function that simulates a cluster of nodes with one CPU each.
 
-    def __init__(self, instance: Any, is_lost: Callable[[str, Any], bool]) -> None:
-        self._instance = instance
-        self._is_lost = is_lost
-        self._order: Any = None
-        self._thread = ThreadPoolExecutor(1)
-
-    def __getattr__(self, name: str) -> Any:
-        def remote(*arguments: Any, **options: Any) -> Future[Any]:
-            self._order = arguments[0] if name == "begin" else self._order
-            if self._order is not None and self._is_lost(name, self._order):
-                future: Future[Any] = Future()
-                future.set_exception(ActorDiedError())
-                return future
-            return self._thread.submit(getattr(self._instance, name), *arguments, **options)
-
-        return SimpleNamespace(remote=remote)
-
-
-class _Ray:
-    """What the pool uses of Ray.
-
-    Args:
-        nodes: each with one CPU.
-        losses: how many processes are lost that train a trial, by its name.
+    The processes that train a trial are lost as often as it says, after their first evaluation.
     """
 
-    def __init__(self, nodes: int, losses: dict[str, int]) -> None:
-        self._nodes = nodes
-        self._losses = Counter(losses)
-        self.killed = 0
+    def simulate(*, nodes: int = 2, losses: dict[str, int] | None = None) -> FakeRay:
+        left, orders = Counter(losses or {}), dict[int, str]()
 
-    def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {"CPU": 1.0}}] * self._nodes
+        def is_lost(method: str, worker: int, *arguments: Any) -> bool:
+            if method == "begin":
+                orders[worker] = arguments[0].name
+            if method != "answer" or not left[orders[worker]]:
+                return False
+            left[orders[worker]] -= 1
+            return True
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": float(self._nodes)}
-
-    def remote(self, **_: Any) -> Any:
-        def decorate(cls: Any) -> Any:
-            def create(*arguments: Any, **options: Any) -> _Actor:
-                return _Actor(cls(*arguments, **options), self._is_lost)
-
-            return SimpleNamespace(remote=create)
-
-        return decorate
-
-    def _is_lost(self, method: str, order: Any) -> bool:
-        # While it trains, after its first evaluation.
-        if method != "answer" or not self._losses[order.name]:
-            return False
-        self._losses[order.name] -= 1
-        return True
-
-    @staticmethod
-    def get(future: Future[Any]) -> Any:
-        return future.result()
-
-    @staticmethod
-    def wait(futures: list[Future[Any]], *, timeout: float) -> tuple[list[Future[Any]], Any]:
-        return list(wait_for(futures, timeout, FIRST_COMPLETED).done), None
-
-    def kill(self, _: Any) -> None:
-        self.killed += 1
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _Ray]]:
-    """Return a function that simulates a cluster."""
-
-    def simulate(*, nodes: int = 2, losses: dict[str, int] | None = None) -> _Ray:
-        cluster = _Ray(nodes, losses or {})
-        monkeypatch.setattr(ray_pool, "ray", cluster)
+        cluster = FakeRay(*[{"CPU": 1.0}] * nodes, is_lost=is_lost)
+        monkeypatch.setattr(ray_engine, "connected_ray", lambda: nullcontext(cluster))
         return cluster
 
-    monkeypatch.setattr(ray_engine, "connected_ray", nullcontext)
     # Restored afterwards: the trainers are in this process.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     threads = torch.get_num_threads()
@@ -134,7 +75,7 @@ def _rows(result: SearchResult) -> list[Any]:
 
 
 def test_a_search_whose_processes_are_lost_has_the_trials_of_one_on_this_machine(
-    simulated: Path, ray: Callable[..., _Ray]
+    simulated: Path, ray: Callable[..., FakeRay]
 ) -> None:
     local = run_search(_recipe(), out=simulated / "local")
     ray(losses={"trial-0000": 1, "trial-0003": 2})
@@ -142,12 +83,12 @@ def test_a_search_whose_processes_are_lost_has_the_trials_of_one_on_this_machine
     spread = run_search(_recipe(), out=simulated / "ray", engine="ray", log=lines.append)
     assert _rows(spread) == _rows(local)
     assert spread.count("complete") == 8
-    assert "Ray: 2 nodes, 1 CPUs and 0 GPUs per trial, 2 at the same time" in lines
-    assert sum("was lost and is replaced" in line for line in lines) == 3
+    assert lines[0] == "waiting for 2 workers of 1 CPU each on the Ray cluster of 2 nodes"
+    assert sum("was lost, and another one begins it again" in line for line in lines) == 3
 
 
 def test_trials_are_pruned_by_the_process_that_has_the_database(
-    simulated: Path, ray: Callable[..., _Ray]
+    simulated: Path, ray: Callable[..., FakeRay]
 ) -> None:
     recipe = _recipe(pruning="median", trials=12)
     local = run_search(recipe, out=simulated / "local")
@@ -158,18 +99,19 @@ def test_trials_are_pruned_by_the_process_that_has_the_database(
 
 
 def test_a_trial_that_loses_every_process_is_recorded_as_failed(
-    simulated: Path, ray: Callable[..., _Ray]
+    simulated: Path, ray: Callable[..., FakeRay]
 ) -> None:
     cluster = ray(losses={"trial-0001": 9})
     result = run_search(_recipe(trials=3), out=simulated, engine="ray")
     assert [row.status for row in result.rows] == ["complete", "failed", "complete"]
-    assert "4 processes were lost that trained it" in str(result.rows[1].reason)
+    reason = str(result.rows[1].reason)
+    assert reason.startswith("the training has ended 4 Ray workers one after the other, the last")
     # Those that were lost, and those that were idle at the end.
-    assert cluster.killed >= 5
+    assert len(cluster.killed) >= 5
 
 
 def test_a_trial_that_fails_is_recorded_and_a_directory_that_cannot_be_used_ends_the_search(
-    simulated: Path, ray: Callable[..., _Ray], monkeypatch: pytest.MonkeyPatch
+    simulated: Path, ray: Callable[..., FakeRay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(recipe: Recipe, *, out: Path, **options: Any) -> RunRecord:
         if out.name == "trial-0001":
@@ -187,7 +129,7 @@ def test_a_trial_that_fails_is_recorded_and_a_directory_that_cannot_be_used_ends
 
 
 def test_a_study_on_ray_has_the_rows_of_one_on_this_machine(
-    roberta: Path, sets: Path, tmp_path: Path, ray: Callable[..., _Ray]
+    roberta: Path, sets: Path, tmp_path: Path, ray: Callable[..., FakeRay]
 ) -> None:
     recipe = tmp_path / "base.toml"
     keys = {"train": {"max_steps": 2}}
@@ -218,7 +160,7 @@ def test_a_run_of_a_study_that_fails_does_not_stop_the_others(
     roberta: Path,
     sets: Path,
     tmp_path: Path,
-    ray: Callable[..., _Ray],
+    ray: Callable[..., FakeRay],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing(*_: Any, **__: Any) -> RunRecord:
@@ -233,22 +175,24 @@ def test_a_run_of_a_study_that_fails_does_not_stop_the_others(
     assert row.failures == {"1": "no luck", "2": "no luck"}
 
 
-def test_a_cluster_without_room_is_refused(simulated: Path, ray: Callable[..., _Ray]) -> None:
+def test_a_cluster_without_room_is_refused(simulated: Path, ray: Callable[..., FakeRay]) -> None:
     ray()
-    with pytest.raises(RunError, match="none of 2 nodes has 2 CPUs and 0 GPUs; lower --cpus"):
+    with pytest.raises(
+        RunError, match="no node of the Ray cluster has 2 CPUs for a training; lower"
+    ):
         run_search(_recipe(), out=simulated, engine=RayEngine(cpus_per_trial=2.0))
-    with pytest.raises(RunError, match=r"none of 2 nodes has 1 CPUs and 0\.5 GPUs"):
+    with pytest.raises(RunError, match=r"no node of the Ray cluster has 1 CPU and 0\.5 GPUs"):
         run_search(_recipe(), out=simulated, engine=RayEngine(gpus_per_trial=0.5))
 
 
 def test_parts_of_a_cpu_let_more_trials_run_at_once(
-    simulated: Path, ray: Callable[..., _Ray]
+    simulated: Path, ray: Callable[..., FakeRay]
 ) -> None:
     ray(nodes=1)
     lines: list[str] = []
     engine = RayEngine(cpus_per_trial=0.25)
     run_search(_recipe(trials=2), out=simulated, engine=engine, log=lines.append)
-    assert lines[0] == "Ray: 1 nodes, 0.25 CPUs and 0 GPUs per trial, 4 at the same time"
+    assert lines[0] == "waiting for 4 workers of 0.25 CPUs each on the Ray cluster of 1 node"
 
 
 def test_a_node_without_the_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,16 +206,18 @@ def test_a_node_without_the_files_is_named(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("cpus", "gpus", "message"),
     [
-        (0.0, None, "--cpus-per-trial 0: give a number above 0"),
-        (1.0, -1.0, "--gpus-per-trial -1: give a number above 0"),
-        (1.5, None, "--cpus-per-trial 1.5: give a whole number, or a part of 1"),
+        (0.0, None, "--cpus-per-trial 0: give a whole number from 1, or a fraction such as 0.5"),
+        (1.0, -1.0, "--gpus-per-trial -1: give a whole number from 0, or a fraction such as 0.5"),
+        (1.5, None, "--cpus-per-trial 1.5: give a whole number from 1, or"),
+        (float("nan"), None, "--cpus-per-trial nan: give a whole number from 1, or"),
+        (1.0, float("inf"), "--gpus-per-trial inf: give a whole number from 0, or"),
     ],
 )
 def test_resources_that_ray_does_not_know_are_refused(
-    simulated: Path, cpus: float, gpus: float | None, message: str
+    cpus: float, gpus: float | None, message: str
 ) -> None:
-    with pytest.raises(RunError, match=message):
-        run_search(_recipe(), out=simulated, engine=RayEngine(cpus, gpus))
+    with pytest.raises(RunError, match=f"^{message}"):
+        RayEngine(cpus, gpus)
 
 
 def test_the_options_of_the_cluster_need_its_engine() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from pennyweight.cli.main import app
 from pennyweight.cli.serve import AccessArguments
 from pennyweight.errors import ServeError
 from pennyweight.serve.catalog import name_runs
@@ -222,3 +224,45 @@ def test_a_missing_extra_is_an_instruction(monkeypatch: pytest.MonkeyPatch) -> N
     result = CliRunner().invoke(app, ["serve", "run"])
     assert isinstance(result.exception, ServeError)
     assert "pip install 'pennyweight[serve]'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("host", "tokens", "is_open"),
+    [
+        ("127.0.0.1", (), False),
+        ("127.0.0.2", (), False),
+        ("localhost", (), False),
+        ("::1", (), False),
+        ("0.0.0.0", (), True),
+        ("::", (), True),
+        ("news.example", (), True),
+        ("0.0.0.0", _TOKENS, False),
+    ],
+)
+def test_a_server_that_others_reach_without_a_token_is_open(
+    host: str, tokens: tuple[str, ...], is_open: bool
+) -> None:
+    assert ServeOptions(host=host, access=Access(tokens=tokens)).is_open is is_open
+
+
+def test_an_open_server_is_announced_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pennyweight.serve import server
+
+    def announced(*_: Any, announce: Callable[[str], None]) -> None:
+        announce("http://0.0.0.0:8000")
+
+    monkeypatch.setattr(server, "serve", announced)
+    run = plant(tmp_path / "news", "a")
+    command = ["serve", str(run), "--host", "0.0.0.0"]
+    warning = (
+        "warning: there is no token, so anybody who reaches 0.0.0.0 may classify texts; give "
+        "--token-file FILE, or set PENNYWEIGHT_SERVE_TOKEN\n"
+    )
+    address = "http://0.0.0.0:8000 serves news; press Ctrl-C to stop\n"
+    assert CliRunner().invoke(app, command).output == warning + address
+    loading = CliRunner().invoke(app, [*command, "--allow-loading-from", str(tmp_path)]).output
+    assert "may classify texts and load and remove classifiers; give" in loading
+    with_token = CliRunner(env={"PENNYWEIGHT_SERVE_TOKEN": _TOKENS[0]}).invoke(app, command)
+    assert with_token.output == address

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from pennyweight.engine.train.progress import Step
 from pennyweight.errors import TerminatedError
 from pennyweight.runs.record import load_record
-from pennyweight.training.interrupt import deferred_interrupt, terminable
+from pennyweight.training.interrupt import deferred_interrupt, ended_processes, terminable
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe
@@ -87,6 +90,36 @@ def test_a_signal_whose_error_a_library_replaced_is_still_known() -> None:
 
     with pytest.raises(TerminatedError, match="stopped by SIGTERM"), terminable():
         library()
+
+
+def test_a_process_that_ended_before_the_launcher_sent_its_signal_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As torchrun starts them; the process of the test stands for it and for process 0.
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    for name, value in (("RANK", "2"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "3")):
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-c", "input()"]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "RANK": rank})
+        for rank in ("2", "3", "4")
+    ]
+    try:
+        assert ended_processes() == ()
+        processes[1].kill()
+        processes[1].wait()
+        assert ended_processes() == (3,)
+        with pytest.raises(TerminatedError) as caught, terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert caught.value.ended == (3,)
+        processes[0].kill()
+        processes[0].wait()
+        # Not even this process is found, so the others may be children of another one.
+        assert ended_processes() == ()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_a_signal_during_a_step_is_only_marked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from pennyweight.errors import RunError, TrainingError
+from pennyweight.errors import RunError, TerminatedError, TrainingError
 from pennyweight.training.processes import (
     TIMEOUT,
     explaining_lost_processes,
@@ -92,3 +93,20 @@ def test_an_error_of_one_process_alone_is_no_lost_process() -> None:
         TrainingError, match=r"^process 1 .*: Read error \[::1\]:28: Connection closed by peer; go"
     ):
         fail(2)
+
+
+def test_a_signal_that_follows_the_end_of_another_process_is_a_lost_process() -> None:
+    def stop(processes: int, *ended: int) -> None:
+        accelerator: Any = SimpleNamespace(num_processes=processes, process_index=0)
+        with explaining_lost_processes(accelerator, rest=lambda: "go on"):
+            raise TerminatedError(signal.SIGTERM, ended)
+
+    with pytest.raises(
+        TrainingError,
+        match=r"^process 0 cannot go on without another process of this training, which has ended: "
+        "process 1; go on$",
+    ):
+        stop(2, 1)
+    for processes in (1, 2):
+        with pytest.raises(TerminatedError, match="stopped by SIGTERM"):
+            stop(processes)

@@ -26,18 +26,17 @@ def command(
     rows: RowsOptions,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the result as JSON to this file, too."),
+        typer.Option("--out", metavar="FILE", help="Also write the result to this file, as JSON."),
     ] = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how far new text is from a run's own rows.
+    """Compare new text with a run's own rows, and estimate the accuracy on it.
 
-    The accuracy on it is estimated as well, without labels.
-
-    Prints how well training and new texts can be told apart by their characters, the distance of
-    their hidden features, the share of each class, and the accuracy to expect with a 95% interval.
-    The run's own rows are read again from where its recipe says.
+    No labels are needed. The command prints the share of each class, how well training and new
+    texts can be told apart by their characters, the distance of their hidden features, and the
+    accuracy to expect with a 95% interval. The run's own rows are read again from where its recipe
+    says.
     """
     quiet_libraries()
     from pennyweight.inference.drift import drift

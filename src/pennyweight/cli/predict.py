@@ -13,7 +13,7 @@ import typer
 
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.interruption import continuable
-from pennyweight.cli.options import FormatOptions, RunOptions, SkipBadRows
+from pennyweight.cli.options import FormatOptions, RunOptions
 from pennyweight.cli.output import (
     log_to_stderr,
     preload,
@@ -36,6 +36,14 @@ _STANDARD_INPUT = "-"
 # What is printed for a text that gets no label: of a multi-label run if all labels are below their
 # thresholds, and otherwise if the confidence is too low.
 _NO_LABEL = "(no label)"
+_SkipBadRows = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad-rows",
+        help="Set unusable rows aside instead of stopping: in the run directory, or in _bad_rows "
+        "of the folder that is predicted into.",
+    ),
+]
 
 
 class OutputFormatName(StrEnum):
@@ -105,8 +113,8 @@ class OutputArguments:
         OutputFormatName | None,
         typer.Option(
             "--format-out",
-            help="The output format, whatever the ending of the file. In a folder, if not given, "
-            "that of the input for JSON Lines and Parquet, otherwise CSV.",
+            help="The format of the output. If not given, it follows from the ending of --out. In "
+            "a folder, JSON Lines and Parquet then stay what they are, and other files become CSV.",
         ),
     ] = None
     columns: Annotated[
@@ -132,7 +140,8 @@ class OutputArguments:
         typer.Option(
             "--abstain-below",
             metavar="CONFIDENCE",
-            help="Give no label where its probability is lower, for example 0.7.",
+            help="Give no label to a row whose most probable label is less probable than this, for "
+            "example 0.7.",
         ),
     ] = None
     coverage: Annotated[
@@ -140,8 +149,8 @@ class OutputArguments:
         typer.Option(
             "--coverage",
             metavar="SHARE",
-            help="Give no label where the confidence is low, so that this share of the validation "
-            "rows would get one, for example 0.9.",
+            help="Give no label where the confidence is low. The limit is chosen so that this "
+            "share of the validation rows would get a label, for example 0.9.",
         ),
     ] = None
 
@@ -169,8 +178,8 @@ class PartArguments:
         typer.Option(
             "--rows-per-part",
             metavar="N",
-            help="Into a folder: the number of rows of an output file. A prediction that was "
-            "stopped repeats the part that it was at.",
+            help="Into a folder: the number of rows in each output file. A prediction that is "
+            "continued repeats only the file that it was writing.",
         ),
     ] = 50_000
     engine: Annotated[
@@ -178,8 +187,8 @@ class PartArguments:
         typer.Option(
             "--engine",
             metavar="ENGINE",
-            help='Into a folder: "local", or "ray" for the Ray cluster at RAY_ADDRESS, or one that '
-            "is started on this machine.",
+            help='Into a folder: where to predict. "local" is this process, and "ray" the Ray '
+            "cluster at RAY_ADDRESS, or one that is started on this machine.",
         ),
     ] = "local"
     workers: Annotated[
@@ -187,7 +196,8 @@ class PartArguments:
         typer.Option(
             "--workers",
             metavar="N",
-            help="Number of Ray workers. If not given, one for each GPU, or else for each machine.",
+            help="With --engine ray: the number of workers, each with a model. If not given, one "
+            "for each GPU, or else for each machine.",
             show_default=False,
         ),
     ] = None
@@ -207,13 +217,13 @@ def command(
     rows: InputArguments,
     output: OutputArguments,
     parts: PartArguments,
-    skip_bad_rows: SkipBadRows = False,
+    skip_bad_rows: _SkipBadRows = False,
 ) -> None:
-    """Classify texts, the rows of a file, or those of many files.
+    """Classify texts, or the rows of one or many files.
 
     Texts that are given as arguments are printed with their label and its probability. For rows,
     the label, its probability and those of all classes are written as CSV, JSON Lines or Parquet,
-    together with the other columns of the row. A run on rows with several labels gives each text
+    together with the columns of the input. A run on rows with several labels gives each text
     the labels whose probability reaches their threshold. With --abstain-below or --coverage, rows
     of low confidence get no label. A run on pairs of texts needs a file with the two columns. Many
     files, or a large one, are predicted into a folder, part by part and in constant memory.
@@ -318,7 +328,6 @@ def _print_notes(
     model: RunOptions, predicted: PredictedRows | PredictedFiles, log: Callable[[str], None]
 ) -> None:
     """Print what must be known about the run and the output."""
-    from pennyweight.data.shown import listed
     from pennyweight.runs.record import load_record
 
     record = load_record(model.run)
@@ -328,11 +337,6 @@ def _print_notes(
         log(_abstentions(predicted, record))
     for name, shown in predicted.renamed.items():
         log(f'the input column "{name}" is written as "{shown}"')
-    if predicted.dropped:
-        log(
-            "keys that are not copied, because none of the first 100 objects has them: "
-            f"{listed(predicted.dropped, quoted=True)}"
-        )
 
 
 def _count(rows: PredictedRows, out: str) -> str:

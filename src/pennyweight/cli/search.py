@@ -32,7 +32,8 @@ def command(
         typer.Option(
             "--storage",
             metavar="URL",
-            help="The database that holds the trials. If not given, an SQLite file in DIR.",
+            help="The database that holds the trials, such as postgresql://USER@HOST/NAME. If not "
+            "given, an SQLite file in DIR.",
             show_default=False,
         ),
     ] = None,

@@ -14,7 +14,7 @@ from pennyweight.cli.output import preload, quiet_libraries
 from pennyweight.errors import ServeError
 
 if TYPE_CHECKING:
-    from pennyweight.serve.options import Access, Batching, Limits
+    from pennyweight.serve.options import Access, Batching, Limits, ServeOptions
 
 __all__ = [
     "AccessArguments",
@@ -34,15 +34,18 @@ class BatchingArguments:
     """How texts of several requests are computed together."""
 
     batch_rows: Annotated[
-        int, typer.Option("--batch-rows", metavar="NUMBER", help="The most texts in a batch.")
+        int,
+        typer.Option(
+            "--batch-rows", metavar="NUMBER", help="The maximum number of texts in a batch."
+        ),
     ] = 64
     max_wait_ms: Annotated[
         float,
         typer.Option(
             "--max-wait-ms",
             metavar="MS",
-            help="How long a text may wait for others to fill its batch while there are several "
-            "clients; a text that comes alone does not wait.",
+            help="How long a text may wait for texts of other clients to fill its batch; with one "
+            "client, texts do not wait.",
         ),
     ] = 5.0
 
@@ -59,22 +62,28 @@ class LimitArguments:
     """Bounds of requests and of the queue."""
 
     max_body_kb: Annotated[
-        int, typer.Option("--max-body-kb", metavar="KB", help="The largest body of a request.")
+        int,
+        typer.Option("--max-body-kb", metavar="KB", help="The maximum size of a request's body."),
     ] = 1024
     max_characters: Annotated[
         int,
-        typer.Option("--max-characters", metavar="NUMBER", help="The most characters in a text."),
+        typer.Option(
+            "--max-characters", metavar="NUMBER", help="The maximum number of characters in a text."
+        ),
     ] = 20_000
     max_texts: Annotated[
         int,
-        typer.Option("--max-texts", metavar="NUMBER", help="The most texts in a request."),
+        typer.Option(
+            "--max-texts", metavar="NUMBER", help="The maximum number of texts in a request."
+        ),
     ] = 128
     max_queue: Annotated[
         int,
         typer.Option(
             "--max-queue",
             metavar="NUMBER",
-            help="The most texts that wait to be computed; further requests are answered with 429.",
+            help="The maximum number of texts that wait to be computed; further requests are "
+            "answered with 429.",
         ),
     ] = 1024
     max_requests: Annotated[
@@ -82,12 +91,12 @@ class LimitArguments:
         typer.Option(
             "--max-requests",
             metavar="NUMBER",
-            help="The most requests that are answered at the same time.",
+            help="The maximum number of requests that are answered at the same time.",
         ),
     ] = 256
     timeout: Annotated[
         float,
-        typer.Option("--timeout", metavar="SECONDS", help="How long a request may take."),
+        typer.Option("--timeout", metavar="SECONDS", help="The maximum duration of a request."),
     ] = 30.0
 
     @property
@@ -114,8 +123,8 @@ class AccessArguments:
         typer.Option(
             "--host",
             metavar="ADDRESS",
-            help="The address to listen on; 0.0.0.0 for all. The default is reached from this "
-            "machine only.",
+            help="The address to listen on; 0.0.0.0 for all addresses of this machine. The default "
+            "can be reached from this machine only. With another one, set a token.",
         ),
     ] = "127.0.0.1"
     port: Annotated[
@@ -126,8 +135,8 @@ class AccessArguments:
         typer.Option(
             "--allow-host",
             metavar="NAME",
-            help="A name by which clients may reach the server, without the port, besides "
-            'localhost; "*" for any. Can be repeated.',
+            help="A name by which clients reach the server, without the port, if it is neither "
+            'localhost nor --host; "*" allows any name. Can be repeated.',
         ),
     ] = None
     token_file: Annotated[
@@ -179,8 +188,8 @@ class OperationArguments:
             "--memory-mb",
             min=1,
             metavar="MB",
-            help="The memory of all adapters. When it is full, the least recently used ones leave "
-            "it, and are read again from their runs when they are needed.",
+            help="The maximum memory of all adapters. If they need more, the least recently used "
+            "ones are removed from memory, and read again from their runs when they are needed.",
             show_default=False,
         ),
     ] = None
@@ -220,9 +229,8 @@ def command(
 ) -> None:
     """Classify texts over HTTP with one or more finished runs.
 
-    The runs share one base in memory, and texts of several clients are computed in one batch. There
-    is a page for trying them at the printed address, and the description of the routes is at
-    /openapi.json.
+    The runs share one base in memory, and texts of several clients are computed in one batch. Open
+    the printed address in a browser to try them; /openapi.json describes the routes.
     """
     _require_extra()
     from pennyweight.serve.catalog import name_runs
@@ -245,10 +253,17 @@ def command(
     from pennyweight.serve.server import serve
 
     bank = ClassifierBank(memory_bytes=options.memory_bytes)
-    serve(bank, named, options, announce=lambda address: _announce(address, list(named)))
+    serve(bank, named, options, announce=lambda address: _announce(address, list(named), options))
 
 
-def _announce(address: str, names: list[str]) -> None:
+def _announce(address: str, names: list[str], options: ServeOptions) -> None:
+    if options.is_open:
+        loading = " and load and remove classifiers" if options.access.loading_folder else ""
+        # On standard output, since standard error is a log of JSON objects.
+        typer.echo(
+            f"warning: there is no token, so anybody who reaches {options.host} may classify texts"
+            f"{loading}; give --token-file FILE, or set {_TOKEN_VARIABLE}"
+        )
     typer.echo(f"{address} serves {', '.join(names)}; press Ctrl-C to stop")
 
 

@@ -31,8 +31,8 @@ class EngineOptions:
         EngineName,
         typer.Option(
             "--engine",
-            help="Where to train: on this machine, or on the Ray cluster at RAY_ADDRESS, which "
-            "needs pennyweight[ray].",
+            help="Where to train: on this machine, or on the Ray cluster at RAY_ADDRESS, or one "
+            "that is started on this machine; ray needs pennyweight[ray].",
         ),
     ] = EngineName.local
     cpus_per_trial: Annotated[
@@ -40,7 +40,8 @@ class EngineOptions:
         typer.Option(
             "--cpus-per-trial",
             metavar="NUMBER",
-            help="With --engine ray: the CPUs of each training, or a part of one. If not given, 1.",
+            help="With --engine ray: the number of CPUs of each training, or a fraction of one, "
+            "such as 0.5. If not given, 1.",
             show_default=False,
         ),
     ] = None
@@ -49,8 +50,8 @@ class EngineOptions:
         typer.Option(
             "--gpus-per-trial",
             metavar="NUMBER",
-            help="With --engine ray: the GPUs of each training, or a part of one, such as 0.25. If "
-            "not given, 1 if the cluster has any.",
+            help="With --engine ray: the number of GPUs of each training, 0 for none, or a "
+            "fraction of one, such as 0.25. If not given, 1 if the cluster has any.",
             show_default=False,
         ),
     ] = None

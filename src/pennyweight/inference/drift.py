@@ -30,6 +30,7 @@ from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.spool import open_input
 from pennyweight.inference.texts import Text, texts_of
 from pennyweight.lab.populations import separate
+from pennyweight.runs.directory import RunDirectory
 
 __all__ = ["ClassShare", "Drift", "drift"]
 
@@ -109,13 +110,13 @@ def drift(
         table = read_for(classifier, run, rows_in, "drift", on_bad_row=on_bad_row).table
         if not len(table):
             raise DataError("drift: there are no rows to compare")
-        return _compare(classifier, table, with_features=backend == "torch", seed=seed)
+        return _compare(classifier, table, Path(run), with_features=backend == "torch", seed=seed)
 
 
 def _compare(
-    classifier: Classifier, table: datasets.Dataset, *, with_features: bool, seed: int
+    classifier: Classifier, table: datasets.Dataset, run: Path, *, with_features: bool, seed: int
 ) -> Drift:
-    splits, notes = _read_again(classifier)
+    splits, notes = _read_again(classifier, run)
     new = classifier.outputs(table, features=with_features)
     probabilities = probabilities_of(new.logits, task=classifier.task)
     reference, is_validation = (None, False) if splits is None else _reference(splits, seed=seed)
@@ -144,9 +145,7 @@ def _compare(
         notes=notes,
     )
     if known is None:
-        reason = "it is a multi-label run" if classifier.task == "multi-label" else "it has none"
-        note = f"the expected accuracy needs validation rows with one label each; {reason}"
-        return replace(result, notes=(*notes, note))
+        return replace(result, notes=(*notes, _why_no_accuracy(classifier, run)))
     return replace(
         result,
         validation_accuracy=float(known.correct.mean()),
@@ -154,10 +153,26 @@ def _compare(
     )
 
 
-def _read_again(classifier: Classifier) -> tuple[Splits | None, tuple[str, ...]]:
+def _why_no_accuracy(classifier: Classifier, run: Path) -> str:
+    if classifier.task == "multi-label":
+        return (
+            "no expected accuracy: the estimates are for one label per text, and the run is a "
+            "multi-label run; label some rows and use pennyweight evaluate"
+        )
+    return (
+        f"no expected accuracy: it needs validation rows, and {RunDirectory(run).record} has no "
+        "metrics of any, because the run was trained without them; train again with "
+        "data.validation = FILE or data.validation_fraction above 0"
+    )
+
+
+def _read_again(classifier: Classifier, run: Path) -> tuple[Splits | None, tuple[str, ...]]:
     """Return the run's rows, or None and the reason why they are not at hand."""
     data, recorded = classifier.settings.data, classifier.record.data
-    fallback = "; only what the run's record holds is used"
+    fallback = (
+        "; only what the run's record holds is used; to compare texts, features and training "
+        f"shares as well, restore the rows that {RunDirectory(run).recipe} names"
+    )
     try:
         splits = make_splits(
             replace(data.sources, target=None),

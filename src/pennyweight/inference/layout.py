@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from pennyweight.data.label import Task
+from pennyweight.data.label import BadRow, Task
 from pennyweight.data.read import OpenFile
+from pennyweight.data.shown import shown
 from pennyweight.errors import DataError, RunError
 from pennyweight.inference.abstention import check_abstention, confidence_for
 from pennyweight.inference.answers import Answers
@@ -19,6 +20,7 @@ from pennyweight.settings.values import Settings
 
 __all__ = [
     "Layout",
+    "OtherKeys",
     "OutputFormat",
     "OutputOptions",
     "answers_of",
@@ -29,8 +31,12 @@ __all__ = [
 ]
 
 OutputFormat = Literal["csv", "jsonl", "parquet"]
+# What becomes of keys of JSON Lines that are no columns, as the columns are the keys of the first
+# objects: they are left out, or written where a format has no fixed columns, or make the row bad.
+OtherKeys = Literal["leave", "write", "refuse"]
 # Joins the labels of a row where the run's own rows have no separator.
 _SEPARATOR = "|"
+_OF_INPUT = "input "
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,13 @@ class Layout:
         answers: what is written about the labels.
         copied: the name in the output of each input column that is copied.
         types: the Arrow type of copied columns in Parquet; those without one are written as text.
+        other_keys: what becomes of keys beyond `copied`.
     """
 
     answers: Answers
     copied: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    other_keys: OtherKeys = "leave"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,7 +102,25 @@ class Layout:
     @property
     def renamed(self) -> dict[str, str]:
         """The name in the output of each input column that has the name of another column."""
-        return {name: shown for name, shown in self.copied.items() if name != shown}
+        return {name: new for name, new in self.copied.items() if name != new}
+
+    def others_in(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Return what is written of a row beside its columns, by the names in the output.
+
+        Raises:
+            BadRow: the row has other keys, and the output has no place for them.
+        """
+        if self.other_keys == "leave":
+            return {}
+        others = [key for key in values if key not in self.copied]
+        if others and self.other_keys == "refuse":
+            raise BadRow(
+                f"the key {shown(others[0])} is no column, because none of the first objects has "
+                "it; write JSON Lines with --format-out jsonl, which have no fixed columns, or "
+                "name the columns to copy with --columns"
+            )
+        reserved = ("row", *self.answers.keys)
+        return {_output_name(key, reserved): values[key] for key in others}
 
 
 def answers_of(
@@ -183,13 +209,20 @@ def copied_columns(
             raise DataError(
                 f'{name}: no column "{column}" to copy; the columns are {", ".join(available)}'
             )
-    names: dict[str, str] = {}
-    for column in available if requested is None else requested:
-        shown = column
-        while shown in reserved or (shown != column and shown in available):
-            shown = f"input {shown}"
-        names[column] = shown
-    return names
+    columns = available if requested is None else requested
+    return {column: _output_name(column, reserved) for column in columns}
+
+
+def _output_name(column: str, reserved: Sequence[str]) -> str:
+    """Return the name of an input column in the output.
+
+    A column with the name of an output column gets "input " before it, and so does one that has
+    this name already, so that two columns never become one.
+    """
+    plain = column
+    while plain.startswith(_OF_INPUT):
+        plain = plain.removeprefix(_OF_INPUT)
+    return f"{_OF_INPUT}{column}" if plain in reserved else column
 
 
 def plain_types(schema: pa.Schema | None, names: Iterable[str]) -> dict[str, pa.DataType]:

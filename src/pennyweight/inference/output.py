@@ -54,12 +54,14 @@ class OutputBlock:
     Attributes:
         numbers: the number of each row in its source, counted from 1.
         copied: values of the copied columns, by their names in the input.
+        others: what else is written of each row, for JSON Lines; () for nothing.
         probabilities: float64 `[rows, classes]`.
     """
 
     numbers: Sequence[int]
     copied: Mapping[str, Sequence[object]]
     probabilities: np.ndarray
+    others: Sequence[Mapping[str, object]] = ()
 
 
 class RowWriter(Protocol):
@@ -100,8 +102,9 @@ class _JsonLines:
         names = ("row", *self._layout.copied.values())
         columns = [block.numbers, *(block.copied[name] for name in self._layout.copied)]
         answers = self._layout.answers.nested(block.probabilities)
-        for *values, answer in zip(*columns, answers, strict=True):
-            row = dict(zip(names, values, strict=True)) | answer
+        others = block.others or [{}] * len(block.numbers)
+        for *values, other, answer in zip(*columns, others, answers, strict=True):
+            row = dict(zip(names, values, strict=True)) | other | answer
             self._file.write(_encoded(row) + "\n")
 
     def close(self) -> None:

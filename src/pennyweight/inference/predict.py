@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pennyweight.data.bad_rows import BadRowLog
 from pennyweight.data.ingest import OnBadRow, copy_bad_rows
 from pennyweight.data.label import BadRow
-from pennyweight.data.read import OpenFile, Record
+from pennyweight.data.read import MOST_COLUMNS, OpenFile, Record, check_columns
 from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError, RunError
@@ -31,7 +31,7 @@ from pennyweight.inference.output import (
     is_standard_output,
     open_writer,
 )
-from pennyweight.inference.rows import noting_other_keys, row_blocks
+from pennyweight.inference.rows import row_blocks
 from pennyweight.inference.spool import InputRows, open_input
 from pennyweight.inference.texts import Text, refuse_single_texts
 from pennyweight.runs.directory import RunDirectory
@@ -50,8 +50,6 @@ class PredictedRows:
         renamed: name in the output of each input column that has the name of an output column.
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
-        dropped: keys of JSON Lines that the first objects lack, so that they were not copied,
-            where all columns are.
     """
 
     predicted: int
@@ -60,7 +58,6 @@ class PredictedRows:
     renamed: Mapping[str, str] = field(default_factory=dict)
     abstained: int = 0
     abstain_below: float | None = None
-    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +110,21 @@ def predict(
     with open_input(data) as rows_in:
         rows = _CheckedRows.of(classifier, Path(run), rows_in, on_bad_row)
         output_format = output.output_format or format_of(out)
+        is_nested = FORMATS[output_format].is_nested
+        keeps_objects = is_nested and output.columns is None
+        file = rows.file if keeps_objects else replace(rows.file, columns=rows.columns)
         layout = layout_of(
-            answers,
-            rows.file,
-            output.columns,
-            is_nested=FORMATS[output_format].is_nested,
-            name=rows_in.source.location,
+            answers, file, output.columns, is_nested=is_nested, name=rows_in.source.location
         )
+        if keeps_objects:
+            layout = replace(layout, other_keys="write")
+        check_columns(layout.copied, rows_in.source.location)
         with open_writer(out, layout, output_format) as writer:
             records = rows.file.records(tuple({*rows.parser.columns.every, *layout.copied}))
             counts = predict_records(
                 classifier, records, rows.parser, layout, writer=writer, on_bad_row=_skip
             )
-    dropped = rows.other_keys if output.columns is None else ()
-    more = (layout.renamed, counts.abstained, answers.abstain_below, dropped)
+    more = (layout.renamed, counts.abstained, answers.abstain_below)
     return PredictedRows(counts.rows, rows.read, rows.bad_rows_file, *more)
 
 
@@ -153,9 +151,9 @@ def predict_records(
         NonFiniteLogitsError: a logit is NaN or infinite.
     """
     rows = abstained = 0
-    for block in row_blocks(records, parser, tuple(layout.copied), on_bad_row=on_bad_row):
+    for block in row_blocks(records, parser, layout, on_bad_row=on_bad_row):
         probabilities = classifier.cleaned_probabilities(block.texts)
-        writer.write(OutputBlock(block.numbers, block.copied, probabilities))
+        writer.write(OutputBlock(block.numbers, block.copied, probabilities, block.others))
         rows += len(block.numbers)
         abstained += layout.answers.abstained(probabilities)
     return Counts(rows, abstained)
@@ -163,13 +161,21 @@ def predict_records(
 
 @dataclass(frozen=True, slots=True)
 class _CheckedRows:
-    """A source whose rows have all been read once: its open file, its parser, and the counts."""
+    """A source whose rows have all been read once.
+
+    Attributes:
+        file: the open file.
+        parser: of its rows.
+        read: number of rows.
+        bad_rows_file: of the rows that were set aside; None if there are none.
+        columns: those of the file, and of JSON Lines the keys of all objects.
+    """
 
     file: OpenFile
     parser: RowParser
     read: int
     bad_rows_file: Path | None
-    other_keys: tuple[str, ...]
+    columns: tuple[str, ...]
 
     @classmethod
     def of(
@@ -188,14 +194,21 @@ class _CheckedRows:
         located = locate(rows.source)
         file, name = located.open(), located.name
         parser = row_parser(file, rows.source, options, name=name, labelled=False)
-        read, others = 0, dict[str, None]()
+        read, columns = 0, dict.fromkeys(file.columns)
         with tempfile.TemporaryDirectory(prefix="pennyweight-") as folder:
             bad_rows = Path(folder) / "bad-rows.jsonl"
             with bad_rows.open("w", encoding="utf-8") as bad_rows_file:
                 log = BadRowLog(bad_rows_file, name)
                 records = file.records(parser.columns.every)
-                for record in noting_other_keys(records, file.columns, others):
+                for record in records:
                     read += 1
+                    # Objects of JSON Lines may have more keys than the first ones.
+                    if (
+                        record.values
+                        and len(columns) <= MOST_COLUMNS
+                        and not columns.keys() >= record.values.keys()
+                    ):
+                        columns.update(dict.fromkeys(record.values))
                     try:
                         parser(record)
                     except BadRow as problem:
@@ -212,7 +225,7 @@ class _CheckedRows:
                     f"none of its {read} rows can be used; the first problem: {log.first_problem}"
                 )
             raise DataError(f"{name}: {reason}")
-        return cls(file, parser, read, target, tuple(others))
+        return cls(file, parser, read, target, tuple(columns))
 
 
 def _skip(record: Record, problem: BadRow) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pennyweight.data.label import BadRow
 from pennyweight.data.read import Record
 from pennyweight.data.row import Row, RowParser
+from pennyweight.inference.layout import Layout
 
-__all__ = ["RowBlock", "noting_other_keys", "row_blocks"]
+__all__ = ["RowBlock", "row_blocks"]
 
 # Rows that are tokenized and sorted by length together.
 _ROWS_PER_BLOCK = 4096
 _BYTES_PER_BLOCK = 64 * 2**20
-# More are not noted: keys may be values, such as the numbers of customers.
-_MOST_KEYS = 100
 
 
 @dataclass(slots=True)
@@ -26,17 +25,19 @@ class RowBlock:
         numbers: the number of each row in its source, counted from 1.
         texts: the texts, or pairs of texts, cleaned as in training.
         copied: values of the columns that are copied to the output.
+        others: what is written of each row beside these columns; see `Layout.others_in`.
     """
 
     numbers: list[int] = field(default_factory=list)
     texts: list[str] | list[tuple[str, str]] = field(default_factory=list)
     copied: dict[str, list[object]] = field(default_factory=dict)
+    others: list[dict[str, object]] = field(default_factory=list)
 
 
 def row_blocks(
     records: Iterable[Record],
     parser: RowParser,
-    copied: Sequence[str] = (),
+    layout: Layout,
     *,
     on_bad_row: Callable[[Record, BadRow], None],
 ) -> Iterator[RowBlock]:
@@ -45,48 +46,30 @@ def row_blocks(
     Args:
         records: of one file.
         parser: of that file.
-        copied: columns to copy.
+        layout: of the output.
         on_bad_row: is called with each row that cannot be used; it may raise an error.
     """
-    block = RowBlock(copied={name: [] for name in copied})
+    block = RowBlock(copied={name: [] for name in layout.copied})
     texts: list[Row] = []
     size = 0
     for record in records:
         try:
-            row = parser(record)
+            row, others = parser(record), layout.others_in(record.values or {})
         except BadRow as problem:
             on_bad_row(record, problem)
             continue
         texts.append(row)
         block.numbers.append(record.number)
+        block.others.append(others)
         values = record.values or {}
         for name, column in block.copied.items():
             column.append(values.get(name))
         size += len(record.source or row.text)
         if len(texts) == _ROWS_PER_BLOCK or size > _BYTES_PER_BLOCK:
             yield _with_texts(block, texts)
-            block, texts, size = RowBlock(copied={name: [] for name in copied}), [], 0
+            block, texts, size = RowBlock(copied={name: [] for name in layout.copied}), [], 0
     if texts:
         yield _with_texts(block, texts)
-
-
-def noting_other_keys(
-    records: Iterable[Record], columns: Iterable[str], others: dict[str, None]
-) -> Iterator[Record]:
-    """Yield records, and add the keys of their objects that are no columns to `others`.
-
-    The columns of JSON Lines are the keys of the first objects; later ones may have more.
-
-    Args:
-        records: of one file.
-        columns: those that are known.
-        others: gets the first 100 other keys.
-    """
-    known = set(columns)
-    for record in records:
-        if record.values and len(others) < _MOST_KEYS:
-            others.update(dict.fromkeys(key for key in record.values if key not in known))
-        yield record
 
 
 def _with_texts(block: RowBlock, rows: list[Row]) -> RowBlock:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pennyweight.cluster import connected_ray
+from pennyweight.cluster import Share, connected_ray
 from pennyweight.errors import PennyweightError, RunError
 from pennyweight.runs.record import RunRecord
 from pennyweight.search.job import SearchJob
+from pennyweight.search.ray_tasks import train_on_workers
 from pennyweight.search.study_training import StudyRun
 from pennyweight.training.watcher import Watcher
 
@@ -37,6 +39,16 @@ class RayEngine:
     gpus_per_trial: float | None = None
     trains_rows_together: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            RunError: Ray does not know such a share of a node.
+        """
+        _check_share("cpus", self.cpus_per_trial, "a whole number from 1, or a fraction")
+        if self.gpus_per_trial:
+            _check_share("gpus", self.gpus_per_trial, "a whole number from 0, or a fraction")
+
     def search(self, jobs: Sequence[SearchJob], *, log: Log) -> None:
         """Train all trials of some searches.
 
@@ -46,15 +58,13 @@ class RayEngine:
         """
         if not jobs:
             return
-        self._check()
-        with connected_ray():
-            from pennyweight.search.ray_pool import RayPool, Resources
+        with connected_ray() as ray:
             from pennyweight.search.ray_trials import TrialTasks
 
             tasks = TrialTasks(jobs, log=log)
             try:
-                resources = Resources(self.cpus_per_trial, self.gpus_per_trial, jobs[0].workers)
-                RayPool(resources, shared=jobs[0].out, log=log).run(tasks)
+                share = self._share(ray, jobs[0].workers)
+                train_on_workers(ray, tasks, share=share, out=jobs[0].out, log=log)
             finally:
                 tasks.close()
 
@@ -69,22 +79,26 @@ class RayEngine:
         del watcher
         if not runs:
             return []
-        self._check()
-        with connected_ray():
-            from pennyweight.search.ray_pool import RayPool, Resources
+        with connected_ray() as ray:
             from pennyweight.search.ray_runs import RunTasks
 
             tasks = RunTasks(runs, log=log)
-            resources = Resources(self.cpus_per_trial, self.gpus_per_trial, None)
-            RayPool(resources, shared=out, log=log).run(tasks)
+            train_on_workers(ray, tasks, share=self._share(ray, None), out=out, log=log)
             return tasks.results
 
-    def _check(self) -> None:
-        for name, number in (("cpus", self.cpus_per_trial), ("gpus", self.gpus_per_trial)):
-            if number is not None and (number < 0.0 or (number == 0.0 and name == "cpus")):
-                raise RunError(f"--{name}-per-trial {number:g}: give a number above 0")
-            if number is not None and number > 1.0 and number != int(number):
-                raise RunError(
-                    f"--{name}-per-trial {number:g}: give a whole number, or a part of 1, as Ray "
-                    "demands"
-                )
+    def _share(self, ray: Any, workers: int | None) -> Share:
+        gpus = self.gpus_per_trial
+        if gpus is None:
+            gpus = float(ray.cluster_resources().get("GPU", 0.0) >= 1.0)
+        return Share(self.cpus_per_trial, gpus, workers)
+
+
+def _check_share(name: str, number: float, allowed: str) -> None:
+    """Refuse what is no share of a node.
+
+    Raises:
+        RunError: it is none.
+    """
+    # Not a number is neither.
+    if not (0.0 < number < 1.0 or (number >= 1.0 and number.is_integer())):
+        raise RunError(f"--{name}-per-trial {number:g}: give {allowed} such as 0.5")

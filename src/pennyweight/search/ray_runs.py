@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from pennyweight.cluster import Task
 from pennyweight.errors import PennyweightError
 from pennyweight.runs.record import RunRecord
-from pennyweight.search.ray_pool import IDLE, Task
+from pennyweight.search.ray_tasks import training_task
 from pennyweight.search.ray_trainer import Channel, Order
 from pennyweight.search.study_training import StudyRun, complete_run
 from pennyweight.training.watcher import Watcher, is_warning
@@ -38,37 +37,21 @@ class RunTasks:
         """The records of the runs, or why they failed, once all have ended."""
         return [self._ended[number] for number in range(len(self._runs))]
 
-    def __call__(self) -> Task | str | None:
-        """Return a run to begin now; `IDLE` while others are under way; None if all have ended."""
+    def __call__(self) -> Task | None:
+        """Return a run to begin now; None if all have begun."""
         if self._begun == len(self._runs):
-            return IDLE if len(self._ended) < len(self._runs) else None
+            return None
         number, run = self._begun, self._runs[self._begun]
         self._begun += 1
-        self._log(f"{run.title}, seed {run.recipe.seed}: {run.directory}")
-        return _RunTask(run, partial(self._end, number))
+        name = f"{run.title}, seed {run.recipe.seed}"
+        self._log(f"{name}: {run.directory}")
+        order = Order(name, run.directory, partial(_complete_run, run))
+        return training_task(order, finish=partial(self._end, number), log=self._log)
 
     def _end(self, number: int, result: RunRecord | PennyweightError) -> None:
         self._ended[number] = result
         if isinstance(result, PennyweightError):
             self._log(f"{self._runs[number].directory}: failed: {result}")
-
-
-@dataclass(frozen=True, slots=True)
-class _RunTask:
-    """A run of a study."""
-
-    run: StudyRun
-    finish: Callable[[Any], None]
-
-    @property
-    def order(self) -> Order:
-        """What is sent to a node."""
-        name = f"{self.run.title}, seed {self.run.recipe.seed}"
-        return Order(name, self.run.directory, partial(_complete_run, self.run))
-
-    def answer(self, question: Any) -> Any:
-        """Runs of a study ask nothing."""
-        raise AssertionError(question)
 
 
 def _complete_run(run: StudyRun, channel: Channel) -> RunRecord:

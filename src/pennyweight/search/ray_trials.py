@@ -9,9 +9,10 @@ from typing import Any
 
 import optuna
 
+from pennyweight.cluster import IDLE, Task
 from pennyweight.errors import PennyweightError, RunError, first_line
 from pennyweight.search.job import SearchJob
-from pennyweight.search.ray_pool import IDLE, Task
+from pennyweight.search.ray_tasks import training_task
 from pennyweight.search.ray_trainer import Channel, Order
 from pennyweight.search.store import TrialStore, readable_storage
 from pennyweight.search.worker import (
@@ -63,12 +64,12 @@ class TrialTasks:
                 self._left.remove((job, store))
             elif not isinstance(trial, str):
                 announce_trial(trial, log=self._log)
-                return _TrialTask(job, store, trial, self._log)
+                return _Trial(job, store, trial, self._log).task
         return IDLE if self._left else None
 
 
 @dataclass(slots=True)
-class _TrialTask:
+class _Trial:
     """A trial; what its training reports is recorded here, so that nodes need no database."""
 
     job: SearchJob
@@ -78,11 +79,12 @@ class _TrialTask:
     reported: set[int] = field(default_factory=set)
 
     @property
-    def order(self) -> Order:
-        """What is sent to a node."""
+    def task(self) -> Task:
+        """The training of the trial."""
         attributes = self.trial.user_attrs
         run = str(attributes["run"])
-        return Order(run, self.job.out / run, partial(_train_trial, self.job, attributes))
+        order = Order(run, self.job.out / run, partial(_train_trial, self.job, attributes))
+        return training_task(order, finish=self.finish, log=self.log, answer=self.answer)
 
     def answer(self, question: Any) -> bool:
         """Record an evaluation, or return whether the trial is pruned after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from pennyweight.errors import ServeError
@@ -104,3 +105,13 @@ class ServeOptions:
     drain_seconds: float = 1.0
     memory_bytes: int | None = None
     log_texts: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines can reach the server, and no token is needed."""
+        if self.access.tokens or self.host in LOOPBACK_HOSTS:
+            return False
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return True

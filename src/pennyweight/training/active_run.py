@@ -13,7 +13,7 @@ from pennyweight.data.splits import Splits, deliver_bad_rows, make_splits
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.environment import cache_directory
-from pennyweight.errors import DataError, OutOfMemoryError, RunError
+from pennyweight.errors import DataError, OutOfMemoryError, RunError, TerminatedError
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.directory import RunDirectory, lock_run
 from pennyweight.runs.record import DataRecord, RunRecord, write_text
@@ -120,10 +120,11 @@ def open_run(job: Job, splits: Splits) -> Iterator[ActiveRun]:
         with job.accelerator.main_process_first():
             splits = deliver_bad_rows(splits, directory.bad_rows)
         run = ActiveRun(job, splits, directory, writer)
-        with terminable(), writer.recording_failures(), _explaining_faults(run):
+        with terminable(), writer.recording_failures():
             try:
-                _record_splits(run)
-                yield run
+                with _explaining_faults(run):
+                    _record_splits(run)
+                    yield run
             except KeyboardInterrupt as interruption:
                 run.log(_how_to_continue(run, interruption))
                 raise
@@ -132,6 +133,8 @@ def open_run(job: Job, splits: Splits) -> Iterator[ActiveRun]:
 def _how_to_continue(run: ActiveRun, interruption: KeyboardInterrupt) -> str:
     """Return a line that says how to continue an interrupted run."""
     path, what = run.directory.path, str(interruption) or "interrupted"
+    if isinstance(interruption, TerminatedError) and run.job.accelerator.num_processes > 1:
+        what += ", which a launcher sends to all processes when it is stopped or one of them ends"
     if not _can_resume(run):
         return f"{what} before a checkpoint that can be resumed; {path} can be trained again"
     return f"{what}; continue with: {_resuming(run)}"

@@ -7,13 +7,13 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from pennyweight.errors import TerminatedError
 
-__all__ = ["Interrupt", "deferred_interrupt", "terminable"]
+__all__ = ["Interrupt", "deferred_interrupt", "ended_processes", "terminable"]
 
 _TERMINATING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -22,9 +22,20 @@ _TERMINATING = tuple(
 
 @dataclass(slots=True)
 class Interrupt:
-    """The signal that asked the process to stop, if there was one."""
+    """The signal that asked the process to stop, if there was one.
+
+    Attributes:
+        number: of the signal.
+        ended: the processes of this training that had ended when the signal came. A launcher
+            stops all processes when one of them ends.
+    """
 
     number: int | None = None
+    ended: tuple[int, ...] = ()
+
+    def mark(self, number: int) -> None:
+        """Note that a signal has come."""
+        self.number, self.ended = number, ended_processes()
 
     def check(self) -> None:
         """Raise what ends the run, if a signal has asked for that.
@@ -34,7 +45,34 @@ class Interrupt:
             TerminatedError: after another signal.
         """
         if self.number is not None:
-            raise _error(self.number)
+            if self.number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise TerminatedError(self.number, self.ended)
+
+
+def ended_processes() -> tuple[int, ...]:
+    """Return the ranks of the processes of this training on this machine that have ended.
+
+    They are known if torchrun, or a launcher that sets the same variables, has started them itself.
+    """
+    try:
+        rank, place, count = (
+            int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+    except (KeyError, ValueError):
+        return ()
+    import psutil
+
+    alive = set()
+    with suppress(psutil.Error):
+        for process in psutil.Process(os.getppid()).children():
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    alive.add(process.environ().get("RANK"))
+    if str(rank) not in alive:  # something stands between the launcher and its processes
+        return ()
+    first = rank - place
+    return tuple(other for other in range(first, first + count) if str(other) not in alive)
 
 
 @contextmanager
@@ -48,7 +86,7 @@ def terminable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         _leave_closed_terminal(number)
-        interrupt.number = number
+        interrupt.mark(number)
         interrupt.check()
 
     with _handling(_TERMINATING, stop):
@@ -76,7 +114,7 @@ def deferred_interrupt(log: Callable[[str], None]) -> Iterator[Interrupt]:
     def mark(number: int, frame: FrameType | None) -> None:
         del frame
         _leave_closed_terminal(number)
-        interrupt.number = number
+        interrupt.mark(number)
         restore()
         if number == signal.SIGINT:
             log("interrupting after this step; press Ctrl-C again to stop at once")
@@ -109,10 +147,6 @@ def _handling(
         yield restore
     finally:
         restore()
-
-
-def _error(number: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt() if number == signal.SIGINT else TerminatedError(number)
 
 
 def _leave_closed_terminal(number: int) -> None:

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch.nn.parallel import DistributedDataParallel
 
-from pennyweight.errors import RunError, TrainingError, first_line
+from pennyweight.errors import RunError, TerminatedError, TrainingError, first_line
+from pennyweight.training.interrupt import ended_processes
 
 __all__ = ["TIMEOUT", "explaining_lost_processes", "gradient_bytes", "share_model", "waiting"]
 
@@ -81,16 +82,24 @@ def explaining_lost_processes(
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        if accelerator.num_processes == 1:
+    except (RuntimeError, TerminatedError) as error:
+        # The launcher stops all processes when one of them ends, and its signal may come first.
+        is_stopped = isinstance(error, TerminatedError)
+        ended = error.ended if isinstance(error, TerminatedError) else ended_processes()
+        if accelerator.num_processes == 1 or (is_stopped and not ended):
             raise
+        reason = (
+            f"which has ended: process {', '.join(map(str, ended))}"
+            if ended
+            else f"which has probably ended, or has not answered for {_timeout_seconds()} seconds "
+            f"({TIMEOUT}): {_reason(error)}"
+        )
         raise TrainingError(
             f"process {accelerator.process_index} cannot go on without another process of this "
-            f"training, which has probably ended, or has not answered for {_timeout_seconds()} "
-            f"seconds ({TIMEOUT}): {_reason(error)}; {rest()}"
+            f"training, {reason}; {rest()}"
         ) from None
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: BaseException) -> str:
     """Return what gloo or NCCL say, without the place in their source and their advice."""
     return re.sub(r"^\[\S+:\d+\] ", "", first_line(error)).partition(". ")[0]

@@ -85,6 +85,11 @@ def _steps(
     )
 
 
+def _epoch_batches(tokens: TokenizedRows) -> list[np.ndarray]:
+    """Return the batches of the first epoch with `OPTIONS`."""
+    return list(epoch_batches(tokens.lengths, batch_rows=8, order="grouped", seed=3, epoch=0))
+
+
 def _trained(model: peft.PeftModel) -> dict[str, torch.Tensor]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
@@ -101,7 +106,7 @@ def test_losses_norms_and_weights_are_those_of_plain_torch_and_peft(
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
         lr=0.01,
     )
-    batches = epoch_batches(tokens.lengths, batch_rows=8, order="grouped", seed=3, epoch=0)
+    batches = _epoch_batches(tokens)
     plain.train()
     assert len(steps) == len(batches) == 5
     for number, (step, batch) in enumerate(zip(steps, batches, strict=True)):
@@ -133,7 +138,7 @@ def test_gradients_of_one_step_are_those_of_the_plain_loss(
     )
     list(_steps(ours, tokens, max_steps=1, max_gradient_norm=None, accumulation_steps=3))
 
-    batch = epoch_batches(tokens.lengths, batch_rows=8, order="grouped", seed=3, epoch=0)[0]
+    batch = _epoch_batches(tokens)[0]
     plain(**collate(tokens, batch), labels=torch.from_numpy(tokens.labels[batch])).loss.backward()
     assert seen.keys() == _trained(plain).keys()
     for name, gradient in seen.items():
@@ -247,7 +252,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(
     next(steps)
     before = {n: p.detach().clone() for n, p in _trained(model).items()}
     monkeypatch.setattr(objective.functional, "cross_entropy", lambda *_, **__: _nan(model))
-    batch = epoch_batches(tokens.lengths, batch_rows=8, order="grouped", seed=3, epoch=0)[1]
+    batch = _epoch_batches(tokens)[1]
     with pytest.raises(NonFiniteLossError) as caught:
         next(steps)
     rows = ", ".join(map(str, batch))

@@ -7,6 +7,7 @@ problem, in its place among the others, and the caller decides what to do about 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,27 +26,30 @@ from pennyweight.data.read.record import (
     Record,
 )
 from pennyweight.data.read.saved import open_saved
-from pennyweight.data.read.storage import AnyFile, RemoteFile
+from pennyweight.data.read.storage import AnyFile, PeekedFile, RemoteFile
 from pennyweight.data.read.text import open_lines
 from pennyweight.errors import DataError
 
 __all__ = [
     "FIRST_ROW",
+    "MOST_COLUMNS",
     "READERS",
     "AnyFile",
     "Columns",
     "OpenFile",
+    "PeekedFile",
     "Position",
     "Reader",
     "Record",
     "RemoteFile",
+    "check_columns",
     "detect",
     "existing_path",
     "open_file",
 ]
 
 # Every row becomes a table of all its columns.
-_MOST_COLUMNS = 10_000
+MOST_COLUMNS = 10_000
 
 READERS = MappingProxyType(
     {
@@ -123,12 +127,25 @@ def open_file(
         opened = READERS[name].open(path, split)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    if len(opened.columns) > _MOST_COLUMNS:
+    check_columns(opened.columns, str(path))
+    return opened
+
+
+def check_columns(columns: Collection[str], name: str) -> None:
+    """Refuse a file with very many columns.
+
+    Args:
+        columns: of the file.
+        name: of the file, for the message.
+
+    Raises:
+        DataError: there are more than 10,000.
+    """
+    if len(columns) > MOST_COLUMNS:
         raise DataError(
-            f"{path}: {len(opened.columns):,} columns; allowed: {_MOST_COLUMNS:,}; keep only the "
+            f"{name}: {len(columns):,} columns; allowed: {MOST_COLUMNS:,}; keep only the "
             "columns with texts and labels"
         )
-    return opened
 
 
 def existing_path(path: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyFile",
+    "PeekedFile",
     "RemoteFile",
     "ending_of",
     "file_system",
@@ -33,6 +34,7 @@ __all__ = [
 
 _EXPANDED = "PENNYWEIGHT_MAX_EXPANDED_MIB"
 _CHUNK = 2**20
+_PEEK = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,69 @@ class RemoteFile:
                 return io.BytesIO(system.cat_file(path))
             opened: IO[bytes] = system.open(path, mode)
             return opened
+
+
+@dataclass(frozen=True, slots=True)
+class PeekedFile(RemoteFile):
+    """A remote file that is only looked at: small blocks of it are fetched, each of them once.
+
+    File systems fetch several MiB wherever a file is opened, and readers open it several times.
+
+    Attributes:
+        size: of the file in bytes, as it is stored.
+    """
+
+    size: int
+    _blocks: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Open the file for reading."""
+        del mode
+        return io.BufferedReader(_Peek(self), _PEEK)
+
+    def bytes_at(self, place: int) -> bytes:
+        """Return the content from a place to the end of its block.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        start = place // _PEEK * _PEEK
+        if start not in self._blocks and place < self.size:
+            with storage_errors(self.url):
+                system, path = file_system(self.url)
+                end = min(start + _PEEK, self.size)
+                content = bytes(system.cat_file(path, start=start, end=end))
+                # A server that knows no ranges sends the whole file.
+                self._blocks[start] = content if len(content) <= end - start else content[start:end]
+        return self._blocks.get(start, b"")[place - start :]
+
+
+class _Peek(io.RawIOBase):
+    """A place in a `PeekedFile`."""
+
+    def __init__(self, file: PeekedFile) -> None:
+        self._file = file
+        self._place = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, and return it."""
+        self._place = offset + (0, self._place, self._file.size)[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer up to the end of a block, and return the number of bytes."""
+        content = self._file.bytes_at(self._place)[: len(buffer)]
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
 
 
 AnyFile = Path | RemoteFile
@@ -116,6 +181,8 @@ def size_of(file: AnyFile) -> int:
     """
     if isinstance(file, Path):
         return file.stat().st_size
+    if isinstance(file, PeekedFile):
+        return file.size
     with storage_errors(file):
         system, path = file_system(file.url)
         return int(system.size(path) or 0)

@@ -19,7 +19,7 @@ import numpy as np
 
 from pennyweight.data.scale import MANY_ROWS
 
-__all__ = ["Classes", "Order", "Sampling", "epoch_batches", "share", "windowed_batches"]
+__all__ = ["Classes", "Order", "Sampling", "epoch_batches", "share"]
 
 Order = Literal["grouped", "random", "classes"]
 Sampling = Literal["natural", "balanced"]
@@ -65,14 +65,15 @@ def epoch_batches(
     seed: int,
     epoch: int,
     classes: Classes | None = None,
-) -> list[np.ndarray]:
-    """Return the row indices of every batch of an epoch.
+) -> Iterator[np.ndarray]:
+    """Yield the row indices of every batch of an epoch, shuffled in windows if rows are many.
 
     They depend on the arguments alone, so that a resumed run draws them again. An epoch has as many
     rows as there are, whether they are balanced or not.
 
-    The first epoch starts with the batch that has the most tokens: if memory is too small for it,
-    the first step fails, and otherwise the memory is already there for all later batches.
+    The first epoch starts with the batch that has the most tokens, of its first window if there are
+    several: if memory is too small for it, the first step fails, and otherwise the memory is
+    already there for all later batches.
 
     Args:
         lengths: int64 `[rows]`, tokens per row.
@@ -82,75 +83,48 @@ def epoch_batches(
         seed: seed of the run.
         epoch: number of the epoch, from 0.
         classes: the rows' classes, required for order "classes". Where they are balanced, an epoch
-            has as many rows of each class, and unlabelled rows once; otherwise every row once.
+            has as many rows of each class, drawn among all rows, and unlabelled rows once;
+            otherwise every row once.
 
     Raises:
         ValueError: the order needs classes, and there are none.
     """
-    selected = _selected(len(lengths), classes, seed=seed, epoch=epoch)
-    generator = np.random.default_rng((seed, epoch))
-    ordered = _Ordering(lengths, batch_rows, order, classes)
-    batches = ordered.batches(selected, generator)
-    return _largest_first(batches, lengths) if epoch == 0 else batches
-
-
-def windowed_batches(
-    lengths: np.ndarray,
-    *,
-    batch_rows: int,
-    order: Order,
-    seed: int,
-    epoch: int,
-    classes: Classes | None = None,
-) -> Iterator[np.ndarray]:
-    """Yield the row indices of every batch of an epoch, shuffled in windows if rows are many.
-
-    Up to `MANY_ROWS` rows, the batches are those of `epoch_batches`. Above, each window is ordered
-    as `epoch_batches` orders all rows, and there are as many batches. The first epoch starts with
-    the batch of its first window that has the most tokens. Balanced classes are drawn among all
-    rows.
-
-    Args:
-        lengths: as for `epoch_batches`, like the other arguments.
-        batch_rows: likewise.
-        order: likewise.
-        seed: likewise.
-        epoch: likewise.
-        classes: likewise.
-
-    Raises:
-        ValueError: the order needs classes, and there are none.
-    """
-    if len(lengths) <= MANY_ROWS:
-        yield from epoch_batches(
-            lengths, batch_rows=batch_rows, order=order, seed=seed, epoch=epoch, classes=classes
-        )
-        return
+    if order == "classes" and classes is None:
+        raise ValueError('order "classes" needs the classes of the rows')
+    of_rows = classes.of_rows() if classes is not None and order == "classes" else None
     selected = None
     if classes is not None and classes.are_balanced:
-        selected = _selected(len(lengths), classes, seed=seed, epoch=epoch)
+        selected = _balanced(classes.of_rows(), np.random.default_rng((seed, epoch, _SELECTION)))
     generator = np.random.default_rng((seed, epoch))
-    ordered = _Ordering(lengths, batch_rows, order, classes)
-    blocks = generator.permutation(-(-len(lengths) // _BLOCK_ROWS))
-    waiting = blocks[:0]
     is_first = epoch == 0
-    for group in _split(blocks, max(1, MANY_ROWS // _BLOCK_ROWS)):
-        rows = (group[:, None] * _BLOCK_ROWS + np.arange(_BLOCK_ROWS)).ravel()
-        rows = np.concatenate([waiting, generator.permutation(rows[rows < len(lengths)])])
-        # What does not fill a batch waits for the next window.
-        whole = len(rows) if group[-1] == blocks[-1] else len(rows) // batch_rows * batch_rows
-        waiting = rows[whole:]
-        rows = rows[:whole]
-        batches = ordered.batches(rows if selected is None else selected[rows], generator)
+    for window in _windows(len(lengths), batch_rows, generator):
+        rows = window if selected is None else selected[window]
+        if of_rows is not None:
+            places = _split(_together(of_rows[rows], generator), batch_rows)
+        else:
+            places = _shuffled_batches(
+                lengths[rows], batch_rows=batch_rows, order=order, generator=generator
+            )
+        batches = [rows[batch] for batch in places]
         yield from _largest_first(batches, lengths) if is_first else batches
         is_first = False
 
 
-def _selected(rows: int, classes: Classes | None, *, seed: int, epoch: int) -> np.ndarray:
-    """Return the rows of an epoch, before they are put in order."""
-    if classes is None or not classes.are_balanced:
-        return np.arange(rows)
-    return _balanced(classes.of_rows(), np.random.default_rng((seed, epoch, _SELECTION)))
+def _windows(rows: int, batch_rows: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the row indices of each window; all but the last have whole batches."""
+    if rows <= MANY_ROWS:
+        yield np.arange(rows)
+        return
+    blocks = generator.permutation(-(-rows // _BLOCK_ROWS))
+    waiting = blocks[:0]
+    for group in _split(blocks, max(1, MANY_ROWS // _BLOCK_ROWS)):
+        window = (group[:, None] * _BLOCK_ROWS + np.arange(_BLOCK_ROWS)).ravel()
+        window = np.concatenate([waiting, generator.permutation(window[window < rows])])
+        # What does not fill a batch waits for the next window.
+        is_last = group[-1] == blocks[-1]
+        whole = len(window) if is_last else len(window) // batch_rows * batch_rows
+        waiting = window[whole:]
+        yield window[:whole]
 
 
 def _largest_first(batches: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
@@ -159,33 +133,6 @@ def _largest_first(batches: list[np.ndarray], lengths: np.ndarray) -> list[np.nd
         largest = int(np.argmax([lengths[batch].sum() for batch in batches]))
         batches[0], batches[largest] = batches[largest], batches[0]
     return batches
-
-
-class _Ordering:
-    """Puts rows in random order, in batches; see `epoch_batches` for the arguments."""
-
-    def __init__(
-        self, lengths: np.ndarray, batch_rows: int, order: Order, classes: Classes | None
-    ) -> None:
-        if order == "classes" and classes is None:
-            raise ValueError('order "classes" needs the classes of the rows')
-        self._lengths = lengths
-        self._batch_rows = batch_rows
-        self._order: Order = order
-        self._classes = None if classes is None or order != "classes" else classes.of_rows()
-
-    def batches(self, rows: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
-        """Return the batches of some rows."""
-        if self._classes is not None:
-            batches = _split(_together(self._classes[rows], generator), self._batch_rows)
-        else:
-            batches = _shuffled_batches(
-                self._lengths[rows],
-                batch_rows=self._batch_rows,
-                order=self._order,
-                generator=generator,
-            )
-        return [rows[batch] for batch in batches]
 
 
 def _together(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from pennyweight.engine.batches.order import Classes, windowed_batches
+from pennyweight.engine.batches.order import Classes, epoch_batches
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.progress import (
     Progress,
@@ -100,7 +100,7 @@ def batches_of(
     """Yield the row indices of the batches of steps `start` + 1 to `end`."""
     step = 0
     for epoch in range(options.epochs):
-        batches = windowed_batches(
+        batches = epoch_batches(
             rows.lengths,
             batch_rows=options.batch_rows,
             order=options.batch_order,

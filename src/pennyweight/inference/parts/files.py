@@ -13,7 +13,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict
 
-from pennyweight.data.read import READERS, AnyFile, RemoteFile, detect
+from pennyweight.data.read import READERS, AnyFile, PeekedFile, RemoteFile, detect
 from pennyweight.data.read.saved import is_saved
 from pennyweight.data.read.storage import ending_of, file_system, is_url, storage_errors
 from pennyweight.data.shown import listed
@@ -51,6 +51,11 @@ class InputFile(BaseModel):
     def file(self) -> AnyFile:
         """The file, to be opened."""
         return RemoteFile(self.location) if is_url(self.location) else Path(self.location)
+
+    @property
+    def peeked(self) -> AnyFile:
+        """The file, to be looked at only."""
+        return PeekedFile(self.location, self.size) if is_url(self.location) else self.file
 
 
 def names_several(location: str) -> bool:
@@ -141,7 +146,7 @@ def common_format(files: Iterable[InputFile], *, location: str) -> str:
             f'"{location.rstrip("/")}/*.csv"'
         )
     assert first is not None  # noqa: S101 - `find_files` returns at least one
-    return detect(first.file)
+    return detect(first.peeked)
 
 
 def _formats() -> dict[str, str]:

@@ -43,7 +43,6 @@ class DonePart(_Plain):
         bytes: size of that file.
         sha256: of that file.
         end: row, byte and line at which the part after it begins.
-        dropped: keys of JSON Lines that are not copied, because the first objects lack them.
     """
 
     file: str
@@ -56,7 +55,6 @@ class DonePart(_Plain):
     bytes: int
     sha256: str
     end: tuple[int, int, int]
-    dropped: tuple[str, ...] = ()
 
     @property
     def after(self) -> Position:

@@ -14,7 +14,13 @@ from pennyweight.data.source import Source
 from pennyweight.errors import DataError
 from pennyweight.inference.answers import Answers
 from pennyweight.inference.classifier import BackendName
-from pennyweight.inference.layout import Layout, OutputFormat, copied_columns, plain_types
+from pennyweight.inference.layout import (
+    Layout,
+    OtherKeys,
+    OutputFormat,
+    copied_columns,
+    plain_types,
+)
 from pennyweight.inference.output import FORMATS
 from pennyweight.inference.parts.files import InputFile
 
@@ -101,13 +107,18 @@ class OpenRows:
         return tuple(dict.fromkeys((*self.parser.columns.every, *self.layout.copied)))
 
 
-def open_rows(job: PredictJob, file: InputFile) -> OpenRows:
+def open_rows(job: PredictJob, file: InputFile, *, peeks: bool = False) -> OpenRows:
     """Open a file of the job, and check that it has the columns of the first one.
+
+    Args:
+        job: of which the file is.
+        file: the file.
+        peeks: whether nothing but the columns is needed, so that little of a remote file is read.
 
     Raises:
         DataError: the file cannot be read as the job's format, or lacks a column.
     """
-    opened = open_file(file.file, format=job.source.format)
+    opened = open_file(file.peeked if peeks else file.file, format=job.source.format)
     name = file.location
     if opened.records_from is None:
         raise DataError(
@@ -125,7 +136,15 @@ def open_rows(job: PredictJob, file: InputFile) -> OpenRows:
                 "copy with --columns"
             )
     types = plain_types(opened.schema, job.copied)
-    return OpenRows(opened, parser, Layout(job.answers, job.copied, types))
+    layout = Layout(job.answers, job.copied, types, _other_keys(job))
+    return OpenRows(opened, parser, layout)
+
+
+def _other_keys(job: PredictJob) -> OtherKeys:
+    """Return what becomes of keys that none of the first objects of the first file has."""
+    if not job.copies_all or job.source.format != "jsonl":
+        return "leave"
+    return "write" if FORMATS[job.output_format].is_nested else "refuse"
 
 
 def parts_of(

@@ -29,7 +29,14 @@ from pennyweight.inference.parts.manifest import (
     load_manifest,
     require_same,
 )
-from pennyweight.inference.parts.plan import Part, PredictJob, bad_rows_of, input_of, parts_of
+from pennyweight.inference.parts.plan import (
+    Part,
+    PredictJob,
+    bad_rows_of,
+    input_of,
+    open_rows,
+    parts_of,
+)
 from pennyweight.inference.processing import processing_of
 from pennyweight.runs.directory import hash_artifact
 
@@ -37,6 +44,7 @@ __all__ = ["PartOptions", "PredictedFiles", "predict_files"]
 
 Log = Callable[[str], None]
 _SECONDS_BETWEEN_LINES = 5.0
+_MANY_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,6 @@ class PredictedFiles:
         abstained: number of rows without a label, because its probability is too low.
         abstain_below: the confidence below which no label is given; None if one is given always.
         renamed: name in the output of each input column that has the name of an output column.
-        dropped: keys of JSON Lines that the first objects of the first file lack, so that they were
-            not copied, where all columns are.
     """
 
     files: int
@@ -84,7 +90,6 @@ class PredictedFiles:
     abstained: int
     abstain_below: float | None
     renamed: dict[str, str]
-    dropped: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -100,8 +105,8 @@ def predict_files(
 
     Each part, of `options.rows_per_part` rows of one file, becomes one file below `out`, in the
     same order and with the columns that `predict` writes. `out/_manifest.json` lists the parts.
-    If the process ends early, however it ends, the same call does the rest, and the files are those
-    of an unbroken call.
+    Before the first, the columns of all files are checked. If the process ends early, however it
+    ends, the same call does the rest, and the files are those of an unbroken call.
 
     Args:
         run: the run's directory.
@@ -130,7 +135,6 @@ def predict_files(
         is_done = before is not None and _is_done(before, manifest, log)
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
-        before_rows = sum(part.rows for part in manifest.parts)
 
         def done(part: DonePart) -> None:
             writer.add(part)
@@ -138,6 +142,7 @@ def predict_files(
 
         try:
             if not is_done:
+                _check_columns(job, manifest, log)
                 ENGINES[options.engine](
                     job, _parts_to_do(job, writer), done=done, workers=options.workers, log=log
                 )
@@ -145,8 +150,22 @@ def predict_files(
             writer.save()
             raise
         _remove_strays(before, writer, folder)
-        manifest = writer.save(is_complete=True)
-    return _counted(job, manifest, predicted_before=before_rows)
+        before_rows = sum(part.rows for part in manifest.parts)
+        return _counted(job, writer.save(is_complete=True), predicted_before=before_rows)
+
+
+def _check_columns(job: PredictJob, manifest: Manifest, log: Log) -> None:
+    """Check the columns of every file of which nothing is done, before any is predicted.
+
+    Raises:
+        DataError: a file cannot be read, or lacks a column.
+    """
+    begun = {part.file for part in manifest.parts}
+    files = [file for file in manifest.files if file.name not in begun]
+    if len(files) >= _MANY_FILES:
+        log(f"checking the columns of {len(files):,} files")
+    for file in files:
+        open_rows(job, file, peeks=True)
 
 
 def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> PredictedFiles:
@@ -160,7 +179,6 @@ def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> P
         abstained=sum(part.abstained for part in parts),
         abstain_below=job.answers.abstain_below,
         renamed={name: shown for name, shown in job.copied.items() if name != shown},
-        dropped=tuple(dict.fromkeys(key for part in parts for key in part.dropped)),
     )
 
 
@@ -204,7 +222,7 @@ def _settle(
     thresholds = processing_of(record, settings, saved.artifact).thresholds
     answers = answers_of(settings, record, thresholds, output)
     output_format = output.output_format or _format_like(source.format)
-    first = open_file(files[0].file, format=source.format)
+    first = open_file(files[0].peeked, format=source.format)
     layout = layout_of(
         answers,
         first,

@@ -18,7 +18,6 @@ from pennyweight.inference.parts.folder import OutputFolder
 from pennyweight.inference.parts.manifest import DonePart
 from pennyweight.inference.parts.plan import OpenRows, Part, PredictJob, bad_rows_of, open_rows
 from pennyweight.inference.predict import predict_records
-from pennyweight.inference.rows import noting_other_keys
 
 __all__ = ["PartPredictor"]
 
@@ -62,10 +61,7 @@ class PartPredictor:
         """
         cursor, self._cursor = self._open(part), None
         rows, bad_rows = cursor.rows, io.StringIO()
-        log, dropped = BadRowLog(bad_rows, part.file.location), dict[str, None]()
-        records = _exactly(cursor.records, part)
-        if self._job.copies_all:
-            records = noting_other_keys(records, self._job.copied, dropped)
+        log = BadRowLog(bad_rows, part.file.location)
 
         def set_aside(record: Record, problem: BadRow) -> None:
             if self._job.options.on_bad_row == "stop":
@@ -76,7 +72,7 @@ class PartPredictor:
             with writing(path, rows.layout, self._job.output_format) as writer:
                 counts = predict_records(
                     self._classifier,
-                    records,
+                    _exactly(cursor.records, part),
                     rows.parser,
                     rows.layout,
                     writer=writer,
@@ -101,7 +97,6 @@ class PartPredictor:
             bytes=size,
             sha256=digest,
             end=(part.end.row, part.end.byte, part.end.line),
-            dropped=tuple(dropped),
         )
 
     def _open(self, part: Part) -> _Cursor:

@@ -1,28 +1,24 @@
-"""Predict the parts of a job on a Ray cluster: one model an actor, one part a call.
+"""Predict the parts of a job on a Ray cluster: one model a worker, one part a call.
 
-A part is one file under one name, with the same bytes whoever computes it. So the part of an actor
-that died is simply computed again, by another actor, and only what an actor has reported counts.
+A part is one file under one name, with the same bytes whoever computes it. So the part of a worker
+that was lost is simply computed again, by another one, and only what a worker has reported counts.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
-from pennyweight.cluster import connected_ray
-from pennyweight.errors import PennyweightError, RunError
+from pennyweight.cluster import Share, Task, WorkerPool, connected_ray
+from pennyweight.errors import RunError
 from pennyweight.inference.parts.manifest import DonePart
 from pennyweight.inference.parts.plan import Part, PredictJob
 from pennyweight.inference.parts.predictor import PartPredictor
 
 __all__ = ["predict_on_ray"]
-
-# A part that ends this many actors is the cause, and not the machines.
-_MOST_DEATHS = 3
-_SECONDS_BETWEEN_NOTES = 60.0
 
 
 def predict_on_ray(
@@ -35,40 +31,25 @@ def predict_on_ray(
 ) -> None:
     """Predict on the cluster at `RAY_ADDRESS`, or on this machine; see `engines.Engine`.
 
-    Actors that die, with a machine or alone, are replaced. Every machine needs Pennyweight and sees
-    the run, the input and the output under the same paths.
+    Workers that are lost, with a machine or alone, are replaced. Every machine needs Pennyweight
+    and sees the run, the input and the output under the same paths.
 
     Raises:
-        RunError: Ray is missing, no cluster answers, or a part ends one actor after the other.
+        RunError: Ray is missing, no cluster answers, or a part ends one worker after the other.
         PennyweightError: a part cannot be predicted.
     """
+
+    def next_task() -> Task | None:
+        part = next(parts, None)
+        return None if part is None else _task(part, done)
+
     with connected_ray() as ray:
-        resources = _resources_of(ray, workers)
-        log(resources.described)
-        pool = _Pool(ray, job, resources, log)
-        try:
-            pool.run(parts, done)
-        finally:
-            pool.close()
+        share = _share_of(ray, workers)
+        WorkerPool(ray, partial(_Actor, job, int(share.cpus)), share, log).run(next_task)
 
 
-@dataclass(frozen=True, slots=True)
-class _Resources:
-    """How many actors there are, and what each of them gets."""
-
-    workers: int
-    cores: int
-    gpus: int
-
-    @property
-    def described(self) -> str:
-        """A line about them."""
-        share = "a GPU each" if self.gpus else f"cores each: {self.cores}"
-        return f"Ray workers: {self.workers}, {share}"
-
-
-def _resources_of(ray: Any, workers: int | None) -> _Resources:
-    """Share out a cluster: a worker for each GPU, or else for each machine.
+def _share_of(ray: Any, workers: int | None) -> Share:
+    """Share out a cluster: a worker for each GPU, or else for each machine, with all its cores.
 
     Raises:
         RunError: `workers` is below 1, or the cluster has no core.
@@ -76,18 +57,20 @@ def _resources_of(ray: Any, workers: int | None) -> _Resources:
     if workers is not None and workers < 1:
         raise RunError(f"--workers {workers}: give a whole number from 1")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU")]
+    cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
         raise RunError("the Ray cluster has no machine with a core for workers")
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    count = workers or gpus or len(cores)
+    gpus = float(sum(node.get("GPU", 0) for node in nodes) >= 1)
+    if workers is None:
+        workers = Share(1.0, gpus).room(ray) if gpus else len(cores)
     # More workers than a machine has cores would wait for ever.
-    share = max(1, min(min(cores), sum(cores) // count))
-    return _Resources(min(count, gpus or sum(cores) // share), share, 1 if gpus else 0)
+    workers = max(1, min(workers, Share(1.0, gpus).room(ray)))
+    shares = (Share(float(share), gpus, workers) for share in range(min(cores), 0, -1))
+    return next((share for share in shares if share.room(ray) >= workers), Share(1.0, gpus, 1))
 
 
 class _Actor:
-    """A `PartPredictor` in a process of its own."""
+    """A `PartPredictor` in a process of its own, which loads the run for its first part."""
 
     def __init__(self, job: PredictJob, cores: int) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if cores > 1 else "false"
@@ -97,98 +80,28 @@ class _Actor:
         self._job = job
         self._predictor: PartPredictor | None = None
 
-    def predict(self, part: Part) -> DonePart | str:
-        """Return what was written, or the message of the error; the run is loaded first."""
-        try:
-            self._predictor = self._predictor or PartPredictor(self._job)
-            return self._predictor(part)
-        except PennyweightError as error:
-            return str(error)
+    def node(self) -> str:
+        """Return the name of this node."""
+        return platform.node()
 
-
-@dataclass(slots=True)
-class _Pool:
-    """The actors, and the part that each of them computes."""
-
-    ray: Any
-    job: PredictJob
-    resources: _Resources
-    log: Callable[[str], None]
-    _busy: dict[Any, tuple[Any, Part]] = field(default_factory=dict)
-    _waiting: deque[Part] = field(default_factory=deque)
-    _deaths: Counter[str] = field(default_factory=Counter)
-
-    def run(self, parts: Iterator[Part], done: Callable[[DonePart], None]) -> None:
-        """Predict all parts; see `engines.Engine`."""
-        for part in parts:
-            self._start(self._new_actor(), part)
-            if len(self._busy) == self.resources.workers:
-                break
-        while self._busy:
-            ready, _ = self.ray.wait(list(self._busy), timeout=_SECONDS_BETWEEN_NOTES)
-            if not ready:
-                self._note_waiting()
-            for reference in ready:
-                actor, part = self._busy.pop(reference)
-                result = self._result(reference, part)
-                if result is None:
-                    actor = self._new_actor()
-                    self._waiting.append(part)
-                else:
-                    done(result)
-                following = self._waiting.popleft() if self._waiting else next(parts, None)
-                if following is not None:
-                    self._start(actor, following)
-                else:
-                    self.ray.kill(actor)
-
-    def close(self) -> None:
-        """End the actors that are still busy."""
-        for actor, _ in self._busy.values():
-            self.ray.kill(actor)
-
-    def _new_actor(self) -> Any:
-        remote = self.ray.remote(_Actor).options(
-            num_cpus=self.resources.cores,
-            num_gpus=self.resources.gpus,
-            scheduling_strategy="SPREAD",
-        )
-        return remote.remote(self.job, self.resources.cores)
-
-    def _start(self, actor: Any, part: Part) -> None:
-        self._busy[actor.predict.remote(part)] = (actor, part)
-
-    def _result(self, reference: Any, part: Part) -> DonePart | None:
-        """Return what became of a part; None if its actor died.
+    def predict(self, part: Part) -> DonePart:
+        """Return what was written.
 
         Raises:
-            PennyweightError: it cannot be predicted.
+            PennyweightError: the part cannot be predicted.
         """
-        try:
-            result: DonePart | str = self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError:
-            raise  # an error in the code of the worker
-        except self.ray.exceptions.RayError as error:
-            self._deaths[part.path] += 1
-            if self._deaths[part.path] == _MOST_DEATHS:
-                raise RunError(
-                    f"{part.file.location}: the part from row {part.start.row + 1:,} on has ended "
-                    f"{_MOST_DEATHS} Ray workers one after the other: {_reason(error)}"
-                ) from None
-            self.log(f"a Ray worker has ended; {part.path} is computed again")
-            return None
-        if isinstance(result, str):
-            raise RunError(result)
-        return result
-
-    def _note_waiting(self) -> None:
-        free = self.ray.available_resources()
-        self.log(
-            f"waiting for {len(self._busy)} Ray workers; free cores: {free.get('CPU', 0):.0f}, "
-            f"free GPUs: {free.get('GPU', 0):.0f}"
-        )
+        self._predictor = self._predictor or PartPredictor(self._job)
+        return self._predictor(part)
 
 
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _task(part: Part, done: Callable[[DonePart], None]) -> Task:
+    """Return a part as a task; a part that ends one worker after the other ends the prediction."""
+
+    def steps(worker: Any, is_retry: bool) -> Generator[Any, DonePart, None]:
+        done((yield worker.predict.remote(part)))
+
+    def give_up(reason: str) -> None:
+        row = part.start.row + 1
+        raise RunError(f"{part.file.location}: the part from row {row:,} on {reason}")
+
+    return Task(part.path, steps, give_up)
