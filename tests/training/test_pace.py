@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pennyweight.engine.train.progress import TrainOptions, total_steps
-from pennyweight.training.pace import Speed, Work, limit_steps
+from pennyweight.engine.train.speed import Speed
+from pennyweight.training.pace import Work, limit_steps
 
 OPTIONS = TrainOptions(
     epochs=4,
