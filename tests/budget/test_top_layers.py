@@ -20,7 +20,7 @@ from pennyweight.budget.layout import layout_of
 from pennyweight.budget.methods import METHODS
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.plan import Spending
-from pennyweight.errors import RecipeError
+from pennyweight.errors import BudgetError, RecipeError
 from pennyweight.recipe import resolve_recipe
 from pennyweight.recipe.plan_file import with_plan_file
 from small_adapters import SMALL
@@ -154,6 +154,11 @@ def test_plain_peft_reloads_adapters_of_the_top_layers(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(section: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         _plan(rank=2, **section)
+
+
+def test_advice_for_a_plan_over_budget_skips_targets_below_the_top_layers() -> None:
+    with pytest.raises(BudgetError, match=r"over budget.*query"):
+        _plan(rank=2, targets=["query", "layer.0.output.dense"], top_layers=1, budget=1_000)
 
 
 def test_full_fine_tuning_has_no_top_layers() -> None:

@@ -35,6 +35,11 @@ def test_the_time_of_a_run_is_that_of_its_steps_evaluations_and_final_evaluation
     assert WORK.seconds(OPTIONS, SPEED, after=90) == pytest.approx(10.0 + 1.0 + 3.0 + closing)
 
 
+def test_the_final_evaluation_runs_through_every_layer_although_training_does_not() -> None:
+    cached = replace(SPEED, whole_prediction=500.0)
+    assert WORK.seconds(OPTIONS, cached) == pytest.approx(WORK.seconds(OPTIONS, SPEED) + 3.0)
+
+
 def test_a_step_has_no_more_tokens_than_there_are_rows() -> None:
     # 16 rows in batches of 64: each of the 60 epochs is one step of 320 tokens.
     few = Work(np.full(16, 20), 0, 0)

@@ -43,7 +43,7 @@ _WORTHWHILE, _FEWEST_EPOCHS = 1.5, 1.0
 # Of a time limit; the rest is for reading, loading and saving.
 _SHARE = 0.9
 # What a batch costs besides its layers, as a share of the time of all layers.
-_BESIDES_LAYERS = 0.05
+_BESIDES_LAYERS = 0.06
 # The head is not fitted again where that would take more of the limit.
 _REFIT_SHARE = 0.25
 # In a shorter time, measuring the speed would cost too much of it.
