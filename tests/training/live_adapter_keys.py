@@ -82,6 +82,7 @@ ADAPTER_CHANGES: dict[str, Change] = {
     "adapter.allocate.steps": Change(1, _PILOT),
     "adapter.allocate.batch_rows": Change(2, _PILOT),
     "adapter.allocate.learning_rate": Change(0.5, _PILOT),
+    "adapter.top_layers": Change(1),
     "adapter.initialization": Change("gaussian"),
     "adapter.target_rank": Change(2, _ADALORA),
     "adapter.start_steps": Change(2, _ADALORA),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pennyweight.engine.train.progress import TrainOptions, total_steps
-from pennyweight.training.pace import Speed, Work, limit_steps
+from pennyweight.engine.train.speed import Speed
+from pennyweight.training.pace import Work, limit_steps
 
 OPTIONS = TrainOptions(
     epochs=4,
@@ -32,6 +33,11 @@ def test_the_time_of_a_run_is_that_of_its_steps_evaluations_and_final_evaluation
     closing = Work(np.full(250, 20), 0, 0).seconds(replace(OPTIONS, max_steps=1), SPEED) - 1.0
     assert WORK.seconds(OPTIONS, SPEED) == pytest.approx(100.0 + 4 * 1.0 + 3.0 + closing)
     assert WORK.seconds(OPTIONS, SPEED, after=90) == pytest.approx(10.0 + 1.0 + 3.0 + closing)
+
+
+def test_the_final_evaluation_runs_through_every_layer_although_training_does_not() -> None:
+    cached = replace(SPEED, whole_prediction=500.0)
+    assert WORK.seconds(OPTIONS, cached) == pytest.approx(WORK.seconds(OPTIONS, SPEED) + 3.0)
 
 
 def test_a_step_has_no_more_tokens_than_there_are_rows() -> None:

@@ -111,6 +111,12 @@ class Layout:
     head_parts: tuple[str, ...] = ()
 
     @property
+    def layers(self) -> int:
+        """Number of the encoder's layers; layers that share their weights count as one."""
+        numbers = [matrix.layer for matrix in self.encoder if matrix.layer is not None]
+        return max(numbers, default=-1) + 1
+
+    @property
     def head_modules(self) -> tuple[str, ...]:
         """The modules that PEFT trains as the head: those whose names end with `head_module`."""
         dense = self.head_dense

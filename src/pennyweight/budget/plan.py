@@ -217,11 +217,11 @@ def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tu
     dial = spending.row.dial
     for head, target in itertools.product(heads, spending.targets):
         changed = replace(spending, head=head, targets=(target,), bias="none", head_rank=1)
-        changed = replace(changed, rank=smallest_size(layout, changed))
         if isinstance(spending.alpha, Mapping):
             changed = replace(changed, alpha=1.0)
         changed_layout = _layout_for(layout, changed)
         try:
+            changed = replace(changed, rank=smallest_size(layout, changed))
             choice = choose(changed_layout, changed, budget=budget)
         except RecipeError:
             continue

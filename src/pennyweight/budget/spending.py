@@ -40,6 +40,8 @@ class Spending:
         head_rank: with a low-rank head, rank of the adapter on the head's dense layer, or of a
             pooled head's weights.
         options: the method's own keys.
+        top_layers: number of layers, counted from the top, in which matrices get an adapter; None
+            for all of them, and for matrices outside the layers as well.
     """
 
     method: str
@@ -51,6 +53,7 @@ class Spending:
     head: Head
     head_rank: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    top_layers: int | None = None
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Spending:
@@ -59,6 +62,7 @@ class Spending:
         options = {key: value for key, value in section.items() if key not in _SETTLED}
         dial = METHODS[options["method"]].dial
         head: Any = options.pop("head", None) or "full"
+        top_layers: Any = options.pop("top_layers", "all")
         return cls(
             method=options.pop("method"),
             targets=options.pop("targets", ()),
@@ -70,6 +74,8 @@ class Spending:
             head="full" if head == "auto" else head,
             head_rank=_known(options.pop("head_rank", DEFAULT_HEAD_RANK)),
             options=options,
+            # "auto": the time that all layers would take is not known yet.
+            top_layers=None if top_layers in ("all", "auto") else top_layers,
         )
 
     @property
@@ -85,8 +91,10 @@ def _known(head_rank: int | Literal["auto"]) -> int:
 def select_targets(layout: Layout, spending: Spending) -> list[WeightMatrix]:
     """Return the layers that the patterns of `adapter.targets` match, of those it can adapt.
 
+    With `adapter.top_layers`, they are those in the top layers of the encoder.
+
     Raises:
-        RecipeError: a pattern matches nothing.
+        RecipeError: a pattern matches nothing, or nothing in these layers.
     """
     matrices, targets = spending.row.targets(layout), spending.targets
     for pattern in targets:
@@ -96,11 +104,29 @@ def select_targets(layout: Layout, spending: Spending) -> list[WeightMatrix]:
                 f'adapter.targets: "{pattern}" matches no layer that this method can adapt; '
                 f'they are {", ".join(roles)}; "*" matches all of them'
             )
-    return [
+    matched = [
         matrix
         for matrix in matrices
         if any(patterns.matches_end(pattern, *matrix.names) for pattern in targets)
     ]
+    return matched if spending.top_layers is None else _in_top(layout, spending.top_layers, matched)
+
+
+def _in_top(layout: Layout, number: int, matrices: list[WeightMatrix]) -> list[WeightMatrix]:
+    """Return the matrices in the top layers; those outside the layers are none of them."""
+    if number > layout.layers:
+        raise RecipeError(
+            f"adapter.top_layers: given {number}; the encoder of this base has {layout.layers} "
+            f'layer{"" if layout.layers == 1 else "s"}; allowed: 1 to {layout.layers}, "all"'
+        )
+    first = layout.layers - number
+    selected = [matrix for matrix in matrices if matrix.layer is not None and matrix.layer >= first]
+    if not selected:
+        raise RecipeError(
+            f"adapter.top_layers: none of adapter.targets, such as {matrices[0].name}, is in the "
+            f"top {number} of {layout.layers} layers; raise it, or choose other targets"
+        )
+    return selected
 
 
 def _check_head(layout: Layout, head: Head) -> None:

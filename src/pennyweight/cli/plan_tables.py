@@ -50,6 +50,8 @@ def show_plan(plan: PlanSummary) -> None:
         print_line(f"\n{_sizes(plan)[0]} by layer:")
         show_ranks(ranks)
         print_line("")
+    if lowest := _lowest_layer(plan):
+        print_line(f"no adapters in the lowest {lowest} layer{'' if lowest == 1 else 's'}")
     share = plan.trainable_parameters / plan.budget
     print_line(
         f"trainable {plan.trainable_parameters:,} of {plan.budget:,} allowed ({share:.1%}); "
@@ -57,6 +59,12 @@ def show_plan(plan: PlanSummary) -> None:
     )
     if not plan.within_budget:
         print_line("over budget: it can serve as a teacher or a baseline, but cannot be submitted")
+
+
+def _lowest_layer(plan: PlanSummary) -> int:
+    """Return the number of the lowest layer with an adapter; 0 with one outside the layers."""
+    adapters = [matrix for matrix in plan.matrices if matrix.kind not in ("head", "bias")]
+    return min((matrix.layer or 0 for matrix in adapters), default=0)
 
 
 def _sizes(*plans: PlanSummary) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pennyweight.budget.methods import AdapterSection
-from pennyweight.defaults.rules import RULES, Facts
+from pennyweight.defaults.rules import RULES, Derived, Facts
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.recipe.data import SourceTable
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Completed", "Reason", "complete", "is_completion"]
 
 _AUTO = "auto"
+# Derived from what the rules derive; see `pennyweight.defaults.layers`.
+_OF_LAYERS = ("adapter.top_layers", "train.prefix_cache")
 _INFERRED = ("data.labels", "data.task", "data.label_separator")
 
 
@@ -72,7 +74,7 @@ def complete(recipe: Recipe) -> Completed:
         BaseModelError: the base cannot be found.
     """
     values = recipe.model_dump()
-    open_keys = [key for key in RULES if _value(values, key) == _AUTO]
+    open_keys = [key for key in (*RULES, *_OF_LAYERS) if _value(values, key) == _AUTO]
     # The metric alone needs no look at the rows: the task decides where no rule does.
     has_rules_to_follow = bool(set(open_keys) - {"train.keep_best"})
     if recipe.data.labels is not None and recipe.data.task != _AUTO and not has_rules_to_follow:
@@ -87,14 +89,28 @@ def complete(recipe: Recipe) -> Completed:
     recipe, reasons = _with_inferred(recipe, inferred)
     facts = read_facts(recipe, find_base(recipe, config_only=True), inferred)
     values = recipe.model_dump()
-    for key in open_keys:
-        derived = RULES[key](facts)
+    for key, derived in _derived(values, open_keys, facts):
         values = _assigned(values, key, derived.value)
         if derived.reason:
             reasons.append(Reason(key, derived.value, derived.reason))
     return Completed(
         resolve_recipe(values), tuple(reasons), (*inferred.notes, *_notes(facts, inferred))
     )
+
+
+def _derived(
+    values: Mapping[str, Any], keys: Sequence[str], facts: Facts
+) -> Iterator[tuple[str, Derived]]:
+    """Yield the keys with what the rules derive for them, those of layers last."""
+    for key in keys:
+        if key in RULES:
+            derived = RULES[key](facts)
+            values = _assigned(values, key, derived.value)
+            yield key, derived
+    if set(keys) & set(_OF_LAYERS):
+        from pennyweight.defaults.layers import derive_layers
+
+        yield from derive_layers(resolve_recipe(values), facts)
 
 
 def is_completion(
@@ -119,7 +135,7 @@ def is_completion(
 
 def _fills(recipe: Recipe, original: Recipe) -> bool:
     filled, values = recipe.model_dump(), original.model_dump()
-    for key in (*RULES, *_INFERRED):
+    for key in (*RULES, *_OF_LAYERS, *_INFERRED):
         if _has(values, key) and _value(values, key) in (None, _AUTO):
             values = _assigned(values, key, _value(filled, key))
     if _names_columns_of(recipe.data.train, original.data.train):

@@ -46,13 +46,15 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
     assert recipe.data.train is not None  # noqa: S101 - the labels were inferred from it
     rows = read_rows("train", source_of(recipe.data.train), read_options(recipe))
     counts, drawn = inferred.counts, recipe.data.train_rows
+    lengths = _lengths(rows.table, base, tokenizer=recipe.base.tokenizer)
     return Facts(
         rows=len(rows.table) if drawn is None else min(drawn, len(rows.table)),
         file_rows=None if drawn is None else len(rows.table),
         start_validation_fraction=_start_validation_fraction(recipe),
         classes=len(inferred.labels),
         rows_by_class=counts,
-        length=_length(rows.table, base, tokenizer=recipe.base.tokenizer),
+        length=_most(lengths),
+        mean_length=float(lengths.mean()),
         target_length=_target_length(recipe, base, pairs=rows.are_pairs),
         longest_input=_longest_input(base.config),
         own_validation_rows=_own_validation_rows(recipe),
@@ -88,22 +90,27 @@ def _target_length(recipe: Recipe, base: BaseModel, *, pairs: bool) -> int:
         return 0
     options = replace(read_options(recipe), pairs=pairs)
     rows = read_rows("target", source_of(recipe.data.target), options, labelled=False)
-    return _length(rows.table, base, tokenizer=recipe.base.tokenizer)
+    return _most(_lengths(rows.table, base, tokenizer=recipe.base.tokenizer))
 
 
-def _length(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> int:
-    """Return the number of tokens that most texts do not exceed, special tokens included."""
+def _most(lengths: np.ndarray) -> int:
+    """Return the number of tokens that most texts do not exceed."""
+    return int(np.ceil(np.percentile(lengths, _SHARE)))
+
+
+def _lengths(table: datasets.Dataset, base: BaseModel, *, tokenizer: str | None) -> np.ndarray:
+    """Return the number of tokens of a sample of the texts, special tokens included."""
     step = max(1, len(table) // _SAMPLE)
     sample = table.select(range(0, len(table), step))
     columns = [sample["text"][:]]
     if "text_pair" in sample.column_names:
         columns.append(sample["text_pair"][:])
     try:
-        lengths = _token_lengths(load_tokenizer(base, tokenizer=tokenizer), columns)
+        return _token_lengths(load_tokenizer(base, tokenizer=tokenizer), columns)
     except BaseModelError:
         words = np.array([[len(text.split()) for text in column] for column in columns])
-        lengths = _TOKENS_PER_WORD * words.sum(axis=0) + 2
-    return int(np.ceil(np.percentile(lengths, _SHARE)))
+        estimated: np.ndarray = _TOKENS_PER_WORD * words.sum(axis=0) + 2
+        return estimated
 
 
 def _token_lengths(tokenizer: Any, columns: Sequence[list[str]]) -> np.ndarray:

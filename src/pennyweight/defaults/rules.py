@@ -46,6 +46,7 @@ class Facts:
         classes: number of classes.
         rows_by_class: rows of each class, in the classes' order.
         length: tokens that 98 of 100 training texts do not exceed.
+        mean_length: mean number of tokens of a training text, before it is cut.
         target_length: likewise for the texts of the target; 0 without one.
         longest_input: tokens that the base can read at once.
         file_rows: rows of the training file, of which `data.train_rows` are drawn; None if all are
@@ -67,6 +68,7 @@ class Facts:
     rows_by_class: tuple[int, ...]
     length: int
     longest_input: int
+    mean_length: float = 32.0
     target_length: int = 0
     file_rows: int | None = None
     start_validation_fraction: float | None = None

@@ -97,6 +97,7 @@ def with_plan_file(section: AdapterSection) -> AdapterSection:
         "plan": None,
         "allocate": None,
         "targets": tuple(adapted),
+        "top_layers": "all",
         "rank": {name: matrix.rank for name, matrix in adapted.items()},
         "alpha": _alphas(adapted, plan.head),
         "head": plan.head.kind,

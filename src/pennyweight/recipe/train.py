@@ -96,10 +96,11 @@ class Train(Section):
         "auto",
         description='apply torch.compile to the feed-forward blocks; "auto" does so on a GPU',
     )
-    prefix_cache: Literal["off", "disk", "device"] = Field(
+    prefix_cache: Literal["off", "disk", "device", "auto"] = Field(
         "off",
         description="compute the layers below the lowest adapter once, without dropout, and cache "
-        "their outputs on disk or in device memory",
+        'their outputs on disk or in device memory; "auto" is "disk" where that saves time and the '
+        "outputs fit",
     )
     start_from: str | None = Field(
         None,

@@ -207,7 +207,7 @@ def _fit(recipe: Recipe, task: Task) -> FitSettings:
         starts_head=train.head_start == "logistic" and train.start_from is None,
         refits_head=train.head_end == "logistic",
         seconds=None if train.minutes is None else 60.0 * train.minutes,
-        prefix_cache=train.prefix_cache,
+        prefix_cache=_settled(train.prefix_cache, "train.prefix_cache"),
         log_every=train.log_every,
         trackers=train.trackers,
     )

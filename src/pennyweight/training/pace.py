@@ -7,29 +7,23 @@ beforehand.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import batches_of
 from pennyweight.engine.train.progress import Step, Timetable, TrainOptions, total_steps
+from pennyweight.engine.train.speed import Speed, measure_speed
 from pennyweight.training.active_run import ActiveRun
 from pennyweight.training.stages import Built
 
 __all__ = [
     "STEPS_BEFORE_PREDICTION",
     "Measured",
-    "Speed",
     "Work",
     "keep_time_limit",
     "limit_steps",
-    "measure_speed",
     "predict_seconds",
     "predict_time",
     "work_of",
@@ -39,21 +33,12 @@ STEPS_BEFORE_PREDICTION = 20
 
 # Loading the saved classifier, and writing the record.
 _CLOSING_SECONDS = 3.0
-_WARM_UP_BATCHES, _TIMED_BATCHES = 2, 10
 # Within a limit, this share of it is planned for, because steps vary.
 _PLANNED_SHARE = 0.96
 # The most of the time that is left that fitting the head again may take.
 _REFIT_SHARE = 0.25
 # How many times faster than a training step a prediction is, where it was not measured.
 _PREDICTIONS_PER_STEP = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second of a training step, and of a prediction."""
-
-    training: float
-    prediction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +86,8 @@ class Work:
         tokens = float(self.tokens.sum()) / timetable.steps_per_epoch
         training = len(steps) * tokens / speed.training
         evaluating = evaluations * self.validation_tokens / speed.prediction
-        final = self.final_tokens / speed.prediction + _CLOSING_SECONDS
+        # The final evaluation loads the saved classifier, which has no cached states.
+        final = self.final_tokens / (speed.whole_prediction or speed.prediction) + _CLOSING_SECONDS
         return training + evaluating + self.refit(speed) + final
 
     def without_refit(self) -> Work:
@@ -242,50 +228,3 @@ def _shortened(options: TrainOptions, steps: int, planned: int) -> TrainOptions:
     if every is not None:
         every = max(1, round(every * steps / planned))
     return replace(options, max_steps=steps, evaluate_every=every)
-
-
-def measure_speed(
-    model: Any, batcher: Batcher, rows: TokenizedRows, options: TrainOptions
-) -> Speed:
-    """Time the first batches of a run, forward and backward; no weight is changed."""
-    batches = list(batches_of(rows, options, start=0, end=_WARM_UP_BATCHES + _TIMED_BATCHES))
-    timed = batches[_WARM_UP_BATCHES:] or batches
-    model.train()
-    for batch in batches[:_WARM_UP_BATCHES]:
-        _backward(model, batcher, rows, batch)
-    training = _timed(timed, rows, lambda batch: _backward(model, batcher, rows, batch))
-    model.zero_grad(set_to_none=True)
-    model.eval()
-    prediction = _timed(timed, rows, lambda batch: _forward(model, batcher, rows, batch))
-    model.train()
-    return Speed(training, prediction)
-
-
-def _timed(batches: Sequence[np.ndarray], rows: TokenizedRows, run: Any) -> float:
-    """Return the tokens per second of `run`, called with each batch."""
-    tokens = sum(int(rows.lengths[batch].sum()) for batch in batches)
-    _wait_for_device()
-    started = time.perf_counter()
-    for batch in batches:
-        run(batch)
-    _wait_for_device()
-    return tokens / (time.perf_counter() - started)
-
-
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _backward(model: Any, batcher: Batcher, rows: TokenizedRows, batch: np.ndarray) -> None:
-    for piece in batcher.pieces(rows, batch):
-        inputs, _ = batcher.inputs(rows, piece)
-        logits = model(**inputs).logits.float()
-        torch.autograd.backward(functional.log_softmax(logits, dim=1).mean())
-
-
-@torch.no_grad()
-def _forward(model: Any, batcher: Batcher, rows: TokenizedRows, batch: np.ndarray) -> None:
-    for piece in batcher.pieces(rows, batch):
-        inputs, _ = batcher.inputs(rows, piece)
-        model(**inputs)

@@ -256,7 +256,11 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         record_rows(run, prepared)
     rows = tokenize_training_rows(first, first_built, prepared)
     layers = min(built.batcher.skippable_layers(built.model) for built in builts)
-    validation = cache_prefix(first, first_built, _validation(first, first_built), layers=layers)
+    # With "auto", each recipe has decided for its own adapters.
+    caches = all(run.job.settings.fit.prefix_cache != "off" for run in runs)
+    validation = _validation(first, first_built)
+    if caches:
+        validation = cache_prefix(first, first_built, validation, layers=layers)
     baselines = fit_baselines(first, first_built, prepared, rows)
     fits = []
     for run, built in zip(runs, builts, strict=True):
@@ -269,7 +273,8 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     for saver in savers:
         saver.begin()
         saver.save_start()
-    rows = cache_prefix(first, first_built, rows, layers=layers)
+    if caches:
+        rows = cache_prefix(first, first_built, rows, layers=layers)
     _fit_together(savers, rows)
     return [
         _finish(run, built, prepared, baselines) for run, built in zip(runs, builts, strict=True)

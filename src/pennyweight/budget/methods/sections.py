@@ -76,6 +76,12 @@ class TargetedSection(AdapterSection):
         "layer, or of a pooled head's weights",
         json_schema_extra={"allowed": 'a whole number from 1, or "auto"'},
     )
+    top_layers: PositiveInt | Literal["all", "auto"] = Field(
+        "all",
+        description="the number of encoder layers, counted from the top, that get adapters; the "
+        "layers below are frozen, and train.prefix_cache can cache their outputs",
+        json_schema_extra={"allowed": 'a whole number from 1, "all", or "auto"'},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -126,6 +132,16 @@ class LowRankSection(DropoutSection):
     """Base of the sections of methods beside which biases can be trained."""
 
     bias: Bias = Field("none", description="which biases are trained as well")
+
+    @model_validator(mode="after")
+    def _biases_are_in_the_top_layers(self) -> LowRankSection:
+        if self.bias == "all" and isinstance(self.top_layers, int):
+            raise ValueError(
+                f'adapter.bias: "all" trains biases in every layer, and adapter.top_layers = '
+                f"{self.top_layers} freezes the lower layers; use adapter.bias = "
+                '"lora_only" or "none"'
+            )
+        return self
 
     def quantization_conflict(self, quantization: Quantization) -> str | None:
         """Return why these keys do not work on a quantized base, or None if they do."""

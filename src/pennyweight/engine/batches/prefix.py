@@ -25,7 +25,7 @@ from pennyweight.engine.kernels.frozen import product_of
 from pennyweight.errors import TrainingError
 from pennyweight.files import building_in, replacing
 
-__all__ = ["PrefixCache", "cache_prefix", "run_prefix"]
+__all__ = ["PrefixCache", "amount", "cache_prefix", "run_prefix"]
 
 Where = Literal["disk", "device"]
 
@@ -72,7 +72,7 @@ def cache_prefix(
     total = int(rows.lengths.sum())
     dtype = next(p.dtype for p in _prefix_parameters(model, layers) if p.is_floating_point())
     size = total * hidden * dtype.itemsize
-    summary = f"prefix cache: {_amount(size)} for {layers} frozen layers of {len(rows):,} rows"
+    summary = f"prefix cache: {amount(size)} for {layers} frozen layers of {len(rows):,} rows"
 
     def compute(flat: torch.Tensor) -> None:
         for tokens, states in _prefix_states(model, rows, batcher, layers):
@@ -104,8 +104,9 @@ def _cacheable_layers(model: Any, batcher: Batcher, layers: int | None) -> int:
     if layers == 0:
         raise TrainingError(
             "train.prefix_cache: no layer can be cached; caching needs packed batches "
-            "(--set base.attention=packed) and frozen lowest layers and embeddings (rank 0 there, "
-            "by pattern); or use --set train.prefix_cache=off"
+            "(--set base.attention=packed) and frozen lowest layers and embeddings (with --set "
+            "adapter.top_layers=N, adapters are in the top N layers only); or use "
+            "--set train.prefix_cache=off"
         )
     return layers
 
@@ -190,8 +191,8 @@ def _check_disk(size: int, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise TrainingError(
-            f"train.prefix_cache: {_amount(size)} do not fit on the disk of {path.parent}, "
-            f"which has {_amount(free)} left; free some space, set PENNYWEIGHT_CACHE to another "
+            f"train.prefix_cache: {amount(size)} do not fit on the disk of {path.parent}, "
+            f"which has {amount(free)} left; free some space, set PENNYWEIGHT_CACHE to another "
             "disk, or use --set train.prefix_cache=off"
         )
 
@@ -202,10 +203,11 @@ def _check_memory(size: int, device: str) -> None:
     # Training needs the other half.
     if size > free // 2:
         raise TrainingError(
-            f"train.prefix_cache: {_amount(size)} are more than half of the {_amount(free)} of "
+            f"train.prefix_cache: {amount(size)} are more than half of the {amount(free)} of "
             "free memory; use --set train.prefix_cache=disk, or off"
         )
 
 
-def _amount(size: int) -> str:
+def amount(size: int) -> str:
+    """Return a number of bytes for display."""
     return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.2f} MB"
