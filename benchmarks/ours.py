@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -38,8 +39,10 @@ from workload import MAX_TOKENS, Workload
 OnStep = Callable[[Any, int, int], bool]
 
 
-def prepare(model: Any, *, products: Products = "float") -> tuple[Batcher, Compute]:
-    """Prepare a model as `pennyweight train` does before its first step."""
+def prepare(
+    model: Any, *, products: Products = "float", rows: TokenizedRows | None = None
+) -> tuple[Batcher, Compute]:
+    """Prepare a model as `pennyweight train` does before its first step; int8 needs some rows."""
     # On a GPU, whole batches go through at once (train.batch_tokens).
     max_tokens = 131_072 if torch.cuda.is_available() else 8192
     compute = choose_compute(
@@ -47,7 +50,9 @@ def prepare(model: Any, *, products: Products = "float") -> tuple[Batcher, Compu
     )
     model.to(compute.device)
     compiled, _ = choose_compile("auto", device=compute.device)
-    return prepare_model(model, compute, max_tokens=max_tokens, compiled=compiled), compute
+    return prepare_model(
+        model, compute, max_tokens=max_tokens, compiled=compiled, calibration=rows
+    ), compute
 
 
 @contextmanager
@@ -108,7 +113,7 @@ def train(
 ) -> None:
     """Train until `on_step` returns true."""
     model = workload.adapted(attention="pennyweight_packed")
-    batcher, compute = prepare(model, products=products)
+    batcher, compute = prepare(model, products=products, rows=rows.take(np.arange(24)))
     learner, options = _learner(model, learning_rate), _options(batch)
     context = TrainContext(batcher, options, Accelerator(cpu=compute.device == "cpu"))
     backend = TorchBackend(model, batcher, compute, batch_rows=128, output_layer="classifier")

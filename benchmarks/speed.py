@@ -79,7 +79,13 @@ class Bench:
         if system in self.options.settled:
             before = self.results[f"training {settings['model']}"][system.upper()]["settings"]
             return {key: before[key] for key in choices[0]}
-        results = [(self.measure("train", system=system, **settings, **c), c) for c in choices]
+        results = []
+        for choice in choices:
+            try:
+                results.append((self.measure("train", system=system, **settings, **choice), choice))
+            except SystemExit as error:
+                # A system that needs more memory than there is is killed without a message.
+                log(f"{system} {choice}: no result: {str(error).splitlines()[-1:]}")
         tried = self.results.setdefault("tuning", [])
         key = {"system": system, "model": settings["model"]}
         tried[:] = [entry for entry in tried if not key.items() <= entry.items()]

@@ -195,6 +195,8 @@ def main() -> None:
         runs = earlier["runs"]
     done = {(one["side"], one["learning_rate"], one["given_epochs"]) for one in runs}
     tasks = [(side, float(r), e) for side in _SIDES for r in rates[side] for e in epochs[side]]
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="top-layers-", dir=options.folder) as cache:
         os.environ["PENNYWEIGHT_CACHE"] = cache
         for side, rate, number in tasks:

@@ -31,6 +31,8 @@ PUBLISHED = (
     "benchmarks/results/full-fine-tuning.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
+    "benchmarks/results/int8-products.json",
+    "benchmarks/results/speed-avx2.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
     "deploy/kubernetes-job.yaml",

@@ -251,7 +251,10 @@ def derive_layers(recipe: Recipe, facts: Facts) -> Iterator[tuple[str, Derived]]
 def _compute(recipe: Recipe, base: BaseModel) -> Compute | None:
     try:
         return choose_compute(
-            precision=recipe.train.precision, attention=recipe.base.attention, config=base.config
+            precision=recipe.train.precision,
+            attention=recipe.base.attention,
+            products=recipe.train.frozen_products,
+            config=base.config,
         )
     except TrainingError:
         # Training refuses it; a plan may be for another machine.

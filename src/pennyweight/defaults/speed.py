@@ -55,7 +55,9 @@ def speed_of(recipe: Recipe, *, compute: Compute, tokens: int) -> Speed:
             base, replace(planned, peft_config=config, initialization=None), options
         )
         model.to(compute.device)
-        batcher = prepare_model(model, compute, max_tokens=recipe.train.batch_tokens)
+        batcher = prepare_model(
+            model, compute, max_tokens=recipe.train.batch_tokens, calibration=rows
+        )
         return measure_speed(model, batcher, rows, _options(recipe), timed=_BATCHES)
 
 
