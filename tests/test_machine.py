@@ -10,6 +10,7 @@ import pytest
 
 import pennyweight
 from pennyweight import machine
+from pennyweight.engine.device import Compute, Precision
 from pennyweight.errors import DataError
 
 
@@ -79,3 +80,14 @@ def test_a_missing_embedded_base_names_the_package(monkeypatch: pytest.MonkeyPat
 
 def test_the_public_function_is_this_one() -> None:
     assert pennyweight.doctor is machine.doctor
+
+
+@pytest.mark.parametrize(("precision", "has_hint"), [("fp32", True), ("bf16", False)])
+def test_a_processor_without_bf16_is_told_of_products_in_int8(
+    precision: Precision, has_hint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = Compute("cpu", precision, "eager", why=f"CPU, {precision}")
+    monkeypatch.setattr(machine, "choose_compute", lambda **_: compute)
+    (check,) = (check for check in machine.doctor() if check.name == "device")
+    assert check.detail.startswith(f"CPU, {precision}")
+    assert ("train.frozen_products=int8" in check.detail) == has_hint
