@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import datasets
@@ -44,3 +45,10 @@ def test_a_user_who_asks_for_messages_gets_them() -> None:
             assert logging.get_verbosity() == logging.INFO
     finally:
         logging.set_verbosity(before)
+
+
+def test_importing_a_class_from_the_package_prints_nothing() -> None:
+    # Its module imports PEFT, and PEFT bitsandbytes, which has much to say.
+    command = [sys.executable, "-c", "import pennyweight; pennyweight.Classifier"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -13,6 +13,8 @@ Names are loaded on first use, so importing the package takes no time.
 from __future__ import annotations
 
 import importlib
+import logging
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -175,6 +177,17 @@ def __getattr__(name: str) -> Any:
         return version("pennyweight")
     if name not in _HOMES:
         raise AttributeError(f"module 'pennyweight' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"pennyweight.{_HOMES[name]}"), name)
+    value = getattr(_import(f"pennyweight.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _import(module: str) -> ModuleType:
+    # On import, bitsandbytes lists faster kernels that are not installed.
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module(module)
+    finally:
+        logger.setLevel(level)
