@@ -35,6 +35,7 @@ PUBLISHED = (
     "benchmarks/results/speed-avx2.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
+    "benchmarks/results/top-layers.json",
     "deploy/kubernetes-job.yaml",
     "deploy/ray-job.yaml",
     "deploy/slurm.sh",

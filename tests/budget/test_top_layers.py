@@ -148,7 +148,7 @@ def test_plain_peft_reloads_adapters_of_the_top_layers(tmp_path: Path) -> None:
         ({"top_layers": 4}, r"top_layers: given 4; .* has 3 layers; allowed: 1 to 3"),
         ({"targets": ["layer.0.attention.self.value"], "top_layers": 1}, r"top 1 of 3 layers"),
         ({"bias": "all", "top_layers": 1}, r'bias: "all" trains biases in every layer'),
-        ({"top_layers": 0}, r'top_layers: given 0; allowed: a whole number from 1, "all"'),
+        ({"top_layers": 0}, r'top_layers: given 0; allowed: a whole number from 1, or "all"'),
     ],
 )
 def test_what_does_not_fit_is_refused(section: dict[str, Any], message: str) -> None:

@@ -75,7 +75,7 @@ class Spending:
             head_rank=_known(options.pop("head_rank", DEFAULT_HEAD_RANK)),
             options=options,
             # "auto": the time that all layers would take is not known yet.
-            top_layers=None if top_layers in ("all", "auto") else top_layers,
+            top_layers=None if top_layers == "all" else top_layers,
         )
 
     @property

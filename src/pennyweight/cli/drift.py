@@ -31,12 +31,12 @@ def command(
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
-    """Compare new text with a run's own rows, and estimate the accuracy on it.
+    """Compare new text with a run's own rows.
 
-    No labels are needed. The command prints the share of each class, how well training and new
-    texts can be told apart by their characters, the distance of their hidden features, and the
-    accuracy to expect with a 95% interval. The run's own rows are read again from where its recipe
-    says.
+    The accuracy on it is estimated as well; no labels are needed. The command prints the share of
+    each class, how well training and new texts can be told apart by their characters, the distance
+    of their hidden features, and the accuracy to expect with a 95% interval. The run's own rows are
+    read again from where its recipe says.
     """
     quiet_libraries()
     from pennyweight.inference.drift import drift

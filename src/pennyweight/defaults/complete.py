@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Completed", "Reason", "complete", "is_completion"]
 
 _AUTO = "auto"
-# Derived from what the rules derive; see `pennyweight.defaults.layers`.
-_OF_LAYERS = ("adapter.top_layers", "train.prefix_cache")
+# Derived from what the rules derive; see `pennyweight.defaults.prefix_cache`.
+_CACHE = "train.prefix_cache"
 _INFERRED = ("data.labels", "data.task", "data.label_separator")
 
 
@@ -74,7 +74,7 @@ def complete(recipe: Recipe) -> Completed:
         BaseModelError: the base cannot be found.
     """
     values = recipe.model_dump()
-    open_keys = [key for key in (*RULES, *_OF_LAYERS) if _value(values, key) == _AUTO]
+    open_keys = [key for key in (*RULES, _CACHE) if _value(values, key) == _AUTO]
     # The metric alone needs no look at the rows: the task decides where no rule does.
     has_rules_to_follow = bool(set(open_keys) - {"train.keep_best"})
     if recipe.data.labels is not None and recipe.data.task != _AUTO and not has_rules_to_follow:
@@ -101,16 +101,16 @@ def complete(recipe: Recipe) -> Completed:
 def _derived(
     values: Mapping[str, Any], keys: Sequence[str], facts: Facts
 ) -> Iterator[tuple[str, Derived]]:
-    """Yield the keys with what the rules derive for them, those of layers last."""
+    """Yield the keys with what the rules derive for them, the cache last."""
     for key in keys:
         if key in RULES:
             derived = RULES[key](facts)
             values = _assigned(values, key, derived.value)
             yield key, derived
-    if set(keys) & set(_OF_LAYERS):
-        from pennyweight.defaults.layers import derive_layers
+    if _CACHE in keys:
+        from pennyweight.defaults.prefix_cache import derive_prefix_cache
 
-        yield from derive_layers(resolve_recipe(values), facts)
+        yield _CACHE, derive_prefix_cache(resolve_recipe(values), facts)
 
 
 def is_completion(
@@ -135,7 +135,7 @@ def is_completion(
 
 def _fills(recipe: Recipe, original: Recipe) -> bool:
     filled, values = recipe.model_dump(), original.model_dump()
-    for key in (*RULES, *_OF_LAYERS, *_INFERRED):
+    for key in (*RULES, _CACHE, *_INFERRED):
         if _has(values, key) and _value(values, key) in (None, _AUTO):
             values = _assigned(values, key, _value(filled, key))
     if _names_columns_of(recipe.data.train, original.data.train):

@@ -76,11 +76,11 @@ class TargetedSection(AdapterSection):
         "layer, or of a pooled head's weights",
         json_schema_extra={"allowed": 'a whole number from 1, or "auto"'},
     )
-    top_layers: PositiveInt | Literal["all", "auto"] = Field(
+    top_layers: PositiveInt | Literal["all"] = Field(
         "all",
         description="the number of encoder layers, counted from the top, that get adapters; the "
         "layers below are frozen, and train.prefix_cache can cache their outputs",
-        json_schema_extra={"allowed": 'a whole number from 1, "all", or "auto"'},
+        json_schema_extra={"allowed": 'a whole number from 1, or "all"'},
     )
 
     @model_validator(mode="before")

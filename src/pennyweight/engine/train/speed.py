@@ -16,9 +16,9 @@ from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import batches_of
 from pennyweight.engine.train.progress import TrainOptions
 
-__all__ = ["WARM_UP_BATCHES", "Speed", "measure_speed"]
+__all__ = ["Speed", "measure_speed"]
 
-WARM_UP_BATCHES = 2
+_WARM_UP_BATCHES = 2
 _TIMED_BATCHES = 10
 
 
@@ -39,12 +39,7 @@ class Speed:
 
 
 def measure_speed(
-    model: Any,
-    batcher: Batcher,
-    rows: TokenizedRows,
-    options: TrainOptions,
-    *,
-    timed: int = _TIMED_BATCHES,
+    model: Any, batcher: Batcher, rows: TokenizedRows, options: TrainOptions
 ) -> Speed:
     """Time the first batches of a run, forward and backward; no weight is changed.
 
@@ -53,12 +48,11 @@ def measure_speed(
         batcher: of the model.
         rows: to train on.
         options: of the loop, which decide what the batches are.
-        timed: number of batches that are timed, after two that are not.
     """
-    batches = list(batches_of(rows, options, start=0, end=WARM_UP_BATCHES + timed))
-    measured = batches[WARM_UP_BATCHES:] or batches
+    batches = list(batches_of(rows, options, start=0, end=_WARM_UP_BATCHES + _TIMED_BATCHES))
+    measured = batches[_WARM_UP_BATCHES:] or batches
     model.train()
-    for batch in batches[:WARM_UP_BATCHES]:
+    for batch in batches[:_WARM_UP_BATCHES]:
         _backward(model, batcher, rows, batch)
     training = _timed(measured, rows, lambda batch: _backward(model, batcher, rows, batch))
     model.zero_grad(set_to_none=True)
