@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from pennyweight.cli.output import preload
+from pennyweight.cli.output import preload, share_cores
 
 
 @pytest.mark.parametrize("given", [None, "0"])
@@ -21,3 +21,18 @@ def test_preloading_leaves_environment_and_collector_as_they_were(
         preload("json", "no_such_module")
     assert os.environ.get("TORCHDYNAMO_DISABLE") == given
     assert gc.isenabled()
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Set and deleted, so that both are restored.
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    share_cores()
+    assert "GOMP_SPINCOUNT" not in os.environ

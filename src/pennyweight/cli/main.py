@@ -33,6 +33,7 @@ from pennyweight.cli import (
     train,
     ui,
 )
+from pennyweight.cli.output import share_cores
 from pennyweight.documents import printable
 from pennyweight.errors import PennyweightError, TerminatedError
 from pennyweight.training.interrupt import terminable
@@ -106,6 +107,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    share_cores()
     try:
         with terminable():
             app()

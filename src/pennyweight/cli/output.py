@@ -17,6 +17,7 @@ __all__ = [
     "print_json",
     "print_rows_written",
     "quiet_libraries",
+    "share_cores",
 ]
 
 _QUIET = {
@@ -27,6 +28,8 @@ _QUIET = {
 }
 
 _NO_COMPILER = "TORCHDYNAMO_DISABLE"
+# What a user sets to decide how threads wait.
+_WAITING = frozenset({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"})
 
 
 def quiet_libraries() -> None:
@@ -36,6 +39,16 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     # On import it lists faster kernels that are not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def share_cores() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other, before PyTorch is loaded.
+
+    By default they spin for milliseconds, and take the cores away from the thread that they wait
+    for if other programs run as well.
+    """
+    if not _WAITING & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "2000"
 
 
 def preload(*modules: str) -> None:
