@@ -62,6 +62,18 @@ def test_the_message_counts_the_rows_that_were_set_aside(
         (("test.csv",), "test.csv is a file; to classify its rows, write --data test.csv"),
         (("a goal", "--data", "test.csv"), "texts and --data were both given"),
         (("a goal", "--out", "out/"), "--out out/: a folder, into which only the rows of --data"),
+        # Many rows need a folder.
+        (("--data", "*.csv"), r"--data \*.csv: may be many files, .* as in --out predictions/"),
+        (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder: name one"),
+        (
+            ("--data", "file:///x/new.csv", "--out", "h.csv"),
+            "--data file:///x/new.csv: rows behind a URL are predicted into a folder: name one",
+        ),
+        (
+            ("--data", "test.csv", "--out", "out.csv", "--engine", "ray"),
+            "--rows-per-part are for many rows: give --data, and a folder as --out",
+        ),
+        (("--data", "test.csv", "--out", "out/", "--engine", "dask"), "--engine dask: unknown"),
     ],
 )
 def test_unclear_input_is_refused(
@@ -152,29 +164,3 @@ def test_keys_that_come_late_are_copied_or_refused_and_never_lost(
     assert "late" not in Path("text.jsonl").read_text()
     pennyweight(*arguments, "named.csv", "--columns", "late")
     assert Path("named.csv").read_text().startswith("row,late,label,")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--data", "*.csv"), r"--data \*.csv: may be many files, .* as in --out predictions/"),
-        (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder: name one"),
-        (
-            ("--data", "file:///x/new.csv", "--out", "h.csv"),
-            "--data file:///x/new.csv: rows behind a URL are predicted into a folder: name one",
-        ),
-        (
-            ("--data", "test.csv", "--out", "out.csv", "--engine", "ray"),
-            "--rows-per-part are for many rows: give --data, and a folder as --out",
-        ),
-        (("--data", "test.csv", "--out", "out/", "--engine", "dask"), "--engine dask: unknown"),
-    ],
-)
-def test_many_rows_need_a_folder(
-    arguments: tuple[str, ...],
-    message: str,
-    pennyweight: Callable[..., str],
-    in_workspace: Path,
-) -> None:
-    with pytest.raises(PennyweightError, match=message):
-        pennyweight("predict", "runs/one", *arguments)

@@ -82,39 +82,6 @@ def prefix_cache(cache: Cache) -> Derived:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """A recipe that is complete apart from `train.prefix_cache`, and what is known about it.
-
-    Attributes:
-        recipe: itself.
-        facts: from which its other keys were derived.
-        layout: of its base.
-        hidden: numbers that describe a token.
-        compute: where and how it trains; None where this machine cannot train it.
-    """
-
-    recipe: Recipe
-    facts: Facts
-    layout: Layout
-    hidden: int
-    compute: Compute | None
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training rows."""
-        epochs = self.recipe.train.epochs
-        assert epochs != "auto"  # noqa: S101 - derived before
-        return epochs
-
-    @property
-    def tokens_per_row(self) -> float:
-        """Mean number of tokens of a text."""
-        most = self.recipe.data.max_tokens
-        length = self.facts.mean_length
-        return length if most == "auto" else min(length, float(most))
-
-
 def derive_prefix_cache(recipe: Recipe, facts: Facts) -> Derived:
     """Return the value of `train.prefix_cache`.
 
@@ -126,17 +93,27 @@ def derive_prefix_cache(recipe: Recipe, facts: Facts) -> Derived:
         RecipeError: a pattern or rank does not fit the base.
     """
     base = find_base(recipe, config_only=True)
-    subject = _Subject(
-        recipe,
-        facts,
-        layout_of(skeleton(base), labels=len(recipe.data.label_names)),
-        int(base.config.hidden_size),
-        _compute(recipe, base),
+    layout = layout_of(skeleton(base), labels=len(recipe.data.label_names))
+    compute, epochs = _compute(recipe, base), recipe.train.epochs
+    assert epochs != "auto"  # noqa: S101 - derived before
+    itemsize = DTYPES["fp32" if compute is None else compute.precision].itemsize
+    tokens = (facts.training_rows + facts.evaluated_rows) * _tokens_per_row(recipe, facts)
+    directory = cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    return prefix_cache(
+        Cache(
+            layers=layout.layers,
+            frozen_layers=_frozen_layers(recipe, layout),
+            epochs=epochs,
+            size=round(tokens * int(base.config.hidden_size) * itemsize),
+            free=shutil.disk_usage(directory).free,
+            refusal=_refusal(recipe, compute),
+        )
     )
-    return prefix_cache(_cache(subject))
 
 
 def _compute(recipe: Recipe, base: BaseModel) -> Compute | None:
+    """Return where and how a recipe trains; None where this machine cannot train it."""
     try:
         return choose_compute(
             precision=recipe.train.precision,
@@ -149,47 +126,36 @@ def _compute(recipe: Recipe, base: BaseModel) -> Compute | None:
         return None
 
 
-def _cache(subject: _Subject) -> Cache:
-    facts, compute = subject.facts, subject.compute
-    tokens = (facts.training_rows + facts.evaluated_rows) * subject.tokens_per_row
-    itemsize = DTYPES["fp32" if compute is None else compute.precision].itemsize
-    directory = cache_directory()
-    directory.mkdir(parents=True, exist_ok=True)
-    return Cache(
-        layers=subject.layout.layers,
-        frozen_layers=_frozen_layers(subject),
-        epochs=subject.epochs,
-        size=round(tokens * subject.hidden * itemsize),
-        free=shutil.disk_usage(directory).free,
-        refusal=_refusal(subject),
-    )
+def _tokens_per_row(recipe: Recipe, facts: Facts) -> float:
+    most = recipe.data.max_tokens
+    return facts.mean_length if most == "auto" else min(facts.mean_length, float(most))
 
 
-def _refusal(subject: _Subject) -> str | None:
+def _refusal(recipe: Recipe, compute: Compute | None) -> str | None:
     """Return why outputs cannot be cached, or their size not be foreseen; None if they can."""
-    if subject.compute is None or subject.compute.attention != PACKED:
+    if compute is None or compute.attention != PACKED:
         return "only packed batches can start from cached outputs"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return "several processes train, and each may see another amount of free space"
-    data, recipe = subject.recipe.data, subject.recipe
+    data = recipe.data
     if data.augmentations or data.extra or recipe.generate or recipe.transduction:
         return "rows are added later, so that the size of the outputs is unknown"
     return None
 
 
-def _frozen_layers(subject: _Subject) -> int:
+def _frozen_layers(recipe: Recipe, layout: Layout) -> int:
     """Return the number of the lowest layers that certainly hold nothing trained."""
-    values: dict[str, Any] = with_plan_file(subject.recipe.adapter).model_dump()
+    values: dict[str, Any] = with_plan_file(recipe.adapter).model_dump()
     if "targets" not in values or values.get("bias") == "all":
         return 0
     is_allocated = values.get("rank") == "allocate"
     if is_allocated:
         # Which of the targets get a rank is settled later.
         values = {**values, "rank": 1}
-    spending, layout = Spending.of(values), subject.layout
+    spending = Spending.of(values)
     matrices = select_targets(layout, spending)
     if not is_allocated:
-        budget = subject.recipe.budget.trainable_parameters
+        budget = recipe.budget.trainable_parameters
         try:
             choice = choose(layout, spending, budget=budget)
         except BudgetError:

@@ -52,10 +52,10 @@ def is_plain_lora(module: Any) -> bool:
 
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    product = _product_of(layer)
-    if product is None or args or kwargs:
+    given = _layer_of(layer)
+    if given is None or args or kwargs:
         return LoraLinear.forward(layer, x, *args, **kwargs)
-    (y,) = _run(x, [product])
+    (y,) = _run(x, [given])
     return y
 
 
@@ -108,10 +108,10 @@ class _SharedInput:
         if args or kwargs or not torch.is_grad_enabled():
             return unshared(x, *args, **kwargs)
         if layer is self._layers[0]:
-            products = [_product_of(other) for other in self._layers]
-            if any(product is None for product in products):
+            layers = [_layer_of(other) for other in self._layers]
+            if any(given is None for given in layers):
                 return unshared(x)
-            ys = _run(x, [product for product in products if product is not None])
+            ys = _run(x, [given for given in layers if given is not None])
             self._x, self._outputs = x, dict(zip(self._layers, ys, strict=True))
         elif x is not self._x:
             return unshared(x)
@@ -140,10 +140,10 @@ def lora_linear(
 
 
 # A frozen layer, and the LoRA layers on parts of its rows.
-_Product = tuple[nn.Linear, Sequence[tuple[slice, Any]]]
+_Layer = tuple[nn.Linear, Sequence[tuple[slice, Any]]]
 
 
-def _product_of(layer: Any) -> _Product | None:
+def _layer_of(layer: Any) -> _Layer | None:
     """Return what a linear layer computes now; None if only PEFT can run it."""
     if type(layer) is nn.Linear:
         return layer, []
@@ -157,7 +157,7 @@ def _active(layer: Any) -> list[str]:
     return [name for name in layer.active_adapters if name in layer.lora_A]
 
 
-def _run(x: torch.Tensor, layers: Sequence[_Product]) -> list[torch.Tensor]:
+def _run(x: torch.Tensor, layers: Sequence[_Layer]) -> list[torch.Tensor]:
     """Return every layer's output for the same `x`."""
     flat = x.reshape(-1, x.shape[-1]).to(layers[0][0].weight.dtype)
     tensors: list[torch.Tensor | None] = []
