@@ -32,6 +32,7 @@ PUBLISHED = (
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/int8-products.json",
+    "benchmarks/results/serve-amd-epyc.json",
     "benchmarks/results/speed-avx2.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,9 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from huggingface_hub import constants, hf_api
 from transformers import AutoModelForSequenceClassification, BertConfig, CLIPConfig
 
 from pennyweight.base import ConfigChanges, locate, skeleton
+from pennyweight.base.hub import fetch
 from pennyweight.errors import BaseModelError
 
 LABELS = ("ham", "spam", "eggs")
@@ -118,40 +119,34 @@ def test_skeleton_has_shapes_but_no_weights() -> None:
     assert model.get_parameter("classifier.out_proj.weight").shape == (3, 768)
 
 
-_LOCATE = """
-import json, sys
-from pennyweight.base import locate
-from pennyweight.base.hub import fetch
-from pennyweight.errors import BaseModelError
-import time
-start = time.monotonic()
-try:
-    base = locate(sys.argv[1], labels=("a", "b"), revision=sys.argv[2] or None)
-    path = fetch(sys.argv[1], revision=base.revision)
-    result = {"origin": base.origin, "revision": base.revision, "path": str(path)}
-except BaseModelError as error:
-    result = {"error": str(error)}
-print(json.dumps({**result, "seconds": time.monotonic() - start}))
-"""
+class Hub:
+    """Locates bases on a hub of the test's own, with a cache of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        self._monkeypatch = monkeypatch
+        for name in [name for name in os.environ if "proxy" in name.lower()]:
+            monkeypatch.delenv(name)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+    def locate(self, name: str, *, endpoint: str, revision: str = "") -> dict[str, str]:
+        """Return where a base comes from and where its files are, or the error."""
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        self._monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        self._monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        self._monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
+        start = time.monotonic()
+        try:
+            base = locate(name, labels=("a", "b"), revision=revision or None)
+            path = fetch(name, revision=base.revision)
+        except BaseModelError as error:
+            return {"error": str(error), "seconds": str(time.monotonic() - start)}
+        return {"origin": base.origin, "revision": base.revision or "", "path": str(path)}
 
 
-def _located(name: str, *, endpoint: str, cache: Path, revision: str = "") -> dict[str, str]:
-    """Locate a base in a process of its own, because the endpoint is read at import."""
-    source = Path(__file__).resolve().parents[2] / "src"
-    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    environment.pop("HF_HUB_OFFLINE", None)
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(source)}
-    done = subprocess.run(
-        [sys.executable, "-c", _LOCATE, name, revision],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return result
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    return Hub(monkeypatch, tmp_path / "cache")
 
 
 @contextmanager
@@ -181,11 +176,9 @@ def _blackhole(answer: bytes = b"") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answer", [b"", b"this is no HTTP\r\n\r\n"])
-def test_hub_that_never_answers_is_an_error_within_ten_seconds(
-    tmp_path: Path, answer: bytes
-) -> None:
+def test_hub_that_never_answers_is_an_error_within_ten_seconds(hub: Hub, answer: bytes) -> None:
     with _blackhole(answer) as endpoint:
-        result = _located("somebody/model", endpoint=endpoint, cache=tmp_path)
+        result = hub.locate("somebody/model", endpoint=endpoint)
     assert "the hub cannot be reached" in result["error"]
     assert "base.name=embedded" in result["error"]
     assert float(result["seconds"]) < 10
@@ -260,19 +253,22 @@ def _hub(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def test_base_from_the_hub_is_downloaded_once_and_its_commit_recorded(tmp_path: Path) -> None:
-    folder, cache = tmp_path / "served", tmp_path / "cache"
+def test_base_from_the_hub_is_downloaded_once_and_its_commit_recorded(
+    hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "served"
     AutoModelForSequenceClassification.from_config(_tiny()).save_pretrained(folder)
     with _hub(folder) as endpoint:
-        first = _located("me/tiny", endpoint=endpoint, cache=cache)
-        unknown = _located("me/other", endpoint=endpoint, cache=cache)
-        revision = _located("me/tiny", endpoint=endpoint, cache=cache, revision="v9")
+        first = hub.locate("me/tiny", endpoint=endpoint)
+        unknown = hub.locate("me/other", endpoint=endpoint)
+        revision = hub.locate("me/tiny", endpoint=endpoint, revision="v9")
     assert (first.get("origin"), first.get("revision")) == ("hub", COMMIT), first
     names = {file.name for file in Path(first["path"]).iterdir()}
     assert {"config.json", "model.safetensors"} <= names
+    assert Path(first["path"]).is_relative_to(tmp_path / "cache")
     assert "no such model on the hub" in unknown["error"]
     assert "base.revision: me/tiny has no revision v9" in revision["error"]
     start = time.monotonic()
-    again = _located("me/tiny", endpoint=endpoint, cache=cache)  # the hub is gone by now
+    again = hub.locate("me/tiny", endpoint=endpoint)  # the hub is gone by now
     assert (again.get("revision"), again.get("path")) == (COMMIT, first["path"])
     assert time.monotonic() - start < 60

@@ -14,6 +14,7 @@ import typer
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.output import quiet_libraries
 from pennyweight.errors import RunError
+from pennyweight.runs.exists import require_run
 
 if TYPE_CHECKING:
     from pennyweight.runs.record import RunRecord
@@ -130,6 +131,9 @@ def command(
     recipe of the first one, and is evaluated on its validation and test rows; the results of the
     runs themselves are printed beside it.
     """
+    weights = _parse_weights(method.weights)
+    for run in runs:
+        require_run(run)
     quiet_libraries()
     from pennyweight.training.combine import combine
     from pennyweight.training.combine_options import CombineOptions
@@ -137,7 +141,7 @@ def command(
 
     options = CombineOptions(
         method=method.method.value,
-        weights=_parse_weights(method.weights),
+        weights=weights,
         density=method.density,
         toward=method.toward,
         head=method.head.value,

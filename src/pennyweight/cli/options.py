@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.errors import RecipeError
+from pennyweight.runs.exists import require_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,20 @@ LabelColumn = Annotated[
 OutDirectory = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="The directory to write to.")
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished run.")]
+
+
+def _require_run(run: Path) -> Path:
+    """Check at once that a directory is a run, not after the libraries have been loaded."""
+    require_run(run)
+    return run
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="The run directory of a finished run.", callback=_require_run
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

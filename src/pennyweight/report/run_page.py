@@ -17,8 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from pennyweight.errors import PennyweightError, ReportError, RunError, first_line
 from pennyweight.evaluation.metrics import headline_in
+from pennyweight.runs.exists import RECORD
 from pennyweight.runs.predictions import mcnemar_of_runs, same_rows
-from pennyweight.runs.record import RECORD, RunRecord, load_record
+from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.runs.results import BASELINES, baseline_headlines, ordered_sets
 
 __all__ = ["RunIndex", "make_server"]

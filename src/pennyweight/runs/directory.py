@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from pennyweight.errors import RunError
 from pennyweight.files import hash_file
-from pennyweight.runs.record import RECORD, ArtifactRecord, RunRecord, load_record
+from pennyweight.runs.exists import RECORD
+from pennyweight.runs.record import ArtifactRecord, RunRecord, load_record
 
 __all__ = [
     "RunDirectory",

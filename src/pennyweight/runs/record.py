@@ -19,6 +19,7 @@ from pennyweight.files import replacing
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.adapters import Adapter
 from pennyweight.runs.combination import CombinationRecord
+from pennyweight.runs.exists import RECORD, require_run
 from pennyweight.runs.upgrade import upgrade
 
 __all__ = [
@@ -46,8 +47,6 @@ __all__ = [
     "save_record",
     "write_text",
 ]
-
-RECORD = "record.json"
 
 
 def _kind(metrics: Any) -> str:
@@ -373,9 +372,8 @@ def load_record(run: str | Path) -> RunRecord:
     Raises:
         RunError: there is none, it cannot be read, or it is of an unknown version.
     """
+    require_run(run)
     path = Path(run) / RECORD
-    if not path.is_file():
-        raise RunError(f"{run}: not a run: {RECORD} is missing; train one with --out {run}")
     try:
         values = parse_json(read_text(path))
     except (OSError, DocumentError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -340,9 +339,11 @@ def _padding(tokenizer: Any) -> int:
 
 def _identity(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = repr(tokenizer)
-    if backend is not None:
-        # Every call leaves its truncation and padding in the tokenizer.
-        state = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-        text = json.dumps(state)
+    if backend is None:
+        text = repr(tokenizer)
+    else:
+        # Every call leaves its truncation and padding in the tokenizer, and the next sets its own.
+        backend.no_truncation()
+        backend.no_padding()
+        text = backend.to_str()
     return hashlib.sha256(text.encode()).hexdigest()
