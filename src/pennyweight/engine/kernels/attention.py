@@ -117,10 +117,12 @@ def _variable_length(
 
     packing, sliding_window = options.packing, options.sliding_window
     window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)
+    # The kernel writes neither outputs nor gradients of tokens that are after the last text.
+    tokens = packing.tokens
     out = varlen_attn(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
+        q[:tokens].contiguous(),
+        k[:tokens].contiguous(),
+        v[:tokens].contiguous(),
         packing.offsets,
         packing.offsets,
         packing.longest,
@@ -129,7 +131,7 @@ def _variable_length(
         window_size=window,
     )
     assert isinstance(out, torch.Tensor)  # noqa: S101 - a pair only if more is requested
-    return out
+    return functional.pad(out, (0, 0, 0, 0, 0, len(q) - tokens))
 
 
 def _fused_tiles(
