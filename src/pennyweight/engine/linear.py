@@ -15,6 +15,8 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.special import log_softmax
 
+from pennyweight.threads import one_blas_thread
+
 __all__ = ["LinearClassifier", "LinearOptions", "TfidfClassifier", "fit_logistic", "fit_tfidf"]
 
 Solver = Literal["lbfgs", "liblinear", "newton-cholesky"]
@@ -94,6 +96,7 @@ class TfidfClassifier:
         return np.asarray(features @ self.weight.T + self.bias, dtype=np.float32)
 
 
+@one_blas_thread()
 def fit_tfidf(texts: Sequence[str], labels: np.ndarray, options: LinearOptions) -> TfidfClassifier:
     """Fit a logistic regression on the TF-IDF weights of words and pairs of words.
 
@@ -116,6 +119,7 @@ def fit_tfidf(texts: Sequence[str], labels: np.ndarray, options: LinearOptions) 
     return TfidfClassifier(vectorizer, weight, bias)
 
 
+@one_blas_thread()
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, options: LinearOptions
 ) -> LinearClassifier:

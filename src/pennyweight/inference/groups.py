@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pennyweight.lab.populations import TextDiscriminator, refuse_area, separate
+from pennyweight.threads import one_blas_thread
 
 __all__ = ["CharacterGroups", "Grouping", "Groups", "HiddenStateGroups", "group", "load_grouping"]
 
@@ -140,6 +141,7 @@ def load_grouping(artifact: Path, values: dict[str, Any] | None) -> Grouping | N
     raise ValueError(f'groups by "{values["by"]}"')
 
 
+@one_blas_thread()
 def _by_hidden_states(source: np.ndarray | None, target: np.ndarray | None, *, seed: int) -> Groups:
     # Imported here, because every command that predicts imports this module.
     from sklearn.linear_model import LogisticRegression

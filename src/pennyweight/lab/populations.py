@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, diags
 
 from pennyweight.errors import RunError
+from pennyweight.threads import one_blas_thread
 
 __all__ = ["Separation", "TextDiscriminator", "refuse_area", "separate"]
 
@@ -99,6 +100,7 @@ class Separation:
     refused: str | None = None
 
 
+@one_blas_thread()
 def separate(training: Sequence[str], target: Sequence[str], *, seed: int) -> Separation:
     """Fit a discriminator of training and target texts.
 
