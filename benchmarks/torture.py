@@ -45,7 +45,7 @@ _RATES = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}}
 
 @dataclass(slots=True)
 class Count:
-    """What became of the tries of a scenario."""
+    """Outcomes of the tries of a scenario."""
 
     tried: int = 0
     survived: int = 0

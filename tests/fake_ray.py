@@ -44,7 +44,7 @@ class _Actor:
 
 
 class FakeRay:
-    """What is used of Ray.
+    """The part of Ray that is used.
 
     Args:
         nodes: the resources of each.

@@ -1,4 +1,4 @@
-"""What is kept out of files that are shared."""
+"""Names and paths that are kept out of files that are shared."""
 
 from __future__ import annotations
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,14 @@ def test_all_lists_every_public_name_that_the_file_defines(file: Path) -> None:
     assert public <= set(listed)
 
 
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_docstrings_begin_with_what_a_thing_is_or_does(file: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, kinds) and (docstring := ast.get_docstring(node)):
+            assert docstring.split()[0] not in ("What", "Where"), docstring
+
+
 def test_the_public_names_are_sorted_and_all_there() -> None:
     assert pennyweight.__all__ == sorted(pennyweight.__all__)
     for name in pennyweight.__all__:
@@ -69,6 +79,15 @@ def test_the_public_names_are_sorted_and_all_there() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, pennyweight; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_documented_order_of_imports_is_the_one_that_is_checked() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    sentence = text.partition("only from those before it in this list:")[2].partition(". ")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    documented = re.findall(r"`(\w+)`", sentence)
+    assert documented == [layer.removeprefix("pennyweight.") for layer in reversed(layers)]
 
 
 def test_imports_go_one_way() -> None:

@@ -95,7 +95,7 @@ def _kept_handler() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What each worker gets of a cluster, as Ray counts it, and how many workers there are.
+    """The resources of each worker of a cluster, as Ray counts them, and the number of workers.
 
     Attributes:
         cpus: CPUs, or a part of one.

@@ -1,4 +1,4 @@
-"""What the methods cost on well-known bases: by formula, by hand, and counted by plain PEFT."""
+"""Costs of the methods on well-known bases: by formula, by hand, and counted by plain PEFT."""
 
 from __future__ import annotations
 

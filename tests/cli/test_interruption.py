@@ -1,4 +1,4 @@
-"""What a command says when a signal stops it."""
+"""Messages of a command that a signal stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands do before they import the libraries."""
+"""Settings of commands before they import the libraries."""
 
 from __future__ import annotations
 

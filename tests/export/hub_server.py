@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass
 class Hub:
-    """What the server was sent, and how it answers.
+    """Requests that the server received, and how it answers.
 
     Attributes:
         status: of every answer about repositories; 200 to accept them.

@@ -28,7 +28,7 @@ def answer_with(text: str | None) -> Reply:
 
 
 class StubServer:
-    """What a stub received, and what it answers; see `serve`.
+    """Requests that a stub received, and its answers; see `serve`.
 
     Attributes:
         url: of the API.

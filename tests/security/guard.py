@@ -28,7 +28,7 @@ _FORBIDDEN = frozenset(
 
 @dataclass
 class Watch:
-    """What happened in a block.
+    """Events in a block.
 
     Attributes:
         events: forbidden events, such as a process that was started.

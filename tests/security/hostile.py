@@ -36,7 +36,7 @@ SECRET = "the content of a file outside"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case is built: its own folder, and what it must not touch."""
+    """The place of a case: its own folder, and files that it must not touch."""
 
     folder: Path
     marker: Path

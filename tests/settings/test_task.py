@@ -1,4 +1,4 @@
-"""What a recipe's task decides: the checkpoint's metric, and the methods that it excludes."""
+"""Consequences of a recipe's task: the checkpoint's metric, and the methods it excludes."""
 
 from __future__ import annotations
 

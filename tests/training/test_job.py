@@ -1,4 +1,4 @@
-"""What is refused before a run's directory is touched, and what becomes of a directory in use."""
+"""Refusals before a run's directory is touched, and the treatment of a directory in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes that train together send each other, and how long they wait."""
+"""Messages between processes that train together, and how long they wait."""
 
 from __future__ import annotations
 

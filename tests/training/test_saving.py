@@ -1,4 +1,4 @@
-"""What is saved while a run trains: the best adapter, checkpoints, and the reason of a failure."""
+"""Files saved while a run trains: the best adapter, checkpoints, the reason of a failure."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class ConfigChanges:
-    """What a recipe changes in the config of a base.
+    """Changes of a recipe to the config of a base.
 
     Attributes:
         dropout: replaces every dropout probability of the encoder; None keeps the base's own.

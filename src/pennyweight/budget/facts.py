@@ -19,7 +19,7 @@ _FILE = "pennyweight.json"
 
 @dataclass(frozen=True, slots=True)
 class ArtifactFacts:
-    """What the weights alone do not tell.
+    """Facts about an adapter that its weights do not contain.
 
     Attributes:
         labels: the class names in the order of the logits.

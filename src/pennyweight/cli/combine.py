@@ -36,14 +36,14 @@ class CombinationName(StrEnum):
 
 
 class HeadName(StrEnum):
-    """What becomes of the heads."""
+    """Treatments of the heads."""
 
     average = "average"
     first = "first"
 
 
 class SpaceName(StrEnum):
-    """What is averaged."""
+    """The weights that are averaged."""
 
     auto = "auto"
     factors = "factors"

@@ -241,7 +241,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubFolderOptions:
-    """What a folder for the Hugging Face Hub holds."""
+    """Options of a folder for the Hugging Face Hub."""
 
     merged: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""What commands print besides tables, and how they keep libraries from printing."""
+"""Output of commands besides tables, and settings that keep libraries from printing."""
 
 from __future__ import annotations
 

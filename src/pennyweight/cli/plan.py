@@ -33,7 +33,7 @@ _SAMPLE = "sample:train"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOutputs:
-    """What is made of a plan besides the table in the terminal."""
+    """Outputs of a plan besides the table in the terminal."""
 
     out: Annotated[
         Path | None,

@@ -96,7 +96,7 @@ class InputArguments(FormatOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputArguments:
-    """Where predictions are written, and in which form."""
+    """The destination and form of predictions."""
 
     out: Annotated[
         str | None,

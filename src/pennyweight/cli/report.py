@@ -26,7 +26,7 @@ class PartName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PaperArguments:
-    """What the author contributes to the paper."""
+    """The author's contributions to the paper."""
 
     title: Annotated[
         str | None, typer.Option("--title", metavar="TEXT", help="The title of the paper.")
@@ -66,7 +66,7 @@ class PaperArguments:
 
 @dataclass(frozen=True, slots=True)
 class ExportArguments:
-    """Where to export curves and figures to."""
+    """Destinations of curves and figures."""
 
     tensorboard: Annotated[
         Path | None,

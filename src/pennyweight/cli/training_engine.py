@@ -17,7 +17,7 @@ __all__ = ["EngineName", "EngineOptions", "SearchEngineOptions"]
 
 
 class EngineName(StrEnum):
-    """Where trainings run."""
+    """The engines that run trainings."""
 
     local = "local"
     ray = "ray"
@@ -25,7 +25,7 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Where trainings run, and what each of them gets of a cluster."""
+    """The engine that runs trainings, and each training's share of a cluster."""
 
     engine_name: Annotated[
         EngineName,
@@ -75,7 +75,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchEngineOptions(EngineOptions):
-    """Where trials are trained, and how many at the same time."""
+    """The engine of a search, and the number of trials at the same time."""
 
     workers: Annotated[
         int | None,

@@ -38,7 +38,7 @@ _MOST_LABELS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What the labelled rows of a source are.
+    """Facts about the labelled rows of a source.
 
     Attributes:
         text_columns: columns joined by a space into the text; () for pairs.
@@ -100,7 +100,7 @@ class _Values:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is to be inferred, and what is given."""
+    """The facts to infer, and those that are given."""
 
     name: str
     task: Literal["auto", "single-label", "multi-label"]

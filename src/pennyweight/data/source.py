@@ -26,7 +26,7 @@ _MAX_HASHED_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from, as a recipe or a command names it.
+    """A source of rows, as a recipe or a command names it.
 
     Attributes:
         location: a path, PATH:SPLIT of a saved DatasetDict, "hub:NAME[:SPLIT]" or "sample:SPLIT".

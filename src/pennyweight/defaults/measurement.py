@@ -45,7 +45,7 @@ _PILOT_RANKS, _SMALLEST_PILOT, _LARGEST_PILOT = 1.5, 2, 32
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is measured.
+    """Options of a measurement.
 
     Attributes:
         recipe: complete, with a full head.

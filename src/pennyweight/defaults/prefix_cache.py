@@ -37,7 +37,7 @@ _PARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the rule for `train.prefix_cache` knows.
+    """Facts for the rule of `train.prefix_cache`.
 
     Attributes:
         layers: number of the encoder's layers.

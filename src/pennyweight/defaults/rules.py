@@ -38,7 +38,7 @@ _TYPICAL = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules know.
+    """Facts for the rules.
 
     Attributes:
         rows: labelled rows before validation rows are split off; with `data.train_rows`, that

@@ -112,7 +112,7 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class _Accumulator(Protocol):
-    """What is kept of one matrix while rows go through the model."""
+    """Sums that are kept of one matrix while rows go through the model."""
 
     def add(self, inputs: torch.Tensor, gradients: torch.Tensor | None) -> None:
         """Add a batch.

@@ -61,7 +61,7 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """What an adapter returns for some rows of a batch.
+    """The outputs of an adapter for some rows of a batch.
 
     Attributes:
         adapter: index of the adapter.

@@ -33,7 +33,7 @@ _VOCABULARY = "tokenizer.json"
 
 @dataclass(frozen=True, slots=True)
 class HubOptions:
-    """What is put into a folder for the hub.
+    """Options of a folder for the hub.
 
     Attributes:
         merged: whether it holds a merged model instead of an adapter.

@@ -30,7 +30,7 @@ _MESSAGE = "Upload with Pennyweight"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a run is published.
+    """The destination of a published run.
 
     Attributes:
         repository: id of the repository, OWNER/NAME.

@@ -1,4 +1,4 @@
-"""What an ONNX export reports: sizes, rates, accuracies and agreements, on the same rows."""
+"""The report of an ONNX export: sizes, rates, accuracies and agreements, on the same rows."""
 
 from __future__ import annotations
 

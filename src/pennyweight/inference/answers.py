@@ -16,7 +16,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What is written about the labels of a row, by column.
+    """Columns of the output about the labels of rows.
 
     Attributes:
         labels: names of the classes.

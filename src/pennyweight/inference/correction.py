@@ -157,7 +157,7 @@ def _check_numbers(temperature: float, source: np.ndarray, priors: np.ndarray) -
 
 @dataclass(frozen=True, slots=True)
 class ShiftEvidence:
-    """What a correction is estimated from; no label of the target is among it.
+    """The data that a correction is estimated from; no label of the target is among it.
 
     Attributes:
         names: of the classes.

@@ -1,4 +1,4 @@
-"""What a prediction writes for each row: the options, and the columns that follow from them."""
+"""The output of a prediction for each row: options, and the columns that follow from them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OF_INPUT = "input "
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is written for each row.
+    """Options of the output for each row.
 
     Attributes:
         columns: input columns that are copied to the output; None for all of them.

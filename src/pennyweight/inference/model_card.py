@@ -41,7 +41,7 @@ _LABELS = 20
 
 @dataclass(frozen=True, slots=True)
 class CardMetadata:
-    """What the front matter of a card says besides what the run's record does.
+    """Entries of a card's front matter that are not in the run's record.
 
     Attributes:
         library: the library that loads the model, as the hub calls it.

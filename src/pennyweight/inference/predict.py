@@ -41,7 +41,7 @@ __all__ = ["Counts", "OutputOptions", "PredictedRows", "best_labels", "predict",
 
 @dataclass(frozen=True, slots=True)
 class PredictedRows:
-    """What became of the rows.
+    """Numbers of rows that were predicted and set aside.
 
     Attributes:
         predicted: number of rows that were written.

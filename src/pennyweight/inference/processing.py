@@ -1,4 +1,4 @@
-"""What a run does to texts before its model, and to logits after it."""
+"""The processing of texts before the model, and of logits after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the rows of a command come from: a source, standard input, or a list of texts."""
+"""The rows of a command: from a source, standard input, or a list of texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class InputRows:
-    """Where rows are read from, and where their table is kept.
+    """The source of rows, and the place of their table.
 
     Attributes:
         source: where the rows are.

@@ -30,7 +30,7 @@ HeadSource = Literal["average", "first"]
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What is combined, and how.
+    """Adapters to combine, and the options of the method.
 
     Attributes:
         members: the trained weights, which all have the same classes in the same order.

@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What a truncated decomposition loses, as squared Frobenius norms.
+    """Losses of a truncated decomposition, as squared Frobenius norms.
 
     Attributes:
         lost: of the singular values beyond the rank.

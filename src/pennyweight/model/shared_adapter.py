@@ -46,7 +46,7 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True, slots=True)
 class SharedAdapter:
-    """What a trained adapter adds to a shared encoder.
+    """The difference that a trained adapter makes to a shared encoder.
 
     Attributes:
         updates: the changes of the encoder's modules, by the names of these.

@@ -1,4 +1,4 @@
-"""What a paper says about the class shares that predictions on a target were corrected for."""
+"""A paper's text about the class shares that predictions on a target were corrected for."""
 
 from __future__ import annotations
 

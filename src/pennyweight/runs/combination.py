@@ -1,4 +1,4 @@
-"""What a record says about a run that was made by combining others."""
+"""The part of a record about the runs that were combined into this one."""
 
 from __future__ import annotations
 

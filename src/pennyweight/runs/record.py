@@ -123,7 +123,7 @@ class TrainingRows(_Part):
 
 
 class DataRecord(_Part):
-    """What was read, what the sets share, and what became of the training rows."""
+    """Files that were read, rows that sets share, and changes to the training rows."""
 
     sets: dict[str, SetFacts]
     overlaps: tuple[OverlapCount, ...] = ()

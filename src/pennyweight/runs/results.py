@@ -14,7 +14,7 @@ __all__ = ["BASELINES", "BaselineName", "baseline_headlines", "in_order", "order
 
 @dataclass(frozen=True, slots=True)
 class BaselineName:
-    """What a baseline is called.
+    """Names of a baseline.
 
     Attributes:
         short: where it is clear that it is a baseline.

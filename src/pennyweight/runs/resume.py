@@ -1,4 +1,4 @@
-"""What becomes of a run's directory when training begins: new, started over, or resumed."""
+"""Preparation of a run's directory: new, started over, or resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What will be done with a run's directory; nothing has been touched yet.
+    """The decision about a run's directory; nothing has been changed yet.
 
     Attributes:
         directory: of the run.

@@ -1,4 +1,4 @@
-"""Where the trainings of searches and studies run: on this machine, or on a Ray cluster."""
+"""Engines that run the trainings of searches and studies: this machine, or a Ray cluster."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class SearchJob:
 
     @property
     def fingerprint(self) -> str:
-        """What a search is recognized by when it continues: all that its trials depend on.
+        """The identity of a search that continues: all that its trials depend on.
 
         The number of trials is not part of it, so that more can be added.
         """

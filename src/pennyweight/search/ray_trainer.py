@@ -39,7 +39,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened in a training.
+    """The outcome of a training.
 
     Attributes:
         kind: "line" to log; "question", which the training waits to be answered; "result" of the

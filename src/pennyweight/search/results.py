@@ -1,4 +1,4 @@
-"""What a search found: `search.json`, and the recipe of the best trial."""
+"""Results of a search: `search.json`, and the recipe of the best trial."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def run_study(
 
 @dataclass(slots=True)
 class _RowResult:
-    """What became of a row: the values chosen, complete runs by seed, and why others failed."""
+    """The outcome of a row: values chosen, complete runs by seed, and reasons for failures."""
 
     choice: Choice | None = None
     records: dict[int, RunRecord] = field(default_factory=dict)

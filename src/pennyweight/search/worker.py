@@ -44,7 +44,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class ReportedTrial(Protocol):
-    """What the training of a trial needs of it: Optuna's trial, or one that asks for it elsewhere.
+    """The trial as its training sees it: Optuna's trial, or one that asks for it elsewhere.
 
     Attributes:
         user_attrs: as `pennyweight.search.store` describes them.
@@ -66,7 +66,7 @@ class ReportedTrial(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a trial's training.
+    """The outcome of a trial's training.
 
     Attributes:
         status: how it ended.

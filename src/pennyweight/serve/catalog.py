@@ -39,7 +39,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class BankEntry(Protocol):
-    """What a bank says of a classifier that it holds."""
+    """Facts about a classifier that a bank holds."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What every request passes before the routes: host, token, sizes, time, metrics and the log."""
+"""Checks of every request before its route: host, token, sizes, time; metrics and the log."""
 
 from __future__ import annotations
 

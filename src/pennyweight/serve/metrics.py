@@ -1,4 +1,4 @@
-"""What Prometheus reads from `/metrics`."""
+"""Metrics for Prometheus, at `/metrics`."""
 
 from __future__ import annotations
 

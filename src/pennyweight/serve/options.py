@@ -1,4 +1,4 @@
-"""What a server is told once: its limits, its batches, who may ask, and where it listens."""
+"""Options of a server: its limits, its batches, access, and its address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the routes call: texts in, answers out, within the limits."""
+"""The functions behind the routes: texts in, answers out, within the limits."""
 
 from __future__ import annotations
 

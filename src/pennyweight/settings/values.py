@@ -53,7 +53,7 @@ class BaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """What the recipe asks of device and kernels; "auto" is settled by `choose_compute`."""
+    """The recipe's choice of device and kernels; `choose_compute` replaces "auto"."""
 
     precision: str
     attention: str
@@ -229,7 +229,7 @@ class DensityRatioSettings:
 
 @dataclass(frozen=True, slots=True)
 class RowSettings:
-    """What is done to the training rows between reading and tokenizing.
+    """Changes to the training rows between reading and tokenizing.
 
     Attributes:
         filters: that remove rows, in order.

@@ -43,7 +43,7 @@ _PREDICTIONS_PER_STEP = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What fitting the baseline on embeddings has shown about the time of later stages.
+    """Measurements of the baseline on embeddings, from which the time of later stages follows.
 
     Attributes:
         prediction_speed: tokens per second of the frozen encoder; None if it was not measured.
@@ -58,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
         tokens: int64 `[training rows]`, tokens of each.

@@ -29,7 +29,7 @@ _FITTED_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class TargetAnswers:
-    """What classifiers say about the rows of a target.
+    """Answers of classifiers for the rows of a target.
 
     Attributes:
         logits: corrected for the target's class shares where that is possible, float64

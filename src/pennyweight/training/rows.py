@@ -46,7 +46,7 @@ _Part = tuple[datasets.Dataset, RowStep]
 
 @dataclass(frozen=True, slots=True)
 class RowContext:
-    """What every step that changes rows needs besides the rows.
+    """The inputs, besides the rows, of every step that changes rows.
 
     Attributes:
         labels: the classes' names.

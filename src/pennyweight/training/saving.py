@@ -1,4 +1,4 @@
-"""What is shown, recorded and saved of each training step."""
+"""The display, the record and the saved files of each training step."""
 
 from __future__ import annotations
 

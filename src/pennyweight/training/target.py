@@ -1,4 +1,4 @@
-"""What unlabelled target text adds to training: pseudo-labelled rows, unlabelled rows, weights."""
+"""The contributions of unlabelled target text: pseudo-labelled rows, unlabelled rows, weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What finished runs say about the rows of a target, corrected for its class shares."""
+"""Answers of finished runs for a target's rows, corrected for its class shares."""
 
 from __future__ import annotations
 

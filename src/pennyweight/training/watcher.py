@@ -1,4 +1,4 @@
-"""What a training tells those who watch it."""
+"""Events of a training, for those who watch it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What competes for a budget: the matrices that a recipe targets, and the kinds of head."""
+"""The candidates for a budget: the matrices that a recipe targets, and the kinds of head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an allocation strategy is given, and what it returns.
+"""Input and output of an allocation strategy.
 
 A strategy sees matrices with a cost per rank, the kinds of head that it may choose between, and a
 number of parameters. It sees neither model nor rows: whatever was measured on them arrives as

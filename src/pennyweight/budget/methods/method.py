@@ -92,7 +92,7 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What a method can be combined with.
+    """The options that a method can be combined with.
 
     Attributes:
         rank_per_matrix: whether ranks may differ between matrices.

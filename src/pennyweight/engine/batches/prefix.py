@@ -32,7 +32,7 @@ Where = Literal["disk", "device"]
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """Where hidden states are cached.
+    """The place where hidden states are cached.
 
     Attributes:
         where: "disk" for a memory-mapped file in `directory`, which later runs use too; "device"

@@ -72,7 +72,7 @@ class ObjectiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClassBalance:
-    """What the loss knows about the numbers of rows in the classes, on the model's device.
+    """Facts for the loss about the numbers of rows in the classes, on the model's device.
 
     Attributes:
         weights: float32 `[classes]`, weight of a row with this label or, in a multi-label task, of

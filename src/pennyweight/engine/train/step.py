@@ -58,7 +58,7 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class TrainContext:
-    """What stays the same in every step of a run.
+    """The parts of a run that stay the same in every step.
 
     Attributes:
         batcher: turns rows into model inputs.

@@ -1,4 +1,4 @@
-"""Where the parts of a prediction are computed. An engine returns when all parts are done."""
+"""Engines that compute the parts of a prediction. They return when all parts are done."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ class DonePart(_Plain):
 
     @property
     def after(self) -> Position:
-        """Where the part after it begins."""
+        """The row at which the next part begins."""
         return Position(*self.end)
 
 
 class Manifest(_Plain):
-    """What a prediction was asked for, and what is done of it.
+    """The request of a prediction, and its parts that are done.
 
     Attributes:
         version: of this format.

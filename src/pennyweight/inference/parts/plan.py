@@ -1,4 +1,4 @@
-"""What is predicted, and the parts that files are cut into."""
+"""The files to predict, and the parts that they are cut into."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class PartOptions:
 
 @dataclass(frozen=True, slots=True)
 class PredictedFiles:
-    """What became of the rows.
+    """Numbers of rows that were predicted and set aside.
 
     Attributes:
         files: number of input files.
