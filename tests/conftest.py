@@ -14,6 +14,35 @@ import torch
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# The files that take longest, in seconds to a minute, are run first, so that no worker is left with
+# one of them at the end.
+_LONG_FILES = (
+    "end_to_end/test_embedded.py",
+    "test_readme.py",
+    "training/test_faults.py",
+    "cli/test_verbs.py",
+    "report/test_paper.py",
+    "training/test_two_processes.py",
+    "cli/test_demo.py",
+    "export/test_onnx_folder.py",
+    "search/test_search.py",
+    "export/test_hub_folder.py",
+    "serve/test_real_runs.py",
+    "inference/test_several_labels.py",
+    "inference/test_pairs.py",
+    "report/test_notebook.py",
+    "end_to_end/test_new_method.py",
+    "test_documentation.py",
+    "test_wheel.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; see `_LONG_FILES`."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def share_of_the_cores() -> None:
