@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pennyweight.cli.main import app
+from pennyweight.cli.main import app, main
 from pennyweight.errors import BaseModelError, RunError
 from pennyweight.runs.record import load_record
 from pennyweight.training import train
@@ -129,9 +129,19 @@ EXAMPLES = {
 }
 
 
-def _run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pennyweight", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[Any, str]]:
+    """Runs a command line as the program does; returns its exit code and standard error."""
+
+    def run(*arguments: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["pennyweight", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture
@@ -268,12 +278,21 @@ def test_plan_groups_the_matrices_of_all_layers_by_their_role(
         (("publish", "nowhere", "--to", "me/news", "--dry-run"), "record.json is missing"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
-    result = _run_module(*arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, failure: Callable[..., tuple[Any, str]]
+) -> None:
+    code, errors = failure(*arguments)
+    assert code == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_exit_code_of_a_mistake() -> None:
+    command = [sys.executable, "-m", "pennyweight", "plan", "spar-lroa"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("pennyweight: ")
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_an_onnx_model_is_always_merged(workspace: Path, pennyweight: Callable[..., str]) -> None:
@@ -327,11 +346,12 @@ def test_the_ways_to_combine_runs_are_those_that_can_be_chosen() -> None:
     assert [name.value for name in CombinationName] == list(COMBINATIONS)
 
 
-def test_weights_that_are_no_numbers_are_refused(in_workspace: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused(
+    in_workspace: Path, failure: Callable[..., tuple[Any, str]]
+) -> None:
     arguments = ("combine", "runs/one", "copies/one", "--out", "x", "--method", "weighted")
-    result = _run_module(*arguments, "--weights", "a,b")
-    assert result.returncode == 2
-    assert result.stderr == "pennyweight: --weights a,b: expected numbers, such as 2,1\n"
+    expected = "pennyweight: --weights a,b: expected numbers, such as 2,1\n"
+    assert failure(*arguments, "--weights", "a,b") == (2, expected)
 
 
 def test_full_fine_tuning_names_the_directory_that_holds_its_model(
