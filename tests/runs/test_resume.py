@@ -143,8 +143,8 @@ def test_the_same_training_rows_are_resumed_wherever_they_are_stored(tmp_path: P
 @pytest.mark.parametrize(
     ("changed", "where"),
     [
-        (RowStep(step="added", added=3, sha256="b"), "the training rows, in added, are others"),
-        (RowStep(step="swap", added=3, sha256="a"), "the training rows, in swap, are others"),
+        (RowStep(step="added", added=3, sha256="b"), "the training rows, in added, differ"),
+        (RowStep(step="swap", added=3, sha256="a"), "the training rows, in swap, differ"),
     ],
 )
 def test_other_training_rows_are_refused_by_the_step_that_gave_them(

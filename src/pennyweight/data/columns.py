@@ -107,9 +107,9 @@ def choose_columns(
     _check_header(file, records, name)
     sample = _Sample(records)
     notes = []
-    taken = {label, *label_columns}
+    label_names = {label, *label_columns}
     if not texts:
-        free = [column for column in file.columns if column not in taken]
+        free = [column for column in file.columns if column not in label_names]
         texts = _text_by_content(sample, free, source, name=name, pairs=pairs)
         if not texts:
             raise _missing_text(file.columns, source, name=name, pairs=pairs)

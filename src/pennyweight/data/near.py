@@ -102,9 +102,9 @@ class NearIndex:
         for block in self._blocks:
             for band in range(self._bands):
                 rows = by_key[band][~near[by_key[band]]]
-                wanted = keys[band, rows]
-                first = np.searchsorted(block.keys[band], wanted, side="left")
-                counts = np.searchsorted(block.keys[band], wanted, side="right") - first
+                keys_of_rows = keys[band, rows]
+                first = np.searchsorted(block.keys[band], keys_of_rows, side="left")
+                counts = np.searchsorted(block.keys[band], keys_of_rows, side="right") - first
                 for positions, members in _pairs(first, counts):
                     candidates = block.sketches[block.order[band, members]]
                     is_near = self._are_near(sketches[rows[positions]], candidates)

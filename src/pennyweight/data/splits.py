@@ -286,11 +286,11 @@ def _split_stratified(
     strata = strata_of(train.table, len(labels))
     fraction, rows = options.validation_fraction, len(train.table)
     most, divided = largest_split(strata)
-    wanted = 0
+    count = 0
     if fraction and most:
         # One row of every class, unless that would be a large part of all rows.
-        wanted = max(1, min(divided, rows // 5), round(fraction * rows))
-    if wanted > most:
+        count = max(1, min(divided, rows // 5), round(fraction * rows))
+    if count > most:
         raise DataError(
             f"data.validation_fraction: {fraction} of {rows} rows leaves fewer than "
             "one training row per class; lower it, or set data.validation"
@@ -300,8 +300,8 @@ def _split_stratified(
     notes = []
     if fraction and single:
         notes.append(f"train: labels with a single row, which stays in training: {listed(single)}")
-    validation = split_rows(strata, wanted, seed=options.seed)
-    kept = train.select(_others(rows, validation)) if wanted else train
+    validation = split_rows(strata, count, seed=options.seed)
+    kept = train.select(_others(rows, validation)) if count else train
     return kept, train.select(validation), notes
 
 

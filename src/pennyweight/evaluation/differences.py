@@ -3,8 +3,8 @@
 A result depends on the rows that happen to be in the set and on the seeds that happen to be
 trained with, and both have to be taken into account (Bouthillier et al. 2021, "Accounting for
 Variance in Machine Learning Benchmarks", arXiv:2103.03098). Runs and rows are crossed: every run
-answers every row. The crossed bootstrap, which resamples both with replacement, takes the spread of
-a few seeds for smaller than it is, and counts the noise of single answers three times (Owen 2007,
+answers every row. The crossed bootstrap, which resamples both with replacement, underestimates the
+spread of a few seeds, and counts the noise of single answers three times (Owen 2007,
 "The Pigeonhole Bootstrap", doi:10.1214/07-AOAS122): it finds too many differences where seeds
 matter, and too few where they do not (`benchmarks/compare_calibration.py`). So the rows are
 resampled, for all runs at once, and the spread over seeds is added as in studies in which several

@@ -118,8 +118,8 @@ def group(
     """
     if by == "characters":
         separation = separate(*texts, seed=seed)
-        found = separation.discriminator
-        grouping = None if found is None else CharacterGroups(found)
+        discriminator = separation.discriminator
+        grouping = None if discriminator is None else CharacterGroups(discriminator)
         return Groups(separation.area, grouping, separation.refused)
     return _by_hidden_states(*features, seed=seed)
 

@@ -150,9 +150,9 @@ def _owner(directory: RunDirectory) -> str:
 def short_path(path: Path, others: Sequence[Path]) -> str:
     """Return the end of a path, as short as it can be and still differ from all others."""
     parts = path.resolve().parts
-    taken = [other.resolve().parts for other in others]
+    others_parts = [other.resolve().parts for other in others]
     for length in range(1, len(parts)):
-        if not any(other[-length:] == parts[-length:] for other in taken):
+        if not any(other[-length:] == parts[-length:] for other in others_parts):
             return "/".join(parts[-length:])
     return str(path.resolve())
 

@@ -149,9 +149,9 @@ def check_training_rows(opening: Opening, rows: TrainingRows) -> None:
     ]
     steps = f", in {', '.join(changed)}," if changed else ""
     raise RunError(
-        f"{opening.directory.path}: the training rows{steps} are others than this run was begun "
-        f"with ({before.rows:,} then, {rows.rows:,} now); restore their sources, or train again "
-        "into a new directory"
+        f"{opening.directory.path}: the training rows{steps} differ from those that this run "
+        f"started with ({before.rows:,} then, {rows.rows:,} now); restore their sources, or train "
+        "again into a new directory"
     )
 
 

@@ -98,7 +98,7 @@ def _refuse_without_validation(job: Job) -> None:
                 f"{key}: needs validation rows, and there are none; name some in data.validation, "
                 f"or leave {key} out"
             )
-    job.log("no validation rows: the weights of the last step are kept, and nothing chooses them")
+    job.log("no validation rows: the weights of the last step are kept")
 
 
 @contextmanager

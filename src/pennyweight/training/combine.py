@@ -75,7 +75,7 @@ def combine(
         runs: the directories of the runs.
         out: the directory of the new run.
         options: how they are combined; None for the average.
-        watcher: is told what happens.
+        watcher: receives the events of the training.
 
     Raises:
         RunError: the runs do not fit each other, or the method.

@@ -43,7 +43,7 @@ def answer_target(
     """
     logits: list[np.ndarray] = []
     groups: np.ndarray | None = None
-    found: Groups | None = None
+    groups_of_target: Groups | None = None
     for teacher in teachers:
         classifier = Classifier.load(teacher)
         if prior is None or classifier.has_correction:
@@ -52,9 +52,9 @@ def answer_target(
             log(f"self-training: {teacher} is corrected for the class shares of the target")
             evidence = _evidence(classifier, splits, prior)
             # Texts are told apart in the same way whichever classifier answers.
-            if found is None or prior.discriminator == "hidden-states":
-                found = find_groups(evidence, prior, seed=seed)
-            corrected, members = _corrected_answers(evidence, prior, found, seed=seed)
+            if groups_of_target is None or prior.discriminator == "hidden-states":
+                groups_of_target = find_groups(evidence, prior, seed=seed)
+            corrected, members = _corrected_answers(evidence, prior, groups_of_target, seed=seed)
         logits.append(log_softmax(corrected.astype(np.float64), axis=1))
         groups = members if groups is None else groups
     assert groups is not None  # noqa: S101 - a recipe names at least one teacher

@@ -83,7 +83,7 @@ def train(
             directory.
         out: the run's directory.
         resume: go on from the last checkpoint of an unfinished run.
-        watcher: is told what happens, and may end the run early.
+        watcher: receives the events of the training, and may end the run early.
         uses_held_out: whether the finished run is evaluated on the sets in `[evaluate]`. Without,
             the rows of these sets are still compared with the others, and nothing else is done
             with them; a search evaluates its trials so.

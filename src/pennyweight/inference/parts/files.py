@@ -91,29 +91,29 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
         if _MAGIC.search(path) and not system.exists(path):
             root = _folder_of_pattern(path)
             named = posixpath.relpath(path, root).split("/")
-            found = {
+            listing = {
                 each: facts
                 for each, facts in system.glob(path, detail=True).items()
                 if facts["type"] == "file" and not _is_hidden(posixpath.relpath(each, root), named)
             }
-            if not found:
+            if not listing:
                 raise DataError(
                     f'{location}: the pattern matches no file; names that begin with "." or "_" '
                     "must be given with it"
                 )
         elif system.isdir(path):
             root = path
-            found = {
+            listing = {
                 each: facts
                 for each, facts in system.find(path, detail=True).items()
                 if _is_data(posixpath.relpath(each, root))
             }
-            if not found:
+            if not listing:
                 endings = listed(_formats())
                 raise DataError(f"{location}: no file of rows in this folder; known: {endings}")
         else:
-            root, found, leave_out = posixpath.dirname(path), {path: system.info(path)}, None
-        every = (_input_file(system, each, facts, root) for each, facts in found.items())
+            root, listing, leave_out = posixpath.dirname(path), {path: system.info(path)}, None
+        every = (_input_file(system, each, facts, root) for each, facts in listing.items())
         files = [file for file in every if not file.location.startswith(f"{leave_out}/")]
     if not files:
         raise DataError(f"{location}: --out lies around all the rows; name another folder")

@@ -85,10 +85,10 @@ class OutputFolder:
         """
         with storage_errors(self.location, RunError):
             system, root = file_system(self.location)
-            found = system.find(root, detail=True)
+            files = system.find(root, detail=True)
             return {
                 PurePosixPath(path).relative_to(root).as_posix(): int(facts["size"] or 0)
-                for path, facts in found.items()
+                for path, facts in files.items()
             }
 
     def remove(self, name: str) -> None:

@@ -202,8 +202,8 @@ def input_of(path: str) -> str | None:
     """Return the name of the input file that a file of the output belongs to; None if to none."""
     if path.startswith(f"{_BAD_ROWS}/"):
         path = path.removeprefix(f"{_BAD_ROWS}/").removesuffix(".jsonl")
-    found = _PART.fullmatch(path)
-    return found and found["name"]
+    match = _PART.fullmatch(path)
+    return match and match["name"]
 
 
 def _path(job: PredictJob, file: InputFile, number: int) -> str:
