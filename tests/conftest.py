@@ -10,6 +10,10 @@ import pytest
 import threadpoolctl
 import torch
 
+from tiny import bert, own_cache, roberta, sets
+
+__all__ = ["bert", "own_cache", "roberta", "sets"]
+
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

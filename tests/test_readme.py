@@ -32,9 +32,7 @@ from pennyweight.cli.main import app
 from pennyweight.cli.options import RecipeOptions
 from pennyweight.recipe import Recipe, load_recipe, shipped_recipes
 from pennyweight.recipe.study import StudyTable, load_study, shipped_studies
-from tiny import news, own_cache, write_news
-
-__all__ = ["own_cache"]
+from tiny import news, write_news
 
 ROOT = Path(__file__).parents[1]
 _SHELLS = ("", "bash", "sh", "shell", "console")

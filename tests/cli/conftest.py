@@ -11,9 +11,7 @@ from typer.testing import CliRunner
 
 from pennyweight.cli.main import app
 from pennyweight.recipe import dump_recipe
-from tiny import bert, own_cache, sets, tiny_recipe
-
-__all__ = ["bert", "language_model", "own_cache", "pennyweight", "sets", "workspace"]
+from tiny import tiny_recipe
 
 
 def run_command(*arguments: str) -> str:

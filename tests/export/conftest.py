@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from pennyweight.training.train import train
-from tiny import bert, own_cache, sets, tiny_recipe
-
-__all__ = ["bert", "own_cache", "sets"]
+from tiny import tiny_recipe
 
 
 @pytest.fixture(scope="session")

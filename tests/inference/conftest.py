@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from pennyweight.training.train import train
-from tiny import BASELINES, bert, news, own_cache, roberta, sets, tiny_recipe
-
-__all__ = ["bert", "own_cache", "roberta", "sets"]
+from tiny import BASELINES, news, tiny_recipe
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ import pytest
 
 from pennyweight.report.write import PaperOptions, write_report
 from pennyweight.training.train import train
-from tiny import BASELINES, bert, own_cache, roberta, sets, tiny_recipe
-
-__all__ = ["bert", "finished", "own_cache", "report", "roberta", "sets"]
+from tiny import BASELINES, tiny_recipe
 
 PROSE = """# Overview
 

@@ -1,4 +1,4 @@
-"""Fixtures: the tiny bases and sets, and trainings that are simulated."""
+"""Trainings that are simulated."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import pytest
 
 from pennyweight.search import search, worker
 from search.simulated import simulated_train
-from tiny import bert, own_cache, roberta, sets
-
-__all__ = ["bert", "own_cache", "roberta", "sets", "simulated"]
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ import datasets
 import pytest
 
 from security.hostile import SECRET, Place
-from tiny import bert, own_cache, roberta, sets
-
-__all__ = ["bert", "own_cache", "roberta", "sets"]
 
 
 @pytest.fixture

@@ -18,9 +18,7 @@ import pytest
 import pennyweight
 from pennyweight.training.train import train
 from serve.processes import SOURCE
-from tiny import bert, news, own_cache, sets, tiny_recipe, write_several_labels
-
-__all__ = ["bert", "own_cache", "sets"]
+from tiny import news, tiny_recipe, write_several_labels
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,7 @@ from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.train.eva import begin_with_eva
 from pennyweight.errors import TrainingError
 from pennyweight.model import BaseOptions, build_model, load_tokenizer
-from tiny import LABELS, news, own_cache, roberta
-
-__all__ = ["own_cache", "roberta"]
+from tiny import LABELS, news
 
 
 @contextmanager

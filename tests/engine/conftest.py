@@ -1,5 +1,0 @@
-"""Fixtures for tests of the engine: the tiny bases and datasets."""
-
-from tiny import bert, own_cache, roberta, sets
-
-__all__ = ["bert", "own_cache", "roberta", "sets"]
