@@ -17,6 +17,7 @@ from filelock import FileLock
 from pennyweight.base import skeleton
 from pennyweight.budget.allocate.pool import make_problem, measured_matrices
 from pennyweight.budget.allocate.problem import Gains
+from pennyweight.budget.allocate.strategies import STRATEGIES
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.spending import Spending
 from pennyweight.data.splits import Splits, make_splits
@@ -111,7 +112,7 @@ def _subject(recipe: Recipe, spending: Spending, options: Mapping[str, Any]) -> 
     )
     matrices = tuple(matrix.name for matrix in measured_matrices(layout, spending))
     pilot_rank = None
-    if options["method"] == "adalora":
+    if STRATEGIES[options["method"]].needs == "a short training":
         pilot_rank = _pilot_rank(layout, spending, recipe.budget.trainable_parameters)
     return _Subject(recipe, settings_of(recipe), layout, matrices, options, pilot_rank)
 

@@ -28,6 +28,7 @@ from pennyweight.base.locate import classifier_class
 from pennyweight.base.pooled import PooledClassifier
 from pennyweight.budget.count import read_shapes
 from pennyweight.budget.facts import ArtifactFacts, read_artifact_facts, write_artifact_facts
+from pennyweight.budget.methods import METHODS
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.data.shown import shown
 from pennyweight.documents import printable, read_json_table
@@ -122,8 +123,10 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
 
 
 def _refuse_missing_tensors(adapted: peft.PeftModel, directory: Path) -> None:
-    # AdaLoRA's file has the ranks that were kept, and PEFT refuses to list empty ones.
-    if adapted.peft_config["default"].peft_type == peft.PeftType.ADALORA:
+    # A file with only the ranks that were kept is complete, and PEFT refuses to list the others.
+    kind = adapted.peft_config["default"].peft_type.value
+    known = (method.tensors for method in METHODS.values() if method.tensors is not None)
+    if any(tensors.peft_type == kind and not tensors.are_all_saved for tensors in known):
         return
     # "auto" would ask the hub whether the frozen embeddings were resized.
     state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)

@@ -29,7 +29,8 @@ class Strategy:
         name: the value of `adapter.allocate.method`.
         summary: what the strategy does, in a few words.
         paper: the paper that it follows; empty where it needs none.
-        needs: what has to be measured before it: nothing, or the model's answer to training rows.
+        needs: what has to be measured before it: nothing, the model's answer to training rows, or
+            its weights after a short training on them.
         allocate: returns the ranks and the head for a problem and the strategy's own keys.
         uses_all: whether it leaves less of the budget than the cheapest further rank costs.
     """
@@ -37,7 +38,7 @@ class Strategy:
     name: str
     summary: str
     paper: str
-    needs: Literal["nothing", "model and rows"]
+    needs: Literal["nothing", "model and rows", "a short training"]
     allocate: Callable[[Problem, Mapping[str, Any]], Allocation]
     uses_all: bool = True
 
@@ -90,7 +91,7 @@ _ROWS: tuple[Strategy, ...] = (
         name="adalora",
         summary="the importance of each rank at the end of a short training with AdaLoRA",
         paper="Zhang et al. 2023, AdaLoRA, arXiv:2303.10512",
-        needs="model and rows",
+        needs="a short training",
         allocate=knapsack,
     ),
     Strategy(

@@ -89,6 +89,11 @@ class Tensors:
     shared: str | None = None
     dropped: Callable[[Mapping[str, Any], Sequence[Matrix]], int] = _no_rank_dropped
 
+    @property
+    def are_all_saved(self) -> bool:
+        """Whether the saved file holds every trained parameter."""
+        return self.dropped is _no_rank_dropped
+
 
 @dataclass(frozen=True, slots=True)
 class Support:
