@@ -130,18 +130,24 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     model, optimizer = share_model(accelerator, fit.learner.model, fit.learner.optimizer)
     learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
     context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
-    steps = train_steps(
-        learner, rows, context=context, evaluate=fit.evaluate, progress=fit.progress
-    )
     try:
         with deferred_interrupt(run.log) as interrupt:
-            for step in steps:
+            for step in train_steps(
+                learner,
+                rows,
+                context=context,
+                evaluate=fit.evaluate,
+                progress=fit.progress,
+                is_stopping=lambda: interrupt.number is not None,
+            ):
                 saver.take(step)
-                if interrupt.number is not None:
-                    saver.save_interrupted()
-                    interrupt.check()
-                if step.evaluation and (reason := run.job.watcher.prune(step)):
-                    raise PrunedError(reason)
+                if interrupt.number is None and step.evaluation:
+                    reason = run.job.watcher.prune(step)
+                    if reason is not None:
+                        raise PrunedError(reason)
+            if interrupt.number is not None:
+                saver.save_interrupted()
+                interrupt.check()
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
     _refit_head(saver)
@@ -219,15 +225,21 @@ def train_together(
 
     They may differ in adapter, optimizer, budget and name. Each becomes what `train` would make of
     it alone, up to rounding, except that dropout below the lowest adapter is the same for all. One
-    process and one device; an interrupted run is trained again, alone or together.
+    process and one device, without a time limit; an interrupted run is trained again, alone or
+    together.
 
     Raises:
-        RecipeError: two recipes differ in something else.
+        RecipeError: two recipes differ in something else, or limit the time.
         PennyweightError: as for `train`; all runs then stop.
     """
     if not recipes or len(outs) != len(recipes):
         raise RecipeError("train_together: give at least one recipe, and a directory for each")
     _refuse_differences(recipes)
+    if recipes[0].train.minutes is not None:
+        raise RecipeError(
+            "train.minutes: the time of runs that are trained together cannot be limited; leave "
+            "it out, or train them one by one"
+        )
     jobs = [
         make_job(recipe, Path(out), watcher=watcher)
         for recipe, out, watcher in zip(
