@@ -48,17 +48,17 @@ class StepSaver:
     work: Work
 
     def begin(self) -> None:
-        """Open the trackers and tell the watcher how many steps there will be."""
-        job, rows = self.run.job, len(self.rows)
+        """Open the trackers; record how many steps there will be, and tell the watcher."""
+        job = self.run.job
+        steps = total_steps(len(self.rows), job.settings.fit.options)
+        self.run.writer.update(planned_steps=steps)
         if job.settings.fit.trackers:
             if job.accelerator.is_main_process:
                 self.run.directory.logs.mkdir(exist_ok=True)
             with without_host_name():
                 job.accelerator.init_trackers("pennyweight")
         if job.accelerator.is_main_process:
-            job.watcher.on_start(
-                self.fit.progress.step, total_steps(rows, job.settings.fit.options)
-            )
+            job.watcher.on_start(self.fit.progress.step, steps)
 
     def save_start(self) -> None:
         """Save what training starts from, so that the run never ends below it."""
