@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pennyweight.budget.prove import prove_artifact
 from pennyweight.engine.adapter_bank import AdapterBank, Member
 from pennyweight.engine.adapter_bank import train_together as train_steps_together
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.train.loop import Learner, TrainContext
+from pennyweight.engine.train.loop import TrainContext
 from pennyweight.engine.train.loop import train as train_steps
 from pennyweight.errors import (
     NonFiniteLogitsError,
@@ -52,6 +55,8 @@ from pennyweight.training.stages import (
     cache_prefix,
     initialize_adapters,
     make_fit,
+    make_objective,
+    measure_run,
     record_memory,
     resume_fit,
     tokenize_training_rows,
@@ -120,21 +125,43 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
-    work = work_of(run, rows, validation, baselines.measured)
-    run, work = keep_time_limit(run, built, work, rows)
-    fit = resume_fit(run, built, make_fit(run, built, rows, validation))
+    objective = make_objective(run, built, rows.labels)
+    model = share_model(run.job.accelerator, built.model)
+    run, work = keep_time_limit(
+        run,
+        work_of(run, rows, validation, baselines.measured),
+        rows,
+        measure=partial(measure_run, run, built, model, objective, rows),
+    )
+    fit = resume_fit(run, built, make_fit(run, built, objective, rows, validation))
     saver = StepSaver(run, built, fit, rows, work)
     saver.begin()
     saver.save_start()
-    accelerator = run.job.accelerator
-    model, optimizer = share_model(accelerator, fit.learner.model, fit.learner.optimizer)
-    learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
-    context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
+    _take_steps(saver, model)
+    _refit_head(saver)
+    run.job.accelerator.wait_for_everyone()
+    saver.save_interpolated()
+    run.job.accelerator.wait_for_everyone()
+    return _finish(run, built, prepared, baselines)
+
+
+def _take_steps(saver: StepSaver, model: Any) -> None:
+    """Take the steps of a run with its model, wrapped for its processes, until one ends it.
+
+    Raises:
+        PrunedError: the watcher ended the run.
+        KeyboardInterrupt: a signal did, after a checkpoint of the last step.
+        NonFiniteLossError: a loss is NaN or infinite.
+        NonFiniteLogitsError: the logits of a validation row are.
+    """
+    run, fit = saver.run, saver.fit
+    optimizer = run.job.accelerator.prepare(fit.learner.optimizer)
+    context = TrainContext(saver.built.batcher, run.job.settings.fit.options, run.job.accelerator)
     try:
         with deferred_interrupt(run.log) as interrupt:
             for step in train_steps(
-                learner,
-                rows,
+                replace(fit.learner, model=model, optimizer=optimizer),
+                saver.rows,
                 context=context,
                 evaluate=fit.evaluate,
                 progress=fit.progress,
@@ -150,11 +177,6 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
                 interrupt.check()
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise saver.explain(error) from None
-    _refit_head(saver)
-    accelerator.wait_for_everyone()
-    saver.save_interpolated()
-    accelerator.wait_for_everyone()
-    return _finish(run, built, prepared, baselines)
 
 
 def _refit_head(saver: StepSaver) -> None:
@@ -279,7 +301,8 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
         continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
-        fits.append(make_fit(run, built, rows, validation))
+        objective = make_objective(run, built, rows.labels)
+        fits.append(make_fit(run, built, objective, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
     savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]
     for saver in savers:
