@@ -62,6 +62,7 @@ from pennyweight.training.stages import (
     tokenize_training_rows,
 )
 from pennyweight.training.start import continue_from
+from pennyweight.training.step_log import StepLog
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["train", "train_together"]
@@ -134,18 +135,18 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
         measure=partial(measure_run, run, built, model, objective, rows),
     )
     fit = resume_fit(run, built, make_fit(run, built, objective, rows, validation))
-    saver = StepSaver(run, built, fit, rows, work)
-    saver.begin()
+    saver, log = StepSaver(run, built, fit), StepLog(run, rows, work)
+    log.begin(done=fit.progress.step)
     saver.save_start()
-    _take_steps(saver, model)
-    _refit_head(saver)
+    _take_steps(saver, log, model)
+    _refit_head(saver, rows)
     run.job.accelerator.wait_for_everyone()
     saver.save_interpolated()
     run.job.accelerator.wait_for_everyone()
     return _finish(run, built, prepared, baselines)
 
 
-def _take_steps(saver: StepSaver, model: Any) -> None:
+def _take_steps(saver: StepSaver, log: StepLog, model: Any) -> None:
     """Take the steps of a run with its model, wrapped for its processes, until one ends it.
 
     Raises:
@@ -161,12 +162,13 @@ def _take_steps(saver: StepSaver, model: Any) -> None:
         with deferred_interrupt(run.log) as interrupt:
             for step in train_steps(
                 replace(fit.learner, model=model, optimizer=optimizer),
-                saver.rows,
+                log.rows,
                 context=context,
                 evaluate=fit.evaluate,
                 progress=fit.progress,
                 is_stopping=lambda: interrupt.number is not None,
             ):
+                log.take(step)
                 saver.take(step)
                 if interrupt.number is None and step.evaluation:
                     reason = run.job.watcher.prune(step)
@@ -179,13 +181,13 @@ def _take_steps(saver: StepSaver, model: Any) -> None:
         raise saver.explain(error) from None
 
 
-def _refit_head(saver: StepSaver) -> None:
-    """Fit the head of the last step again, where the recipe asks for it."""
+def _refit_head(saver: StepSaver, rows: TokenizedRows) -> None:
+    """Fit the head of the last step again on the training rows, where the recipe asks for it."""
     run, fit = saver.run, saver.fit
     if not run.job.settings.fit.refits_head:
         return
     with fit.averaged():
-        refit_head(run, saver.built, fit.predictor, saver.rows)
+        refit_head(run, saver.built, fit.predictor, rows)
     saver.save_refit_head()
 
 
@@ -304,19 +306,22 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         objective = make_objective(run, built, rows.labels)
         fits.append(make_fit(run, built, objective, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
-    savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]
-    for saver in savers:
-        saver.begin()
+    savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
+    logs = [StepLog(run, rows, work) for run in runs]
+    for saver, log in zip(savers, logs, strict=True):
+        log.begin(done=saver.fit.progress.step)
         saver.save_start()
     if caches:
         rows = cache_prefix(first, first_built, rows, layers=layers)
-    _fit_together(savers, rows)
+    _fit_together(savers, logs, rows)
     return [
         _finish(run, built, prepared, baselines) for run, built in zip(runs, builts, strict=True)
     ]
 
 
-def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
+def _fit_together(
+    savers: Sequence[StepSaver], logs: Sequence[StepLog], rows: TokenizedRows
+) -> None:
     first = savers[0]
     fits: list[Fit] = [saver.fit for saver in savers]
     bank = AdapterBank([fit.learner.model for fit in fits], first.built.batcher)
@@ -324,11 +329,12 @@ def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
     options = first.run.job.settings.fit.options
     try:
         for index, step in train_steps_together(bank, members, rows, options=options):
+            logs[index].take(step)
             savers[index].take(step)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise first.explain(error) from None
-    for saver in savers:
-        _refit_head(saver)
+    for saver, log in zip(savers, logs, strict=True):
+        _refit_head(saver, log.rows)
         saver.save_interpolated()
 
 
