@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pennyweight.engine.train.progress import Step
+from pennyweight.engine.train.step import TrainContext
 from pennyweight.errors import TerminatedError
 from pennyweight.runs.record import load_record
 from pennyweight.training.interrupt import deferred_interrupt, ended_processes, terminable
@@ -45,6 +49,42 @@ def test_a_run_interrupted_before_its_first_evaluation_resumes_to_the_same_weigh
     resumed = train(recipe, out=tmp_path / "run", resume=True)
     assert resumed.status == "complete"
     assert weights_are_equal(tmp_path / "whole" / "adapter", tmp_path / "run" / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("pressed_at", "changes"),
+    [
+        (1, {}),
+        # The step after it ends with an evaluation.
+        (2, {}),
+        # The step after it is the last one, whose weights are kept.
+        (5, {"data": {"validation": None, "validation_fraction": 0}}),
+    ],
+    ids=["between evaluations", "before an evaluation", "before the end"],
+)
+def test_a_step_that_a_device_has_begun_is_finished_and_recorded_before_the_interruption(
+    bert: Path,
+    sets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pressed_at: int,
+    changes: dict[str, Any],
+) -> None:
+    # As on a GPU, where a step is read once the next one has begun.
+    monkeypatch.setattr(TrainContext, "runs_ahead", True)
+    recipe = tiny_recipe(bert, sets, **changes, train={"epochs": 1, "evaluate_every": 3})
+    whole = train(recipe, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=tmp_path / "run", watcher=press_at(pressed_at, []))
+    begun = [step.step for step in load_record(tmp_path / "run").history]
+    assert begun == list(range(1, pressed_at + 2))
+    resumed = train(recipe, out=tmp_path / "run", resume=True)
+    assert _without_times(resumed.history) == _without_times(whole.history)
+    assert weights_are_equal(tmp_path / "whole" / "adapter", tmp_path / "run" / "adapter")
+
+
+def _without_times(steps: Sequence[Step]) -> list[Step]:
+    return [replace(step, seconds=0.0, rows_per_second=0.0) for step in steps]
 
 
 def test_the_second_press_interrupts_at_once() -> None:

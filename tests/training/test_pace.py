@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pennyweight.engine.train.progress import TrainOptions, total_steps
-from pennyweight.engine.train.speed import Speed
+from pennyweight.engine.train.speed import Speed, measure_speed
+from pennyweight.training import pace, stages
 from pennyweight.training.pace import Work, limit_steps
+from pennyweight.training.train import train
+from tiny import tiny_recipe
 
 OPTIONS = TrainOptions(
     epochs=4,
@@ -77,3 +82,48 @@ def test_fitting_the_head_again_takes_predictions_and_the_fit() -> None:
     assert work.seconds(OPTIONS, SPEED) == pytest.approx(WORK.seconds(OPTIONS, SPEED) + 7.0)
     limited = limit_steps(work, OPTIONS, SPEED, seconds=50.0)
     assert work.seconds(limited, SPEED) <= 50.0
+
+
+def test_a_process_keeps_to_the_plan_of_the_main_one(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own: list[tuple[TrainOptions, bool]] = []
+
+    def other_plan(plan: tuple[TrainOptions, bool]) -> tuple[TrainOptions, bool]:
+        own.append(plan)
+        return replace(plan[0], max_steps=4, evaluate_every=2), False
+
+    monkeypatch.setattr(pace, "of_main_process", other_plan)
+    keys = {"epochs": 2, "minutes": 60, "head_end": "logistic"}
+    recipe = tiny_recipe(bert, sets, base={"pooling": "mean"}, train=keys)
+    record = train(recipe, out=tmp_path / "run")
+    # This process would have had the time for everything.
+    ((options, refits_head),) = own
+    assert (options.max_steps, refits_head) == (None, True)
+    assert (record.planned_steps, record.skips_refit) == (4, True)
+    assert [step.step for step in record.history if step.evaluation] == [2, 4]
+    assert record.history[-1].learning_rate == pytest.approx(0.01 / 4)
+
+
+def test_a_time_limit_is_planned_with_the_step_of_the_run(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def measure(model: Any, optimizer: Any, objective: Any, rows: Any, **options: Any) -> Speed:
+        seen.extend([type(optimizer).__name__, objective.passes, options["context"].accelerator])
+        return measure_speed(model, optimizer, objective, rows, **options)
+
+    monkeypatch.setattr(stages, "measure_speed", measure)
+    sections: dict[str, Any] = {"optimizer": {"method": "sgd"}}
+    plain, limited = (
+        tiny_recipe(bert, sets, **sections, train={"epochs": 1, "r_drop": 1.0, **keys})
+        for keys in ({}, {"minutes": 60})
+    )
+    one = train(plain, out=tmp_path / "plain")
+    assert seen == []
+    other = train(limited, out=tmp_path / "limited")
+    assert seen[:2] == ["SGD", 2]
+    assert seen[2] is not None
+    # The weights, and the random numbers of each step, are as if nothing had been measured.
+    assert [step.loss for step in other.history] == [step.loss for step in one.history]

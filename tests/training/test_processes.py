@@ -45,10 +45,8 @@ class _Model(torch.nn.Module):
 
 def test_only_the_gradients_of_trained_parameters_travel(group: None) -> None:
     model = _Model()
-    accelerator: Any = SimpleNamespace(
-        prepare=lambda model, optimizer: (DistributedDataParallel(model), optimizer)
-    )
-    shared, _ = share_model(accelerator, model, None)
+    accelerator: Any = SimpleNamespace(prepare=DistributedDataParallel)
+    shared = share_model(accelerator, model)
     sizes: list[int] = []
 
     # Without annotations, which torch compares as objects.

@@ -94,6 +94,13 @@ def test_fp16_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_time_limit_is_refused(roberta: Path, sets: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(RecipeError, match=r"^train\.minutes: .* train them one by one"):
+        train_together(_recipes(roberta, sets, minutes=60), outs=outs)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_recipe_needs_a_directory(roberta: Path, sets: Path, tmp_path: Path) -> None:
     for recipes in ([], _recipes(roberta, sets)):
         with pytest.raises(RecipeError, match="a directory for each"):

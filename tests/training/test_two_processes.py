@@ -5,28 +5,46 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pennyweight.engine.train.progress import Step
+from pennyweight.engine.train.speed import Speed
 from pennyweight.recipe import dump_recipe
 from pennyweight.runs.record import load_record
+from pennyweight.training import stages
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe
 
+# Takes the measured speed from a variable; other processes than the first one are half as fast.
+_OTHER_SPEEDS = """
+import os
+from pennyweight.cli.main import main
+from pennyweight.engine.train.speed import Speed
+from pennyweight.training import stages
+speed = float(os.environ["SPEED"]) / (1 + int(os.environ["RANK"]))
+stages.measure_speed = lambda *_, **__: Speed(speed, 1e9)
+main()
+"""
+
 
 def _start(
-    folder: Path, out: str, *options: str, processes: int = 2, **variables: str
+    folder: Path,
+    out: str,
+    *options: str,
+    processes: int = 2,
+    program: Sequence[str] = ("-m", "pennyweight"),
+    **variables: str,
 ) -> subprocess.Popen[str]:
     """Start training recipe.toml in several processes."""
     launcher = f"torch.distributed.run --standalone --nproc-per-node {processes}"
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", *launcher.split(), "-m", "pennyweight", "train"),
+            *(sys.executable, "-m", *launcher.split(), *program, "train"),
             *("recipe.toml", "--out", out, *options),
         ],
         cwd=folder,
@@ -110,21 +128,34 @@ def _other_process(launcher: int, run: Path) -> psutil.Process:
 
 
 def test_two_processes_give_the_losses_and_metrics_of_one(
-    bert: Path, sets: Path, tmp_path: Path
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Batches of 9: unequal shares, and 3 rows in the last batch.
+    # Batches of 9: unequal shares, and 3 rows in the last batch. Of 12 steps, about 9 of 10 days
+    # each fit into the limit, and half as many for the slower process.
     recipe = tiny_recipe(
         bert,
         sets,
         base={"dropout": 0.0},
-        train={"batch_rows": 9, "accumulation_steps": 2, "evaluate_every": 3},
+        train={
+            "batch_rows": 9,
+            "accumulation_steps": 2,
+            "epochs": 2,
+            "evaluate_every": 3,
+            "minutes": 100 * 24 * 60,
+        },
     )
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    (tmp_path / "slower.py").write_text(_OTHER_SPEEDS, encoding="utf-8")
+    speed = 1e-4
+    monkeypatch.setattr(stages, "measure_speed", lambda *_, **__: Speed(speed, 1e9))
     one = train(recipe, out=tmp_path / "one")
-    with _start(tmp_path, "two") as launcher:
+    with _start(tmp_path, "two", program=["slower.py"], SPEED=str(speed)) as launcher:
         output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, output
     two = load_record(tmp_path / "two")
+    assert one.planned_steps == two.planned_steps
+    assert one.planned_steps is not None
+    assert one.planned_steps < 12
 
     assert one.compute is not None
     assert two.compute is not None

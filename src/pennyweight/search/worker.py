@@ -227,7 +227,9 @@ class _Reporter:
 
     def repeat(self, record: RunRecord) -> None:
         """Report what a run that is continued has measured already."""
-        self._last_step = record.planned_steps or 1
+        if record.planned_steps is None:  # it ended before its first step
+            return
+        self._last_step = record.planned_steps
         for step in record.history:
             self._report(step)
 

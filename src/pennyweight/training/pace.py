@@ -7,6 +7,7 @@ beforehand.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train.loop import batches_of
 from pennyweight.engine.train.progress import Step, Timetable, TrainOptions, total_steps
-from pennyweight.engine.train.speed import Speed, measure_speed
+from pennyweight.engine.train.speed import Speed
 from pennyweight.training.active_run import ActiveRun
-from pennyweight.training.stages import Built
+from pennyweight.training.processes import of_main_process
 
 __all__ = [
     "STEPS_BEFORE_PREDICTION",
@@ -100,13 +101,19 @@ class Work:
 
 
 def keep_time_limit(
-    run: ActiveRun, built: Built, work: Work, rows: TokenizedRows
+    run: ActiveRun, work: Work, rows: TokenizedRows, *, measure: Callable[[], Speed]
 ) -> tuple[ActiveRun, Work]:
     """Return the run with as many steps as its time limit allows, and what it has to do then.
 
     Both are unchanged without a limit. The head is not fitted again if that would take too much of
     the time. A resumed run keeps what was planned when it began: its schedule depends on the number
-    of steps.
+    of steps. Of several processes, all keep to the main one's plan.
+
+    Args:
+        run: the run under way.
+        work: what it has to do without a limit.
+        rows: its training rows.
+        measure: returns the speed; called in all processes or in none.
     """
     job, record = run.job, run.record
     options, limit = job.settings.fit.options, job.settings.fit.seconds
@@ -118,20 +125,19 @@ def keep_time_limit(
         options = _shortened(options, record.planned_steps, planned)
         refits_head = refits_head and not record.skips_refit
     else:
-        speed = measure_speed(built.model, built.batcher, rows, options)
+        speed = measure()
         left = limit - (time.perf_counter() - job.began)
         if work.refit(speed) > _REFIT_SHARE * left:
             run.log("time limit: there is no time to fit the head again after training")
             refits_head, work = False, work.without_refit()
         options = limit_steps(work, options, speed, seconds=left)
+        # Each process has measured other times.
+        options, refits_head = of_main_process((options, refits_head))
         run.log(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
             f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
         )
-    run.writer.update(
-        planned_steps=total_steps(len(rows), options),
-        skips_refit=job.settings.fit.refits_head and not refits_head,
-    )
+    run.writer.update(skips_refit=job.settings.fit.refits_head and not refits_head)
     fit = replace(job.settings.fit, options=options, refits_head=refits_head)
     run = replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))
     return run, work if refits_head else work.without_refit()

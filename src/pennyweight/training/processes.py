@@ -7,17 +7,26 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch.nn.parallel import DistributedDataParallel
 
 from pennyweight.errors import RunError, TerminatedError, TrainingError, first_line
 from pennyweight.training.interrupt import ended_processes
 
-__all__ = ["TIMEOUT", "explaining_lost_processes", "gradient_bytes", "share_model", "waiting"]
+__all__ = [
+    "TIMEOUT",
+    "explaining_lost_processes",
+    "gradient_bytes",
+    "of_main_process",
+    "share_model",
+    "waiting",
+]
+
+_Value = TypeVar("_Value")
 
 TIMEOUT = "PENNYWEIGHT_TIMEOUT_SECONDS"
 _DEFAULT_SECONDS = 1800
@@ -50,19 +59,30 @@ def gradient_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
-def share_model(accelerator: Accelerator, model: Any, optimizer: Any) -> tuple[Any, Any]:
-    """Return a model and its optimizer, wrapped for the processes of an accelerator.
+def share_model(accelerator: Accelerator, model: Any) -> Any:
+    """Return a model that is wrapped for the processes of an accelerator.
 
     In each step, the processes exchange the gradients of the trained parameters and nothing else of
     the model.
     """
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = accelerator.prepare(model)
     if isinstance(model, DistributedDataParallel):
         # Buffers, such as the frozen matrices of VeRA, would be sent before each forward pass. They
         # are constant, and equal from the start. Accelerate knows the setting by a name only that
         # torch has deprecated.
         model.forward_sync_buffers = False
-    return model, optimizer
+    return model
+
+
+def of_main_process(value: _Value) -> _Value:
+    """Return what the main process has called this function with, in every process.
+
+    What is decided by a clock must be decided once: processes that take different numbers of steps
+    wait for each other forever.
+    """
+    (shared,) = broadcast_object_list([value])
+    result: _Value = shared
+    return result
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The display, the record and the saved files of each training step."""
+"""Saved files of a training: its checkpoints, its best adapter, and weights made after it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pennyweight.budget.facts import read_artifact_facts
-from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.train import checkpoint
-from pennyweight.engine.train.progress import (
-    ALL_STEPS_DONE,
-    Step,
-    TrainOptions,
-    is_as_good,
-    judge,
-    total_steps,
-)
-from pennyweight.environment import without_host_name
+from pennyweight.engine.train.progress import Step, TrainOptions, is_as_good, judge
 from pennyweight.errors import NonFiniteLogitsError, NonFiniteLossError, PennyweightError
 from pennyweight.files import replace_directory
 from pennyweight.model.artifact import save_artifact
 from pennyweight.training.active_run import ActiveRun
 from pennyweight.training.interpolate import interpolate_weights
-from pennyweight.training.pace import STEPS_BEFORE_PREDICTION, Work, predict_time
 from pennyweight.training.stages import Built, Fit, best_of
 
 __all__ = ["StepSaver"]
@@ -31,34 +21,17 @@ __all__ = ["StepSaver"]
 
 @dataclass(frozen=True, slots=True)
 class StepSaver:
-    """Shows and records the steps of a run, and saves its checkpoints and its best adapter.
+    """Saves the checkpoints of a run and its best adapter.
 
     Attributes:
         run: the run under way.
         built: its model.
         fit: what its training changes.
-        rows: its training rows.
-        work: what the run has to do, from which its duration is predicted.
     """
 
     run: ActiveRun
     built: Built
     fit: Fit
-    rows: TokenizedRows
-    work: Work
-
-    def begin(self) -> None:
-        """Open the trackers and tell the watcher how many steps there will be."""
-        job, rows = self.run.job, len(self.rows)
-        if job.settings.fit.trackers:
-            if job.accelerator.is_main_process:
-                self.run.directory.logs.mkdir(exist_ok=True)
-            with without_host_name():
-                job.accelerator.init_trackers("pennyweight")
-        if job.accelerator.is_main_process:
-            job.watcher.on_start(
-                self.fit.progress.step, total_steps(rows, job.settings.fit.options)
-            )
 
     def save_start(self) -> None:
         """Save what training starts from, so that the run never ends below it."""
@@ -110,10 +83,8 @@ class StepSaver:
             self._record_best()
 
     def take(self, step: Step) -> None:
-        """Show and record a step; save where it ends with an evaluation."""
-        self._record(step)
-        job = self.run.job
-        if step.evaluation is None or not job.accelerator.is_main_process:
+        """Save where a step ends with an evaluation; it has been recorded before."""
+        if step.evaluation is None or not self.run.job.accelerator.is_main_process:
             return
         # The best first: if it were lost, resuming from the checkpoint would find it again.
         if step.is_best:
@@ -158,20 +129,6 @@ class StepSaver:
         )
         return type(error)(f"{error}; {where}; try a lower optimizer.learning_rate")
 
-    def _record(self, step: Step) -> None:
-        job = self.run.job
-        if job.accelerator.is_main_process:
-            job.watcher.on_step(step)
-        if step.evaluation is not None or step.step % job.settings.fit.log_every == 0:
-            self.run.writer.add_step(step)
-            job.accelerator.log(_curves(step), step=step.step)
-        if step.step == STEPS_BEFORE_PREDICTION:
-            predict_time(self.run, self.work, self.rows, step)
-        if step.stop == ALL_STEPS_DONE:
-            self.run.log(f"finished after step {step.step}")
-        elif step.stop:
-            self.run.log(f"stopped after step {step.step}: {step.stop}")
-
     def _save_checkpoint(self, directory: Path) -> None:
         learner = self.fit.learner
         checkpoint.save_state(
@@ -203,14 +160,3 @@ def _score(evaluation: Mapping[str, float], options: TrainOptions) -> str:
     if not evaluation:
         return ""
     return f": validation {options.keep_best} {evaluation[options.keep_best]:.4f}"
-
-
-def _curves(step: Step) -> dict[str, float]:
-    """Return what trackers draw of a step."""
-    curves = {
-        "train/loss": step.loss,
-        "train/learning_rate": step.learning_rate,
-        "train/gradient_norm": step.gradient_norm,
-        "train/rows_per_second": step.rows_per_second,
-    }
-    return curves | {f"validation/{name}": v for name, v in (step.evaluation or {}).items()}

@@ -24,10 +24,11 @@ from pennyweight.engine.train import checkpoint
 from pennyweight.engine.train.average import MovingAverage
 from pennyweight.engine.train.balance import class_weights, log_shares, positive_weights
 from pennyweight.engine.train.eva import begin_with_eva
-from pennyweight.engine.train.loop import Learner
+from pennyweight.engine.train.loop import Learner, TrainContext
 from pennyweight.engine.train.objective import ClassBalance, Objective
 from pennyweight.engine.train.optimizer import make_optimizer, make_scheduler
 from pennyweight.engine.train.progress import Progress, TrainOptions, total_steps
+from pennyweight.engine.train.speed import Speed, measure_speed
 from pennyweight.environment import cache_directory
 from pennyweight.errors import RunError
 from pennyweight.evaluation.metrics import measure
@@ -50,7 +51,9 @@ __all__ = [
     "cache_prefix",
     "initialize_adapters",
     "make_fit",
+    "make_objective",
     "make_predictor",
+    "measure_run",
     "measure_selection",
     "record_memory",
     "resume_fit",
@@ -241,20 +244,48 @@ def cache_prefix(
         )
 
 
-def make_fit(run: ActiveRun, built: Built, rows: TokenizedRows, validation: TokenizedRows) -> Fit:
-    """Make the optimizer, schedule and objective for some training rows."""
+def measure_run(
+    run: ActiveRun, built: Built, model: Any, objective: Objective, rows: TokenizedRows
+) -> Speed:
+    """Return how fast a run's training steps and evaluations are; no weight is changed.
+
+    Args:
+        run: the run under way.
+        built: its model.
+        model: the same model, wrapped for the processes that train it.
+        objective: the loss.
+        rows: its training rows.
+    """
+    job, settings = run.job, run.job.settings.fit
+    return measure_speed(
+        model,
+        make_optimizer(built.model, settings.optimizer),
+        objective,
+        rows,
+        context=TrainContext(built.batcher, settings.options, job.accelerator),
+        predict=make_predictor(job, built).rows,
+    )
+
+
+def make_fit(
+    run: ActiveRun,
+    built: Built,
+    objective: Objective,
+    rows: TokenizedRows,
+    validation: TokenizedRows,
+) -> Fit:
+    """Make the optimizer and schedule for some training rows, and add the method's penalties."""
     job = run.job
     settings = job.settings.fit
     steps = total_steps(len(rows), settings.options)
     optimizer = make_optimizer(built.model, settings.optimizer)
     scheduler = make_scheduler(optimizer, settings.optimizer.schedule, total_steps=steps)
     penalties = job.plan.method.begin_training(built.model, optimizer, steps)
-    objective = _objective(run, built, penalties, rows.labels)
     average = None
     if settings.average is not None:
         average = MovingAverage(built.model, optimizer, decay=settings.average)
     return Fit(
-        Learner(built.model, optimizer, scheduler, objective),
+        Learner(built.model, optimizer, scheduler, replace(objective, penalties=penalties)),
         average,
         None if settings.interpolate is None else copy_trained_weights(built.model),
         Progress(),
@@ -278,14 +309,13 @@ def make_predictor(job: Job, built: Built) -> Predictor:
     return Predictor(backend)
 
 
-def _objective(
-    run: ActiveRun, built: Built, penalties: tuple[Any, ...], labels: np.ndarray
-) -> Objective:
+def make_objective(run: ActiveRun, built: Built, labels: np.ndarray) -> Objective:
+    """Make the loss for training rows with these labels; it may watch the model from then on."""
     options = run.job.settings.fit.objective
     features = None
     if options.mixup > 0.0 or options.hidden > 0.0 or options.contrastive > 0.0:
         features = Features(built.model, run.job.plan.output_layer)
-    return Objective(options, features, penalties, _balance(run.job, labels))
+    return Objective(options, features, balance=_balance(run.job, labels))
 
 
 def _balance(job: Job, labels: np.ndarray) -> ClassBalance:

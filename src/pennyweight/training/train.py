@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pennyweight.budget.prove import prove_artifact
 from pennyweight.engine.adapter_bank import AdapterBank, Member
 from pennyweight.engine.adapter_bank import train_together as train_steps_together
 from pennyweight.engine.batches.rows import TokenizedRows
-from pennyweight.engine.train.loop import Learner, TrainContext
+from pennyweight.engine.train.loop import TrainContext
 from pennyweight.engine.train.loop import train as train_steps
 from pennyweight.errors import (
     NonFiniteLogitsError,
@@ -52,11 +55,14 @@ from pennyweight.training.stages import (
     cache_prefix,
     initialize_adapters,
     make_fit,
+    make_objective,
+    measure_run,
     record_memory,
     resume_fit,
     tokenize_training_rows,
 )
 from pennyweight.training.start import continue_from
+from pennyweight.training.step_log import StepLog
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["train", "train_together"]
@@ -120,44 +126,68 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
-    work = work_of(run, rows, validation, baselines.measured)
-    run, work = keep_time_limit(run, built, work, rows)
-    fit = resume_fit(run, built, make_fit(run, built, rows, validation))
-    saver = StepSaver(run, built, fit, rows, work)
-    saver.begin()
-    saver.save_start()
-    accelerator = run.job.accelerator
-    model, optimizer = share_model(accelerator, fit.learner.model, fit.learner.optimizer)
-    learner = Learner(model, optimizer, fit.learner.scheduler, fit.learner.objective)
-    context = TrainContext(built.batcher, run.job.settings.fit.options, accelerator)
-    steps = train_steps(
-        learner, rows, context=context, evaluate=fit.evaluate, progress=fit.progress
+    objective = make_objective(run, built, rows.labels)
+    model = share_model(run.job.accelerator, built.model)
+    run, work = keep_time_limit(
+        run,
+        work_of(run, rows, validation, baselines.measured),
+        rows,
+        measure=partial(measure_run, run, built, model, objective, rows),
     )
-    try:
-        with deferred_interrupt(run.log) as interrupt:
-            for step in steps:
-                saver.take(step)
-                if interrupt.number is not None:
-                    saver.save_interrupted()
-                    interrupt.check()
-                if step.evaluation and (reason := run.job.watcher.prune(step)):
-                    raise PrunedError(reason)
-    except (NonFiniteLossError, NonFiniteLogitsError) as error:
-        raise saver.explain(error) from None
-    _refit_head(saver)
-    accelerator.wait_for_everyone()
+    fit = resume_fit(run, built, make_fit(run, built, objective, rows, validation))
+    saver, log = StepSaver(run, built, fit), StepLog(run, rows, work)
+    log.begin(done=fit.progress.step)
+    saver.save_start()
+    _take_steps(saver, log, model)
+    _refit_head(saver, rows)
+    run.job.accelerator.wait_for_everyone()
     saver.save_interpolated()
-    accelerator.wait_for_everyone()
+    run.job.accelerator.wait_for_everyone()
     return _finish(run, built, prepared, baselines)
 
 
-def _refit_head(saver: StepSaver) -> None:
-    """Fit the head of the last step again, where the recipe asks for it."""
+def _take_steps(saver: StepSaver, log: StepLog, model: Any) -> None:
+    """Take the steps of a run with its model, wrapped for its processes, until one ends it.
+
+    Raises:
+        PrunedError: the watcher ended the run.
+        KeyboardInterrupt: a signal did, after a checkpoint of the last step.
+        NonFiniteLossError: a loss is NaN or infinite.
+        NonFiniteLogitsError: the logits of a validation row are.
+    """
+    run, fit = saver.run, saver.fit
+    optimizer = run.job.accelerator.prepare(fit.learner.optimizer)
+    context = TrainContext(saver.built.batcher, run.job.settings.fit.options, run.job.accelerator)
+    try:
+        with deferred_interrupt(run.log) as interrupt:
+            for step in train_steps(
+                replace(fit.learner, model=model, optimizer=optimizer),
+                log.rows,
+                context=context,
+                evaluate=fit.evaluate,
+                progress=fit.progress,
+                is_stopping=lambda: interrupt.number is not None,
+            ):
+                log.take(step)
+                saver.take(step)
+                if interrupt.number is None and step.evaluation:
+                    reason = run.job.watcher.prune(step)
+                    if reason is not None:
+                        raise PrunedError(reason)
+            if interrupt.number is not None:
+                saver.save_interrupted()
+                interrupt.check()
+    except (NonFiniteLossError, NonFiniteLogitsError) as error:
+        raise saver.explain(error) from None
+
+
+def _refit_head(saver: StepSaver, rows: TokenizedRows) -> None:
+    """Fit the head of the last step again on the training rows, where the recipe asks for it."""
     run, fit = saver.run, saver.fit
     if not run.job.settings.fit.refits_head:
         return
     with fit.averaged():
-        refit_head(run, saver.built, fit.predictor, saver.rows)
+        refit_head(run, saver.built, fit.predictor, rows)
     saver.save_refit_head()
 
 
@@ -219,15 +249,21 @@ def train_together(
 
     They may differ in adapter, optimizer, budget and name. Each becomes what `train` would make of
     it alone, up to rounding, except that dropout below the lowest adapter is the same for all. One
-    process and one device; an interrupted run is trained again, alone or together.
+    process and one device, without a time limit; an interrupted run is trained again, alone or
+    together.
 
     Raises:
-        RecipeError: two recipes differ in something else.
+        RecipeError: two recipes differ in something else, or limit the time.
         PennyweightError: as for `train`; all runs then stop.
     """
     if not recipes or len(outs) != len(recipes):
         raise RecipeError("train_together: give at least one recipe, and a directory for each")
     _refuse_differences(recipes)
+    if recipes[0].train.minutes is not None:
+        raise RecipeError(
+            "train.minutes: the time of runs that are trained together cannot be limited; leave "
+            "it out, or train them one by one"
+        )
     jobs = [
         make_job(recipe, Path(out), watcher=watcher)
         for recipe, out, watcher in zip(
@@ -267,21 +303,25 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
         continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
-        fits.append(make_fit(run, built, rows, validation))
+        objective = make_objective(run, built, rows.labels)
+        fits.append(make_fit(run, built, objective, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
-    savers = [StepSaver(*parts, rows, work) for parts in zip(runs, builts, fits, strict=True)]
-    for saver in savers:
-        saver.begin()
+    savers = [StepSaver(*parts) for parts in zip(runs, builts, fits, strict=True)]
+    logs = [StepLog(run, rows, work) for run in runs]
+    for saver, log in zip(savers, logs, strict=True):
+        log.begin(done=saver.fit.progress.step)
         saver.save_start()
     if caches:
         rows = cache_prefix(first, first_built, rows, layers=layers)
-    _fit_together(savers, rows)
+    _fit_together(savers, logs, rows)
     return [
         _finish(run, built, prepared, baselines) for run, built in zip(runs, builts, strict=True)
     ]
 
 
-def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
+def _fit_together(
+    savers: Sequence[StepSaver], logs: Sequence[StepLog], rows: TokenizedRows
+) -> None:
     first = savers[0]
     fits: list[Fit] = [saver.fit for saver in savers]
     bank = AdapterBank([fit.learner.model for fit in fits], first.built.batcher)
@@ -289,11 +329,12 @@ def _fit_together(savers: Sequence[StepSaver], rows: TokenizedRows) -> None:
     options = first.run.job.settings.fit.options
     try:
         for index, step in train_steps_together(bank, members, rows, options=options):
+            logs[index].take(step)
             savers[index].take(step)
     except (NonFiniteLossError, NonFiniteLogitsError) as error:
         raise first.explain(error) from None
-    for saver in savers:
-        _refit_head(saver)
+    for saver, log in zip(savers, logs, strict=True):
+        _refit_head(saver, log.rows)
         saver.save_interpolated()
 
 

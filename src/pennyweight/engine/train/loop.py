@@ -52,6 +52,7 @@ def train(
     context: TrainContext,
     evaluate: Callable[[], Mapping[str, float]],
     progress: Progress,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Train a model and yield every step.
 
@@ -62,6 +63,8 @@ def train(
         evaluate: returns validation metrics of the model as it is, none if there are no validation
             rows; leaves it in training mode.
         progress: where to start from; updated in place.
+        is_stopping: returns whether to end early. Steps that have begun are still finished,
+            evaluated where that is due, and yielded.
 
     Raises:
         NonFiniteLossError: a loss is NaN or infinite; the message names step and rows.
@@ -72,26 +75,46 @@ def train(
     timetable = Timetable.of(len(rows), options)
     take_step = OptimizerStep([learner], single_model(learner.model, context), context)
     learner.model.train()
-    waiting: PendingStep | None = None
     started = time.perf_counter()
-    for batch in batches_of(rows, options, start=progress.step, end=timetable.last):
+    for pending in _begun_steps(take_step, rows, progress, timetable, is_stopping):
+        (outcome,) = pending.read()
+        progress.seconds += time.perf_counter() - started
+        progress.rows += len(pending.batch)
+        evaluation = evaluate() if timetable.evaluates_after(pending.step) else None
+        step = finish_step(outcome, evaluation, progress, timetable=timetable, options=options)
+        yield step
+        started = time.perf_counter()
+        if step.stop is not None:
+            return
+
+
+def _begun_steps(
+    take_step: OptimizerStep,
+    rows: TokenizedRows,
+    progress: Progress,
+    timetable: Timetable,
+    is_stopping: Callable[[], bool],
+) -> Iterator[PendingStep]:
+    """Begin one step after another, and yield each; on a GPU, once the next one has begun.
+
+    A step that ends with an evaluation is yielded before the next one begins, and so is the last
+    one before stopping: the weights are then those after this step.
+    """
+    context = take_step.context
+    waiting: PendingStep | None = None
+    for batch in batches_of(rows, context.options, start=progress.step, end=timetable.last):
         progress.step += 1
-        launched = take_step(rows, batch, progress.step)
-        is_due = timetable.evaluates_after(progress.step)
-        if context.runs_ahead and not is_due:
-            ready, waiting = [waiting], launched
-        else:
-            ready, waiting = [waiting, launched], None
-        for pending in filter(None, ready):
-            (outcome,) = pending.read()
-            progress.seconds += time.perf_counter() - started
-            progress.rows += len(pending.batch)
-            evaluation = evaluate() if is_due and pending is launched else None
-            step = finish_step(outcome, evaluation, progress, timetable=timetable, options=options)
-            yield step
-            started = time.perf_counter()
-            if step.stop is not None:
-                return
+        begun = take_step(rows, batch, progress.step)
+        if waiting is not None:
+            yield waiting
+        waiting = begun
+        if not context.runs_ahead or timetable.evaluates_after(begun.step):
+            yield begun
+            waiting = None
+        if is_stopping():
+            break
+    if waiting is not None:
+        yield waiting
 
 
 def batches_of(
