@@ -1,4 +1,4 @@
-"""What is shown and recorded of each training step."""
+"""Display and record of each training step."""
 
 from __future__ import annotations
 
