@@ -127,7 +127,7 @@ def _compare(
             distance = feature_distance(outputs.features, new.features, seed=seed)
         if is_validation and classifier.task == "single-label":
             reached = probabilities_of(outputs.logits, task="single-label")
-            correct = reached.argmax(axis=1) == _labels(reference, None)
+            correct = reached.argmax(axis=1) == label_array(reference, None)
             known = KnownRows(reached.max(axis=1), correct)
         if not is_validation:
             notes += ("no validation rows: features are compared with those of training rows",)
@@ -219,7 +219,7 @@ def _shares(
         predicted = _frequencies(probabilities.argmax(axis=1), classes)
     training: Sequence[float | None] = [None] * classes
     if splits is not None:
-        labels = _labels(splits.train, classifier.settings.multi_label_classes)
+        labels = label_array(splits.train, classifier.settings.multi_label_classes)
         training = (
             labels.mean(axis=0) if labels.ndim == 2 else _frequencies(labels, classes)
         ).tolist()
@@ -227,12 +227,6 @@ def _shares(
         ClassShare(*values)
         for values in zip(classifier.labels, training, predicted.tolist(), strict=True)
     )
-
-
-def _labels(table: datasets.Dataset, classes: int | None) -> np.ndarray:
-    """Return the labels of a table, which may be a selection of another; see `label_array`."""
-    column = table.select_columns(["label"]).flatten_indices(keep_in_memory=True)
-    return label_array(column, classes)
 
 
 def _frequencies(classes: np.ndarray, number: int) -> np.ndarray:
