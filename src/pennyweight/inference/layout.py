@@ -23,7 +23,7 @@ __all__ = [
     "OtherKeys",
     "OutputFormat",
     "OutputOptions",
-    "answers_of",
+    "answers_to_write",
     "check_top_k",
     "copied_columns",
     "layout_of",
@@ -123,7 +123,7 @@ class Layout:
         return {_output_name(key, reserved): values[key] for key in others}
 
 
-def answers_of(
+def answers_to_write(
     settings: Settings, record: RunRecord, thresholds: np.ndarray | None, output: OutputOptions
 ) -> Answers:
     """Return what a run writes about the labels of a row.
