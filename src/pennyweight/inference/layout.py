@@ -115,8 +115,8 @@ class Layout:
         others = [key for key in values if key not in self.copied]
         if others and self.other_keys == "refuse":
             raise BadRow(
-                f"the key {shown(others[0])} is no column, because none of the first objects has "
-                "it; write JSON Lines with --format-out jsonl, which have no fixed columns, or "
+                f"the key {shown(others[0])} is not a column, because none of the first objects "
+                "has it; write JSON Lines with --format-out jsonl, which have no fixed columns, or "
                 "name the columns to copy with --columns"
             )
         reserved = ("row", *self.answers.keys)
