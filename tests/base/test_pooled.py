@@ -146,7 +146,7 @@ def test_any_encoder_can_be_pooled_without_a_change_to_its_own_head() -> None:
 
 def test_a_model_that_is_no_plain_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bart"}')
-    with pytest.raises(BaseModelError, match="is no plain encoder"):
+    with pytest.raises(BaseModelError, match="is not a plain encoder"):
         locate(str(tmp_path), labels=LABELS, changes=ConfigChanges(pooling="mean"))
 
 

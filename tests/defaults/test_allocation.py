@@ -148,7 +148,7 @@ def test_an_edited_plan_file_is_checked(roberta: Path, sets: Path, tmp_path: Pat
     assert "over budget: 3,332 trainable parameters, 832 more than the 2,500" in refused(
         (f"layer.1.attention.self.{rank}", 'layer.1.attention.self.query" = { rank = 32 }')
     )
-    assert f'is no matrix of the encoder; did you mean "{query}"' in refused(
+    assert f'is not a matrix of the encoder; did you mean "{query}"' in refused(
         (query, query.replace("query", "qeury"))
     )
     assert "rank 33 is given; allowed: up to 32" in refused((rank, 'query" = { rank = 33 }'))

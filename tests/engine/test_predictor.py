@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +65,13 @@ def _assert_same(one: Predictions, other: Predictions) -> None:
     assert np.array_equal(one.features, other.features)
 
 
-def test_rows_texts_and_a_stream_give_the_same_to_the_bit(
+def test_rows_and_texts_give_the_same_to_the_bit(
     tested: tuple[Any, Predictor, Any],
 ) -> None:
     _, predictor, tokenizer = tested
     rows = tokenize_texts(TEXTS, tokenizer=tokenizer, max_tokens=MAX_TOKENS)
     from_rows = predictor.rows(rows, features=True)
     _assert_same(predictor.texts(TEXTS, features=True), from_rows)
-    (from_stream,) = predictor.stream([TEXTS], features=True)
-    _assert_same(from_stream, from_rows)
-    for texts, part in zip((TEXTS[:7], TEXTS[7:]), _split(predictor), strict=True):
-        _assert_same(part, predictor.texts(texts, features=True))
-
-
-def _split(predictor: Predictor) -> Iterator[Predictions]:
-    return predictor.stream([TEXTS[:7], TEXTS[7:]], features=True)
 
 
 def test_predictions_do_not_depend_on_the_batches_and_keep_the_order(
@@ -88,7 +79,7 @@ def test_predictions_do_not_depend_on_the_batches_and_keep_the_order(
 ) -> None:
     _, predictor, _ = tested
     together = predictor.texts(TEXTS)
-    alone = np.concatenate([part.logits for part in predictor.stream([text] for text in TEXTS)])
+    alone = np.concatenate([predictor.texts([text]).logits for text in TEXTS])
     assert together.logits.dtype == np.float32
     assert together.logits.shape == (len(TEXTS), 4) == (len(together), 4)
     np.testing.assert_allclose(alone, together.logits, atol=1e-5)
@@ -128,7 +119,6 @@ def test_no_texts_give_empty_arrays_of_the_right_width(tested: tuple[Any, Predic
     assert empty.features is not None
     assert (empty.logits.shape, empty.features.shape) == ((0, 4), (0, 32))
     assert (empty.logits.dtype, empty.features.dtype) == (np.float32, np.float32)
-    assert list(predictor.stream([])) == []
 
 
 def test_long_texts_are_truncated(tested: tuple[Any, Predictor, Any]) -> None:
@@ -151,21 +141,6 @@ def test_the_model_is_evaluated_without_dropout_and_stays_in_its_mode() -> None:
     model.eval()
     predictor.rows(rows_of(9))
     assert not any(part.training for part in model.modules())
-
-
-def test_a_stream_reads_one_batch_at_a_time(tested: tuple[Any, Predictor, Any]) -> None:
-    _, predictor, _ = tested
-    read = []
-
-    def batches() -> Iterator[list[str]]:
-        for number in range(3):
-            read.append(number)
-            yield [TEXTS[number]]
-
-    predictions = predictor.stream(batches())
-    next(predictions)
-    assert read == [0]
-    assert len(list(predictions)) == 2
 
 
 class _Broken:

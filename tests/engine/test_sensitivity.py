@@ -12,6 +12,7 @@ import torch
 
 from pennyweight.base import BaseModel, locate, skeleton
 from pennyweight.budget.layout import layout_of
+from pennyweight.engine.batches.batcher import PaddedBatcher
 from pennyweight.engine.batches.tokenize import tokenize_texts
 from pennyweight.engine.device import Compute
 from pennyweight.engine.pilot import PilotOptions, importance_of_ranks
@@ -45,13 +46,12 @@ def _probe(base: BaseModel, *, rows: int = 12, several: bool = False) -> Probe:
     if several:
         labels = np.eye(4, dtype=np.int64)[labels]
     model, _ = load_base(base, BaseOptions(seed=0))
-    return Probe.of(
-        model,
-        replace(tokens, labels=labels),
-        compute=COMPUTE,
-        max_tokens=64,
+    return Probe(
+        model.eval().requires_grad_(False),
+        PaddedBatcher("cpu", 64),
         output_layer=layout_of(skeleton(base), labels=4).head_output.name,
         matrices=MATRICES,
+        rows=replace(tokens, labels=labels),
         seed=0,
     )
 

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from pennyweight.evaluation import Metrics, measure
-from pennyweight.evaluation.calibration import expected_calibration_error
+from pennyweight.evaluation.calibration import calibration_error, reliability_diagram
 from pennyweight.evaluation.intervals import wilson_interval
 
 NAMES = ("a", "b")
@@ -85,8 +85,8 @@ def test_the_interval_contains_the_accuracy_and_stays_within_0_and_1(case: tuple
 def test_calibration_error_pools_the_rows_of_a_bin() -> None:
     # Bin 0.5 to 1: confidences 0.6, 0.8, 1.0, of which two are right: |2.4 - 2| / 3.
     probabilities = np.array([[0.6, 0.4], [0.2, 0.8], [1.0, 0.0]])
-    error = expected_calibration_error(probabilities, np.array([0, 1, 1]), bins=2)
-    assert error == pytest.approx(0.4 / 3)
+    diagram = reliability_diagram(probabilities, np.array([0, 1, 1]), bins=2)
+    assert calibration_error(diagram) == pytest.approx(0.4 / 3)
 
 
 def test_a_class_without_rows_or_predictions_counts_as_zero_without_a_warning() -> None:

@@ -49,6 +49,25 @@ def test_planted_shares_are_recovered_within_the_interval(method: str) -> None:
     assert after > before
 
 
+@pytest.mark.parametrize("method", ["em", "confusion"])
+def test_a_class_without_training_rows_is_estimated_to_be_absent(method: str) -> None:
+    validation, labels = _rows(np.array([0.3, 0.3, 0.4, 0.0]), 2000, seed=1)
+    target, _ = _rows(np.array([0.2, 0.5, 0.3, 0.0]), 2000, seed=2)
+    source = np.array([0.3, 0.3, 0.4, 0.0])
+    learned = np.log(np.maximum(source, 1e-3) / 0.25)
+    estimate = estimate_prior(
+        method,
+        validation=validation + learned,
+        labels=labels,
+        target=target + learned,
+        source=source,
+        seed=0,
+    )
+    assert estimate.refused is None
+    np.testing.assert_allclose(estimate.prior, [0.2, 0.5, 0.3, 0.0], atol=0.04)
+    assert estimate.prior[3] == estimate.high[3] == 0.0
+
+
 def test_shares_of_classes_that_the_classifier_does_not_separate_are_refused() -> None:
     validation, labels = _rows(SOURCE, 500, seed=1)
     target, _ = _rows(SHIFTED, 500, seed=2)

@@ -150,6 +150,23 @@ def test_two_groups_are_separated_and_each_gets_its_shares(tmp_path: Path) -> No
     )
 
 
+def test_stated_shares_are_met_where_a_class_has_no_training_rows() -> None:
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(400, 4))
+    evidence = ShiftEvidence(
+        names=LABELS,
+        source=np.array([0.4, 0.3, 0.3, 0.0]),
+        validation=Predictions(logits[:100]),
+        labels=np.array([draw.choice(4, p=p) for p in softmax(logits[:100], axis=1)]),
+        target=Predictions(logits[100:]),
+    )
+    stated = {"World": 0.1, "Sports": 0.2, "Business": 0.3, "Sci/Tech": 0.4}
+    settings = replace(_settings("stated"), stated=stated, groups="one")
+    correction, _ = estimate_correction(evidence, settings, groups=None, seed=0)
+    corrected = correction.apply(evidence.target, [""] * 300).logits
+    np.testing.assert_allclose(softmax(corrected, axis=1).mean(0), list(stated.values()), atol=1e-4)
+
+
 def test_texts_that_cannot_be_told_apart_are_one_group() -> None:
     draw = np.random.default_rng(0)
     logits, features = draw.normal(size=(600, 4)) * 3, draw.normal(size=(600, 5))

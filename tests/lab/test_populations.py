@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pennyweight.errors import RunError
-from pennyweight.lab.populations import Separation, TextDiscriminator, separate
+from pennyweight.lab.populations import Separation, TextDiscriminator, density_ratios, separate
+from tiny import news
 
 _WORDS = ["market", "game", "minister", "chip", "team", "profit", "vote", "score", "oil", "court"]
 _ODD = ["synergy", "revolutionize", "leverage", "landscape", "delve", "tapestry", "robust"]
@@ -87,3 +88,11 @@ def test_a_file_that_is_no_discriminator_is_named(content: bytes, tmp_path: Path
     path.write_bytes(content)
     with pytest.raises(RunError, match=r"discriminator\.safetensors: cannot be read: "):
         TextDiscriminator.load(path)
+
+
+def test_the_target_is_denser_at_training_texts_that_are_about_the_same() -> None:
+    about_the_same, others = [text for _, text in news(60, seed=3)], ["quasar zoo"] * 60
+    target = [text for _, text in news(240, seed=4)]
+    ratios = density_ratios([*about_the_same, *others], target, seed=0)
+    assert ratios.shape == (120,)
+    assert ratios[:60].min() > ratios[60:].max()

@@ -14,6 +14,7 @@ from pennyweight.data import wordnet
 from pennyweight.errors import DataError
 from pennyweight.lab import words
 from pennyweight.lab.words import AUGMENTATIONS, augment
+from tiny import write_wordnet
 
 # Four synsets in WordNet's own format, wndb(5WN): bank and depository, run and operate.
 _INDEX = {
@@ -79,6 +80,21 @@ def test_the_most_frequent_part_of_speech_decides_the_synonym(tiny_wordnet: str)
     assert augment(["a run"], method="synonyms", copies=1, seed=1, options=options)[0] == [
         "a operate"
     ]
+
+
+def test_each_directory_of_wordnet_is_read_as_it_is_now(tiny_wordnet: str, tmp_path: Path) -> None:
+    other = write_wordnet(tmp_path / "other")
+
+    def open_again(folder: Path) -> Any:
+        wordnet.open_wordnet.cache_clear()
+        _READERS.append(wordnet.open_wordnet(str(folder)))
+        return _READERS[-1]
+
+    assert open_again(other).lemmas("hebdomad")
+    assert not open_again(Path(tiny_wordnet)).lemmas("hebdomad")
+    exceptions = Path(tiny_wordnet) / "noun.exc"
+    exceptions.write_text("banken bank\n")
+    assert open_again(Path(tiny_wordnet)).morphy("banken", "n") == "bank"
 
 
 def test_the_error_for_a_missing_wordnet_or_tagger_says_how_to_get_it(

@@ -47,7 +47,7 @@ def test_a_missing_or_empty_directory_becomes_a_new_run(tmp_path: Path) -> None:
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"not empty, and no run; name a new directory"):
+    with pytest.raises(RunError, match=r"not empty, and not a run; name a new directory"):
         decide_opening(tmp_path, RECIPE, resume=False)
     with pytest.raises(RunError, match=r"not a run: record\.json is missing"):
         decide_opening(tmp_path, RECIPE, resume=True)

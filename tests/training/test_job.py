@@ -212,7 +212,7 @@ def test_a_directory_of_something_else_is_not_touched(
     bert: Path, sets: Path, tmp_path: Path, resume: bool
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="not a run" if resume else "not empty, and no run"):
+    with pytest.raises(RunError, match="not a run" if resume else "not empty, and not a run"):
         train(_short(bert, sets), out=tmp_path, resume=resume)
     assert _files(tmp_path) == {"notes.txt": b"mine"}
     with pytest.raises(RunError, match="not a run"):

@@ -97,6 +97,41 @@ def test_a_transformers_classifier_teaches_too_and_several_teach_their_mean(
     np.testing.assert_allclose(both.log_probabilities.exp(), mean, atol=1e-5)
 
 
+@pytest.fixture
+def plain_teacher(bert: Path, tmp_path: Path) -> Path:
+    """Return a transformers classifier that is no run, with an untrained head."""
+    AutoModelForSequenceClassification.from_pretrained(bert, num_labels=4).save_pretrained(
+        tmp_path / "plain"
+    )
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def test_a_transformers_classifier_labels_both_texts_of_a_pair(
+    roberta: Path, sets: Path, plain_teacher: Path, rows: datasets.Dataset
+) -> None:
+    pairs = rows.add_column("text_pair", rows["text"][::-1])
+    batch = AutoTokenizer.from_pretrained(plain_teacher)(
+        pairs["text"][:], pairs["text_pair"][:], padding=True, max_length=24, truncation=True,
+        return_token_type_ids=False, return_tensors="pt",
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_pretrained(plain_teacher)
+    with torch.inference_mode():
+        logits = model.eval()(**batch).logits.numpy()
+    outputs = _teach(_recipe(roberta, sets, plain_teacher), pairs)
+    np.testing.assert_allclose(outputs.log_probabilities, log_softmax(logits, axis=1), atol=1e-5)
+
+
+def test_a_teacher_is_asked_again_when_other_tokens_of_long_rows_are_kept(
+    roberta: Path, sets: Path, plain_teacher: Path, rows: datasets.Dataset
+) -> None:
+    recipe, lines = _recipe(roberta, sets, plain_teacher), list[str]()
+    _teach(recipe, rows, lines=lines)
+    ends = recipe.data.model_copy(update={"truncation": "head-tail"})
+    _teach(recipe.model_copy(update={"data": ends}), rows, lines=lines)
+    assert lines == [f"teacher {plain_teacher}: predicting 14 rows"] * 2
+
+
 def test_the_loss_mixes_labels_and_teachers_at_the_temperature() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.2]])
     outputs = TeacherOutputs(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log())

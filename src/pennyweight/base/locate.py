@@ -143,7 +143,7 @@ def pooled(base: BaseModel) -> BaseModel:
     """Return the base with one linear layer on pooled hidden states, whatever head it has.
 
     Raises:
-        BaseModelError: it is no plain encoder.
+        BaseModelError: it is not a plain encoder.
     """
     is_pooled = classifier_class(base.config) is PooledClassifier
     if is_pooled and getattr(base.config, "classifier_rank", None) is None:
@@ -202,7 +202,7 @@ def _set_pooling(base: BaseModel, pooling: Pooling) -> None:
         pooling = _trained_pooling(base)
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "hidden_size", None) is None:
         raise BaseModelError(
-            f'base.pooling: the model type "{config.model_type}" of {base.name} is no plain '
+            f'base.pooling: the model type "{config.model_type}" of {base.name} is not a plain '
             'encoder; use base.pooling = "native", or an encoder such as roberta-base'
         )
     config.architectures = [PooledClassifier.__name__]

@@ -3,12 +3,15 @@
 Princeton's data files come with Debian's `wordnet-base`, with NLTK's own download, or in any
 directory. NLTK reads only from its own data path and needs a file `lexnames`, which Debian does not
 include. The files are therefore copied into the cache, together with a `lexnames` written here.
+Each directory has a copy of its own, and changed files are copied again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 
 from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError
+from pennyweight.files import replacing
 
 __all__ = ["open_wordnet"]
 
@@ -96,19 +100,8 @@ def open_wordnet(directory: str | None) -> Any:
     import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
-    source = _find_files(directory)
     home = cache_directory() / "nltk_data"
-    corpus = home / "corpora" / "wordnet"
-    corpus.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        target = corpus / name
-        if (source / name).is_file() and not target.exists():
-            target.write_bytes((source / name).read_bytes())
-    lines = [
-        f"{number:02d}\t{name}\t{_PARTS_OF_SPEECH[name.split('.')[0]]}"
-        for number, name in enumerate(_LEXNAMES)
-    ]
-    (corpus / "lexnames").write_text("\n".join(lines) + "\n", encoding="ascii")
+    corpus = _copy(_find_files(directory), home / "corpora")
     if str(home) not in nltk.data.path:
         nltk.data.path.append(str(home))
 
@@ -121,6 +114,33 @@ def open_wordnet(directory: str | None) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The multilingual functions are not available")
         return English(nltk.data.FileSystemPathPointer(str(corpus)), None)
+
+
+def _copy(source: Path, corpora: Path) -> Path:
+    """Return the directory with a copy of WordNet's files, which is made unless there is one."""
+    files = [source / name for name in _FILES if (source / name).is_file()]
+    facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    corpus = corpora / f"wordnet-{key}"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        _write_once(corpus / file.name, file.read_bytes)
+    _write_once(corpus / "lexnames", _lexnames)
+    return corpus
+
+
+def _write_once(path: Path, content: Callable[[], bytes]) -> None:
+    if not path.exists():
+        with replacing(path) as part:
+            part.write_bytes(content())
+
+
+def _lexnames() -> bytes:
+    lines = [
+        f"{number:02d}\t{name}\t{_PARTS_OF_SPEECH[name.split('.')[0]]}\n"
+        for number, name in enumerate(_LEXNAMES)
+    ]
+    return "".join(lines).encode("ascii")
 
 
 def _find_files(directory: str | None) -> Path:

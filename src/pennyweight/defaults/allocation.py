@@ -163,7 +163,7 @@ def _check_matrices(ranks: Mapping[str, int], layout: Layout, *, path: str) -> N
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean "{close[0]}"?' if close else f"one of them is {next(iter(known))}"
-            raise RecipeError(f'plan {path}: "{name}" is no matrix of the encoder; {hint}')
+            raise RecipeError(f'plan {path}: "{name}" is not a matrix of the encoder; {hint}')
         if rank > known[name].largest_rank:
             raise RecipeError(
                 f"plan {path}: {name}: rank {rank} is given; allowed: up to "

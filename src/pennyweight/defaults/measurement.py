@@ -22,6 +22,7 @@ from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.spending import Spending
 from pennyweight.data.splits import Splits, make_splits
 from pennyweight.documents import DocumentError, load_arrays
+from pennyweight.engine.batches.batcher import PaddedBatcher
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.batches.tokenize import TokenOptions, tokenize
 from pennyweight.engine.device import choose_compute
@@ -161,13 +162,12 @@ def _measure(subject: _Subject, splits: Splits) -> tuple[Gains, int, float]:
     base = find_base(subject.recipe, config_only=False)
     compute = choose_compute(precision="fp32", attention="eager", config=base.config)
     model, _ = load_base(base, BaseOptions(seed=options["seed"], weights=settings.base.weights))
-    probe = Probe.of(
-        model,
-        rows,
-        compute=compute,
-        max_tokens=_BATCH_TOKENS,
+    probe = Probe(
+        model.to(compute.device).eval().requires_grad_(False),
+        PaddedBatcher(compute.device, _BATCH_TOKENS),
         output_layer=subject.layout.head_output.name,
         matrices=subject.matrices,
+        rows=rows,
         seed=options["seed"],
     )
     names = options.get("measures", (options["method"],))

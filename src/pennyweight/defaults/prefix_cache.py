@@ -16,7 +16,6 @@ from pennyweight.budget.choose import choose
 from pennyweight.budget.layout import Layout, layout_of
 from pennyweight.budget.spending import Spending, select_targets
 from pennyweight.defaults.rules import Derived, Facts
-from pennyweight.engine.batches.prefix import amount
 from pennyweight.engine.device import DTYPES, Compute, choose_compute
 from pennyweight.engine.kernels.attention import PACKED
 from pennyweight.environment import cache_directory
@@ -24,6 +23,7 @@ from pennyweight.errors import BudgetError, TrainingError
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.plan_file import with_plan_file
 from pennyweight.settings import find_base
+from pennyweight.wording import byte_size
 
 __all__ = ["LARGEST_CACHE", "Cache", "derive_prefix_cache", "prefix_cache"]
 
@@ -61,10 +61,11 @@ class Cache:
             return self.refusal
         if self.epochs < 2:
             return "rows are seen once only"
+        size = byte_size(self.size)
         if self.size > LARGEST_CACHE:
-            return f"the outputs would take {amount(self.size)}, more than {amount(LARGEST_CACHE)}"
+            return f"the outputs would take {size}, more than {byte_size(LARGEST_CACHE)}"
         if self.size > _FREE_SHARE * self.free:
-            return f"the outputs would take {amount(self.size)} of the {amount(self.free)} free"
+            return f"the outputs would take {size} of the {byte_size(self.free)} free"
         return None
 
 
@@ -78,7 +79,7 @@ def prefix_cache(cache: Cache) -> Derived:
     if (obstacle := cache.obstacle()) is not None:
         return Derived("off", f"{lowest}, but {obstacle}")
     return Derived(
-        "disk", f"{lowest}; their outputs, without dropout, take about {amount(cache.size)}"
+        "disk", f"{lowest}; their outputs, without dropout, take about {byte_size(cache.size)}"
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pennyweight.engine.batches.rows import TokenizedRows, collate
 from pennyweight.engine.predictor import Predictions
-from pennyweight.errors import RunError
+from pennyweight.errors import RunError, first_line
 from pennyweight.files import replace_directory, replacing
 from pennyweight.quiet import quiet_logger
 
@@ -106,7 +106,7 @@ def export_onnx(model: Any, directory: Path, *, token_types: bool = False) -> No
             replace_directory(directory, write)
         except Exception as error:  # noqa: BLE001 - the exporter raises many types
             raise RunError(
-                f"this model cannot be exported to ONNX ({_first_line(error)}); use PyTorch"
+                f"this model cannot be exported to ONNX ({first_line(error)}); use PyTorch"
             ) from None
 
 
@@ -149,10 +149,6 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in model.parameters())
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 class OnnxModel:
     """An exported classifier in ONNX Runtime, on a GPU if its build supports one.
 
@@ -185,7 +181,7 @@ class OnnxModel:
             )
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
             raise RunError(
-                f"{path}: cannot be read by ONNX Runtime ({_first_line(error)}); delete it to "
+                f"{path}: cannot be read by ONNX Runtime ({first_line(error)}); delete it to "
                 "export the model again"
             ) from None
 

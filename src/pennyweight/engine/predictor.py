@@ -1,13 +1,12 @@
 """One predictor for evaluation, prediction, distillation and serving.
 
-A `Backend` runs a model over tokenized rows; `Predictor` adds tokenization, streaming and a check
-for non-finite logits. Rows, texts and streams of texts take the same path and give the same
-logits.
+A `Backend` runs a model over tokenized rows; `Predictor` adds tokenization and a check for
+non-finite logits. Rows and texts take the same path and give the same logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -153,7 +152,7 @@ class TorchBackend:
 
 
 class Predictor:
-    """Predict classes for tokenized rows, for texts, or for a stream of texts.
+    """Predict classes for tokenized rows, or for texts.
 
     Args:
         backend: what runs the model.
@@ -219,25 +218,6 @@ class Predictor:
             options=self._options,
         )
         return self.rows(rows, features=features, name="texts")
-
-    def stream(
-        self,
-        batches: Iterable[Sequence[str] | Sequence[tuple[str, str]]],
-        *,
-        features: bool = False,
-    ) -> Iterator[Predictions]:
-        """Yield the predictions for each batch of texts; memory does not grow with their number.
-
-        Args:
-            batches: batches of texts or of pairs of texts, read one at a time.
-            features: whether to return the input of the output layer too.
-
-        Raises:
-            NonFiniteLogitsError: a logit is NaN or infinite.
-            ValueError: the predictor has no tokenizer.
-        """
-        for texts in batches:
-            yield self.texts(texts, features=features)
 
 
 def _describe(rows: TokenizedRows, indices: np.ndarray) -> str:

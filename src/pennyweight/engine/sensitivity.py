@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pennyweight.engine.batches.batcher import Batcher, PaddedBatcher
+from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.device import Compute
 from pennyweight.engine.features import set_head
@@ -38,7 +38,8 @@ class Probe:
     """A base without adapters, and the rows that it is measured on.
 
     Attributes:
-        model: a sequence classifier of transformers on its device, in float32.
+        model: a sequence classifier of transformers on its device, in float32, frozen and in
+            evaluation mode.
         batcher: pads rows for it.
         output_layer: the name of the layer that computes the logits.
         matrices: names of the linear layers to measure.
@@ -52,23 +53,6 @@ class Probe:
     matrices: tuple[str, ...]
     rows: TokenizedRows
     seed: int
-
-    @classmethod
-    def of(
-        cls, model: Any, rows: TokenizedRows, *, compute: Compute, max_tokens: int, **names: Any
-    ) -> Probe:
-        """Return a probe of a model that is moved to a device and made ready.
-
-        Args:
-            model: a sequence classifier of transformers.
-            rows: labelled rows.
-            compute: where it runs.
-            max_tokens: number of tokens, padding included, that go through the model at once.
-            names: the attributes `output_layer`, `matrices` and `seed`.
-        """
-        model.to(compute.device).eval()
-        model.requires_grad_(False)
-        return cls(model, PaddedBatcher(compute.device, max_tokens), rows=rows, **names)
 
     def batches(self) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
         """Yield the model's inputs with the labels of their rows, until all rows were seen."""

@@ -12,7 +12,6 @@ __all__ = [
     "Bin",
     "bins_of",
     "calibration_error",
-    "expected_calibration_error",
     "fit_temperature",
     "reliability_diagram",
     "temperature_of",
@@ -36,23 +35,11 @@ class Bin:
     rows: int
 
 
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int
-) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width confidence bins.
+def calibration_error(diagram: Sequence[Bin]) -> float:
+    """Return the mean gap between confidence and accuracy, weighted by the rows of each bin.
 
     Guo et al. 2017, arXiv:1706.04599.
-
-    Args:
-        probabilities: float `[rows, classes]`.
-        labels: int `[rows]`.
-        bins: number of bins between confidence 0 and 1.
     """
-    return calibration_error(reliability_diagram(probabilities, labels, bins=bins))
-
-
-def calibration_error(diagram: Sequence[Bin]) -> float:
-    """Return the mean gap between confidence and accuracy, weighted by the rows of each bin."""
     gaps = sum(abs(each.confidence - each.accuracy) * each.rows for each in diagram)
     return gaps / sum(each.rows for each in diagram)
 

@@ -20,6 +20,7 @@ __all__ = [
     "correct_logits",
     "estimate_prior",
     "match_shares",
+    "positive_shares",
     "prior_by_confusion",
     "prior_by_em",
 ]
@@ -76,9 +77,9 @@ def prior_by_em(probabilities: np.ndarray, source: np.ndarray) -> np.ndarray:
 
     Args:
         probabilities: a calibrated classifier's, for the rows of the target, `[rows, classes]`.
-        source: class shares of its training rows, `[classes]`.
+        source: class shares of its training rows, `[classes]`; see `positive_shares`.
     """
-    prior = source.copy()
+    prior = source = positive_shares(source)
     for _ in range(_EM_STEPS):
         weighted = probabilities * (prior / source)
         update = (weighted / weighted.sum(axis=1, keepdims=True)).mean(axis=0)
@@ -114,6 +115,8 @@ def estimate_prior(
     """Estimate the class shares of the target with bootstrap intervals.
 
     The estimate is refused if the classifier's confusion matrix on validation is nearly singular.
+    The classifier knows nothing of a class without training rows, so the share of such a class
+    stays 0.
 
     Args:
         method: "em" or "confusion".
@@ -124,6 +127,8 @@ def estimate_prior(
         seed: of the bootstrap, which resamples target rows and, with "confusion", validation rows.
     """
     classes = validation.shape[1]
+    impossible = np.where(source > 0.0, 0.0, -np.inf)
+    validation, target = validation + impossible, target + impossible
     validation_classes = validation.argmax(axis=1)
     confusion = confusion_of(validation_classes, labels, classes)
     smallest = float(np.linalg.svd(confusion, compute_uv=False)[-1])
@@ -197,8 +202,7 @@ def match_shares(
         Offsets with mean 0, float64 `[classes]`.
     """
     cost = -log_softmax(logits, axis=1)
-    shares = np.maximum(shares, _SMALLEST_SHARE)
-    shares = shares / shares.sum()
+    shares = positive_shares(shares)
     if entropy == 0.0:
         offset = _hard_assignment(cost, shares)
     elif slack == 0.0:
@@ -206,6 +210,12 @@ def match_shares(
     else:
         offset = _relaxed_assignment(cost, shares, entropy, slack)
     return offset - offset.mean()
+
+
+def positive_shares(shares: np.ndarray) -> np.ndarray:
+    """Return class shares without zeros, which can be divided by and still sum to 1."""
+    positive = np.maximum(shares, _SMALLEST_SHARE)
+    return positive / positive.sum()
 
 
 def _hard_assignment(cost: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -269,5 +279,5 @@ def correct_logits(logits: np.ndarray, *, source: np.ndarray, prior: np.ndarray)
         source: class shares of the training rows, `[classes]`.
         prior: class shares to correct for, `[classes]` or `[rows, classes]`.
     """
-    floor = 1e-6
-    return logits + np.log(np.maximum(prior, floor)) - np.log(np.maximum(source, floor))
+    smallest = _SMALLEST_SHARE
+    return logits + np.log(np.maximum(prior, smallest)) - np.log(np.maximum(source, smallest))

@@ -22,13 +22,13 @@ from pennyweight.engine.batches.tokenize import TokenOptions, tokenize_texts
 from pennyweight.engine.onnx_backend import ONNX_FILE, OnnxModel, export_onnx, require_onnx
 from pennyweight.environment import describe_environment
 from pennyweight.errors import RunError
+from pennyweight.evaluation.decisions import answers_of
 from pennyweight.export.onnx_card import write_onnx_card
 from pennyweight.export.quantization import SCHEMES, Precision, Scheme, quantize
 from pennyweight.export.report import Measured, OnnxReport, name_of
 from pennyweight.files import replace_directory
 from pennyweight.inference.agreement import (
     CheckedRows,
-    answers_of,
     calibration_rows,
     compare_logits,
     rows_to_check,
@@ -196,7 +196,7 @@ def _measure(
             bytes=sizes.get(name),
             rows_per_second=len(rows) / seconds[name],
             rows_per_cpu_second=len(rows) / cpu_seconds[name],
-            accuracy=rows.accuracy(answers_of(classifier, logits[name])),
+            accuracy=rows.accuracy(answers_of(logits[name], classifier.thresholds)),
             agrees_with_torch=torch_fp32.same_answers,
             agrees_with_onnx=onnx_fp32.same_answers,
             largest_difference=torch_fp32.largest_difference,

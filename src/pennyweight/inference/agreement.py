@@ -13,13 +13,12 @@ from pennyweight.data.source import Source
 from pennyweight.engine.batches.tokenize import label_array
 from pennyweight.errors import DataError
 from pennyweight.evaluation.answers import right_rows
-from pennyweight.evaluation.thresholds import decide, probabilities_of
+from pennyweight.evaluation.decisions import answers_of
 from pennyweight.inference.classifier import Classifier
 
 __all__ = [
     "Agreement",
     "CheckedRows",
-    "answers_of",
     "calibration_rows",
     "compare_logits",
     "rows_to_check",
@@ -79,21 +78,13 @@ def compare_logits(classifier: Classifier, reference: np.ndarray, logits: np.nda
         logits: of the other model, of the same shape.
     """
     difference = np.abs(logits.astype(np.float64) - reference)
-    same = right_rows(answers_of(classifier, logits), answers_of(classifier, reference))
+    first, second = (answers_of(each, classifier.thresholds) for each in (logits, reference))
     return Agreement(
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        same_answers=float(same.mean()),
+        same_answers=float(right_rows(first, second).mean()),
         scale=float(np.abs(reference).max()),
     )
-
-
-def answers_of(classifier: Classifier, logits: np.ndarray) -> np.ndarray:
-    """Return the class of each row, int64 `[rows]`; for several labels, 0 and 1 for each class."""
-    if classifier.task == "single-label":
-        return logits.argmax(axis=1)
-    probabilities = probabilities_of(logits, task=classifier.task)
-    return decide(probabilities, classifier.thresholds).astype(np.int64)
 
 
 def rows_to_check(

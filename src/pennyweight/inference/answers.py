@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["Answers", "ranked"]
+from pennyweight.evaluation.decisions import given_classes, ranked
+
+__all__ = ["Answers"]
 
 _DECIMALS = 6
 
@@ -131,21 +133,8 @@ class Answers:
 
     def _given(self, probabilities: np.ndarray) -> list[list[str]]:
         """Return the labels of each row of a multi-label run, the most probable first."""
-        assert self.thresholds is not None  # noqa: S101 - called for multi-label runs only
-        given = probabilities >= self.thresholds
-        return [
-            [self.labels[index] for index in order if row[index]]
-            for row, order in zip(given.tolist(), ranked(probabilities).tolist(), strict=True)
-        ]
-
-
-def ranked(probabilities: np.ndarray) -> np.ndarray:
-    """Return the indices of the classes of each row, the most probable first.
-
-    Args:
-        probabilities: float `[rows, classes]`, or `[classes]` of one row.
-    """
-    return np.argsort(-probabilities, axis=-1, kind="stable")
+        given = given_classes(probabilities, self.thresholds)
+        return [[self.labels[index] for index in row] for row in given]
 
 
 def _texts(probabilities: np.ndarray) -> list[str]:

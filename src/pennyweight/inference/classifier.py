@@ -20,7 +20,7 @@ from pennyweight.engine.device import choose_compute
 from pennyweight.engine.onnx_backend import require_onnx
 from pennyweight.engine.predictor import Backend, Predictions, Predictor
 from pennyweight.errors import RunError
-from pennyweight.evaluation.thresholds import decide
+from pennyweight.evaluation.decisions import given_classes
 from pennyweight.inference.abstention import check_abstention, confidence_for
 from pennyweight.inference.load import SavedModel, open_run, plain_backend
 from pennyweight.inference.model_card import write_merged_card
@@ -194,14 +194,10 @@ class Classifier:
         Args:
             probabilities: float `[rows, classes]`.
         """
+        given = given_classes(probabilities, self.thresholds)
         if self.task == "single-label":
-            return [self.labels[index] for index in probabilities.argmax(axis=1)]
-        given = decide(probabilities, self.thresholds)
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        return [
-            [self.labels[index] for index in ranked if row[index]]
-            for row, ranked in zip(given, order, strict=True)
-        ]
+            return [self.labels[index] for (index,) in given]
+        return [[self.labels[index] for index in row] for row in given]
 
     def predict_probabilities(self, texts: Iterable[Text]) -> np.ndarray:
         """Return the class probabilities of raw texts, float64 `[texts, classes]`.

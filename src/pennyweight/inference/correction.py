@@ -25,6 +25,7 @@ from pennyweight.evaluation.shift import (
     correct_logits,
     estimate_prior,
     match_shares,
+    positive_shares,
 )
 from pennyweight.inference.groups import Grouping, Groups, group, load_grouping
 from pennyweight.runs.record import CorrectionRecord, GroupRecord, ShareEstimate, write_text
@@ -263,7 +264,7 @@ def _group(
         offset = np.zeros_like(shares)
         if len(rows):
             offset = match_shares(target, shares, entropy=settings.entropy, slack=settings.slack)
-        prior = source * np.exp(offset)
+        prior = positive_shares(source) * np.exp(offset)
         estimate = Estimate(shares, shares, shares)
         return _Group(members, estimate, prior / prior.sum())
     if len(rows) < _FEWEST_ROWS:

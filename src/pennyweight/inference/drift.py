@@ -15,6 +15,7 @@ from pennyweight.data.source import Source
 from pennyweight.data.splits import Splits, make_splits
 from pennyweight.engine.batches.tokenize import label_array
 from pennyweight.errors import DataError
+from pennyweight.evaluation.decisions import answers_of, class_shares
 from pennyweight.evaluation.drift import (
     ExpectedAccuracy,
     FeatureDistance,
@@ -24,7 +25,7 @@ from pennyweight.evaluation.drift import (
     rows_behind,
 )
 from pennyweight.evaluation.metrics import Metrics
-from pennyweight.evaluation.thresholds import decide, probabilities_of
+from pennyweight.evaluation.thresholds import probabilities_of
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.spool import open_input
@@ -127,7 +128,7 @@ def _compare(
             distance = feature_distance(outputs.features, new.features, seed=seed)
         if is_validation and classifier.task == "single-label":
             reached = probabilities_of(outputs.logits, task="single-label")
-            correct = reached.argmax(axis=1) == _labels(reference, None)
+            correct = reached.argmax(axis=1) == label_array(reference, None)
             known = KnownRows(reached.max(axis=1), correct)
         if not is_validation:
             notes += ("no validation rows: features are compared with those of training rows",)
@@ -139,7 +140,7 @@ def _compare(
         rows=len(table),
         text_area=area,
         distance=distance,
-        shares=_shares(classifier, splits, probabilities),
+        shares=_shares(classifier, splits, new.logits),
         validation_accuracy=None,
         expected=(),
         notes=notes,
@@ -210,31 +211,15 @@ def _recorded_rows(classifier: Classifier) -> KnownRows | None:
 
 
 def _shares(
-    classifier: Classifier, splits: Splits | None, probabilities: np.ndarray
+    classifier: Classifier, splits: Splits | None, logits: np.ndarray
 ) -> tuple[ClassShare, ...]:
     classes = len(classifier.labels)
-    if classifier.task == "multi-label":
-        predicted = decide(probabilities, classifier.thresholds).mean(axis=0)
-    else:
-        predicted = _frequencies(probabilities.argmax(axis=1), classes)
+    predicted = class_shares(answers_of(logits, classifier.thresholds), classes)
     training: Sequence[float | None] = [None] * classes
     if splits is not None:
-        labels = _labels(splits.train, classifier.settings.multi_label_classes)
-        training = (
-            labels.mean(axis=0) if labels.ndim == 2 else _frequencies(labels, classes)
-        ).tolist()
+        labels = label_array(splits.train, classifier.settings.multi_label_classes)
+        training = class_shares(labels, classes).tolist()
     return tuple(
         ClassShare(*values)
         for values in zip(classifier.labels, training, predicted.tolist(), strict=True)
     )
-
-
-def _labels(table: datasets.Dataset, classes: int | None) -> np.ndarray:
-    """Return the labels of a table, which may be a selection of another; see `label_array`."""
-    column = table.select_columns(["label"]).flatten_indices(keep_in_memory=True)
-    return label_array(column, classes)
-
-
-def _frequencies(classes: np.ndarray, number: int) -> np.ndarray:
-    counts: np.ndarray = np.bincount(classes, minlength=number) / len(classes)
-    return counts

@@ -23,7 +23,7 @@ __all__ = [
     "OtherKeys",
     "OutputFormat",
     "OutputOptions",
-    "answers_of",
+    "answers_to_write",
     "check_top_k",
     "copied_columns",
     "layout_of",
@@ -115,15 +115,15 @@ class Layout:
         others = [key for key in values if key not in self.copied]
         if others and self.other_keys == "refuse":
             raise BadRow(
-                f"the key {shown(others[0])} is no column, because none of the first objects has "
-                "it; write JSON Lines with --format-out jsonl, which have no fixed columns, or "
+                f"the key {shown(others[0])} is not a column, because none of the first objects "
+                "has it; write JSON Lines with --format-out jsonl, which have no fixed columns, or "
                 "name the columns to copy with --columns"
             )
         reserved = ("row", *self.answers.keys)
         return {_output_name(key, reserved): values[key] for key in others}
 
 
-def answers_of(
+def answers_to_write(
     settings: Settings, record: RunRecord, thresholds: np.ndarray | None, output: OutputOptions
 ) -> Answers:
     """Return what a run writes about the labels of a row.

@@ -14,12 +14,12 @@ from pennyweight.data.read import MOST_COLUMNS, OpenFile, Record, check_columns
 from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError, RunError
-from pennyweight.inference.answers import ranked
+from pennyweight.evaluation.decisions import given_classes, ranked
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.layout import (
     Layout,
     OutputOptions,
-    answers_of,
+    answers_to_write,
     check_top_k,
     layout_of,
 )
@@ -105,7 +105,9 @@ def predict(
     output = output or OutputOptions()
     _check_other_file(data, out)
     classifier = Classifier.load(run, backend=backend)
-    answers = answers_of(classifier.settings, classifier.record, classifier.thresholds, output)
+    answers = answers_to_write(
+        classifier.settings, classifier.record, classifier.thresholds, output
+    )
     _check_pairs(classifier, data)
     with open_input(data) as rows_in:
         rows = _CheckedRows.of(classifier, Path(run), rows_in, on_bad_row)
@@ -250,15 +252,14 @@ def best_labels(
     check_top_k(number, classifier.labels)
     _check_pairs(classifier, texts)
     rows = classifier.predict_probabilities(texts)
-    thresholds = classifier.thresholds
-    best = []
-    for row, order in zip(rows, ranked(rows).tolist(), strict=True):
-        if number is None and thresholds is not None:
-            order = [index for index in order if row[index] >= thresholds[index]]
-        else:
-            order = order[: number or 1]
-        best.append([(classifier.labels[index], float(row[index])) for index in order])
-    return best
+    if number is None:
+        best = given_classes(rows, classifier.thresholds)
+    else:
+        best = ranked(rows)[:, :number].tolist()
+    return [
+        [(classifier.labels[index], float(row[index])) for index in order]
+        for row, order in zip(rows, best, strict=True)
+    ]
 
 
 def _check_other_file(data: str | Source | Sequence[Text], out: str | Path | None) -> None:

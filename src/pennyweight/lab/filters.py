@@ -18,6 +18,7 @@ from pennyweight.data.near import NearIndex, sketch_blocks
 from pennyweight.data.overlap import digests_of, folded
 from pennyweight.errors import DataError
 from pennyweight.lab.language_model import LanguageModel
+from pennyweight.lab.text_models import out_of_fold, tfidf_pipeline
 
 __all__ = ["FILTERS", "Filter", "keep_rows", "near_duplicates"]
 
@@ -123,23 +124,13 @@ def _out_of_fold(
     model: Any, texts: Sequence[str], labels: np.ndarray, *, folds: int, seed: int
 ) -> np.ndarray:
     """Return class probabilities from models that were not fitted on the row, `[rows, classes]`."""
-    # Imported here, because every command that reads a recipe imports this module.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-
     fewest = int(np.bincount(labels).min())
     if fewest < folds:
         raise DataError(
             f"data.filters: folds: given {folds}, but the smallest class has {fewest} rows; every "
             "fold needs a row of every class, so use fewer folds or add rows"
         )
-    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), model)
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    probabilities: np.ndarray = cross_val_predict(
-        pipeline, list(texts), labels, cv=splits, method="predict_proba"
-    )
-    return probabilities
+    return out_of_fold(tfidf_pipeline(model), list(texts), labels, folds=folds, seed=seed)
 
 
 def _perplexity(

@@ -21,7 +21,8 @@ from transformers.pytorch_utils import Conv1D
 
 from pennyweight.errors import DataError, first_line
 from pennyweight.files import replacing
-from pennyweight.lab.progress import Pace, in_words
+from pennyweight.lab.progress import Pace
+from pennyweight.wording import duration
 
 __all__ = [
     "FineTuning",
@@ -89,7 +90,7 @@ class FineTuningStep:
 
     def describe(self) -> str:
         """Return the step as a line of progress."""
-        left = "" if self.step == self.last else f", {in_words(self.seconds_left)} left"
+        left = "" if self.step == self.last else f", {duration(self.seconds_left)} left"
         return (
             f"language model: step {self.step} of {self.last}, loss {self.loss:.3f}, "
             f"{self.tokens_per_second:,.0f} tokens/s{left}"

@@ -11,6 +11,8 @@ import numpy as np
 
 from pennyweight.data.overlap import folded
 from pennyweight.lab.filters import near_duplicates
+from pennyweight.lab.text_models import tfidf_pipeline
+from pennyweight.threads import one_blas_thread
 
 __all__ = ["GateOptions", "copied", "counts_by_class", "pass_gates", "tfidf_judge"]
 
@@ -33,6 +35,7 @@ class GateOptions:
     copied_words: int
 
 
+@one_blas_thread()
 def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
     """Fit TF-IDF on one and two words with logistic regression, and return its probabilities.
 
@@ -41,15 +44,9 @@ def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
         labels: int64 `[texts]`.
     """
     # Imported here, because every command that reads a recipe imports this module.
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1),
-        LogisticRegression(max_iter=1000, C=10.0),
-    )
-    model.fit(list(texts), labels)
+    model = tfidf_pipeline(LogisticRegression(max_iter=1000, C=10.0)).fit(list(texts), labels)
 
     def judge(generated: Sequence[str]) -> np.ndarray:
         probabilities: np.ndarray = model.predict_proba(list(generated))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pennyweight.files import replacing
-from pennyweight.lab.progress import Pace, in_words
+from pennyweight.lab.progress import Pace
+from pennyweight.wording import duration
 
 __all__ = ["write_parts"]
 
@@ -42,7 +43,7 @@ def write_parts(
         if not file.is_file():
             _write(file, write(number, batch))
             done += len(batch)
-            left = f", {in_words(pace.seconds_left(done))} left" if done < total else ""
+            left = f", {duration(pace.seconds_left(done))} left" if done < total else ""
             log(f"generated {done:,} of {total:,} texts, {pace.rate(done):.1f} texts/s{left}")
         with file.open(encoding="utf-8") as stream:
             rows += map(json.loads, stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["Pace", "in_words"]
+__all__ = ["Pace"]
 
 
 class Pace:
@@ -30,11 +30,3 @@ class Pace:
     def seconds_left(self, done: int) -> float:
         """Return how long the remaining units take at this speed."""
         return (self._total - done) / max(self.rate(done), 1e-9)
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration for a person: "45 s", "3 min 05 s" or "2 h 10 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

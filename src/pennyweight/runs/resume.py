@@ -83,7 +83,7 @@ def _opening_of_new(directory: RunDirectory) -> Opening:
     if directory.is_unused():
         return Opening(directory)
     if not directory.record.is_file():
-        raise RunError(f"--out {directory.path}: not empty, and no run; name a new directory")
+        raise RunError(f"--out {directory.path}: not empty, and not a run; name a new directory")
     record = load_record(directory.path)
     if record.status == "complete":
         raise RunError(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from pennyweight.engine.batches.tokenize import label_array
+from pennyweight.evaluation.answers import right_rows
+from pennyweight.evaluation.decisions import answers_of
 from pennyweight.evaluation.metrics import AnyMetrics, headline_in, measure
 from pennyweight.evaluation.paired_tests import mcnemar
-from pennyweight.evaluation.thresholds import decide, sigmoid
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.spool import open_input
@@ -73,11 +74,7 @@ def _answers(classifier: Classifier, run: Path, table: SourceTable) -> _Answers:
         bins=settings.inference.calibration_bins,
         thresholds=classifier.thresholds,
     )
-    if classifier.thresholds is None:
-        is_right = logits.argmax(axis=1) == labels
-    else:
-        is_right = (decide(sigmoid(logits), classifier.thresholds) == labels).all(axis=1)
-    return _Answers(metrics, np.asarray(is_right))
+    return _Answers(metrics, right_rows(answers_of(logits, classifier.thresholds), labels))
 
 
 def _compare(best: _Answers, default: _Answers | None) -> HeldOut:

@@ -128,8 +128,8 @@ def _of_one_recipe(runs: Sequence[SystemRun]) -> System:
         if other is not run:
             raise RunError(
                 f"{other.path} and {run.path}: runs of the same recipe with the same seed "
-                f"{run.seed}, which are no independent repetitions; leave one out, or compare them "
-                f"with --group one={other.path} --group other={run.path}"
+                f"{run.seed}, which are not independent repetitions; leave one out, or compare "
+                f"them with --group one={other.path} --group other={run.path}"
             )
     return System(runs[0].record.recipe.name, tuple(runs))
 

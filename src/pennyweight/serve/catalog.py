@@ -254,7 +254,7 @@ def directory_below(folder: Path | None, directory: str) -> Path:
         is_inside = path.is_relative_to(root) and path != root
         exists = is_inside and path.is_dir()
     except (OSError, ValueError, RuntimeError):
-        raise RefusedError(422, f"{directory!r} is no path of a directory") from None
+        raise RefusedError(422, f"{directory!r} is not a directory's path") from None
     if not is_inside:
         raise RefusedError(
             403,

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from pennyweight.errors import BaseModelError, DataError, NonFiniteLogitsError, RunError
-from pennyweight.evaluation.thresholds import decide
+from pennyweight.evaluation.decisions import given_classes, ranked
 from pennyweight.inference.texts import Text
 from pennyweight.serve.batching import BatchQueue
 from pennyweight.serve.catalog import Bank, Catalog, Served
@@ -38,9 +38,11 @@ class Answer:
     @property
     def ranked(self) -> list[tuple[str, float]]:
         """The classes with their probabilities, the most probable first."""
-        order = np.argsort(-self.probabilities, kind="stable")
         labels = self.served.entry.labels
-        return [(labels[index], float(self.probabilities[index])) for index in order]
+        return [
+            (labels[index], float(self.probabilities[index]))
+            for index in ranked(self.probabilities).tolist()
+        ]
 
     @property
     def labels(self) -> list[str]:
@@ -49,11 +51,8 @@ class Answer:
         It is one for a single-label classifier.
         """
         entry = self.served.entry
-        if entry.thresholds is None:
-            return [self.ranked[0][0]]
-        given = decide(self.probabilities[None], entry.thresholds)[0]
-        chosen = {label for label, is_given in zip(entry.labels, given, strict=True) if is_given}
-        return [label for label, _ in self.ranked if label in chosen]
+        (given,) = given_classes(self.probabilities[None], entry.thresholds)
+        return [entry.labels[index] for index in given]
 
 
 class Service:

@@ -17,11 +17,11 @@ from pennyweight.budget.facts import read_artifact_facts, write_artifact_facts
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.predictor import Predictions, Predictor
 from pennyweight.evaluation.calibration import FEWEST_MISTAKES, fit_temperature
+from pennyweight.evaluation.decisions import answers_of, class_shares
 from pennyweight.evaluation.metrics import AnyMetrics, Metrics, measure
 from pennyweight.evaluation.thresholds import (
     DEFAULT_THRESHOLD,
     FEWEST_POSITIVES,
-    decide,
     fit_thresholds,
     sigmoid,
 )
@@ -71,12 +71,6 @@ class _Answers:
     calibration: CalibrationRecord | None = None
     correction: CorrectionRecord | None = None
     thresholds: np.ndarray | None = None
-
-    def classes(self, logits: np.ndarray) -> np.ndarray:
-        """Return the answers: int64 `[rows]`, or 0 and 1 as int8 `[rows, classes]`."""
-        if self.thresholds is None:
-            return logits.argmax(axis=1)
-        return decide(sigmoid(logits), self.thresholds).astype(np.int8)
 
 
 def evaluate_finally(run: ActiveRun, built: Built, class_shares: np.ndarray | None) -> None:
@@ -214,9 +208,7 @@ def _corrected(
         correction=record.model_copy(
             update={
                 "accuracy_without": accuracy_without,
-                "predicted_shares_without": _predicted_shares(
-                    answers.classes(target.logits), names
-                ),
+                "predicted_shares_without": _predicted_shares(target, names),
             }
         ),
     )
@@ -271,7 +263,7 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
     logits = {name: predictions.logits for name, predictions in answers.labelled.items()}
     labels = {name: rows.labels for name, rows in sets.labelled.items()}
     metrics = {name: _measured(run, answers, sets, name) for name in logits}
-    predicted = {name: answers.classes(values) for name, values in logits.items()}
+    predicted = {name: answers_of(values, answers.thresholds) for name, values in logits.items()}
     tables = run.splits.labelled
     if run.job.accelerator.is_main_process:
         arrays: dict[str, Any] = {**predicted}
@@ -280,7 +272,7 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
             np.savez_compressed(file, **arrays)
     target = None
     if answers.target is not None:
-        shares = _predicted_shares(answers.classes(answers.target.logits), names)
+        shares = _predicted_shares(answers.target, names, thresholds=answers.thresholds)
         target = TargetRecord(rows=len(answers.target), predicted_shares=shares)
     run.writer.update(
         metrics=metrics,
@@ -300,12 +292,11 @@ def _record(run: ActiveRun, answers: _Answers, sets: _Sets) -> None:
             run.log(warning)
 
 
-def _predicted_shares(predicted: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+def _predicted_shares(
+    target: Predictions, names: Sequence[str], *, thresholds: np.ndarray | None = None
+) -> dict[str, float]:
     """Return the share of the rows that each class is predicted for."""
-    if predicted.ndim == 2:
-        shares = predicted.mean(axis=0, dtype=np.float64)
-    else:
-        shares = np.bincount(predicted, minlength=len(names)) / len(predicted)
+    shares = class_shares(answers_of(target.logits, thresholds), len(names))
     return dict(zip(names, shares.tolist(), strict=True))
 
 

@@ -18,6 +18,7 @@ from pennyweight.engine.train.progress import Step, Timetable, TrainOptions, tot
 from pennyweight.engine.train.speed import Speed
 from pennyweight.training.active_run import ActiveRun
 from pennyweight.training.processes import of_main_process
+from pennyweight.wording import duration
 
 __all__ = [
     "STEPS_BEFORE_PREDICTION",
@@ -149,12 +150,7 @@ def predict_time(run: ActiveRun, work: Work, rows: TokenizedRows, step: Step) ->
     left = predict_seconds(work, rows, options, steps=step.step, seconds=step.seconds)
     whole = time.perf_counter() - run.job.began + left
     run.writer.update(predicted_seconds=whole)
-    run.log(f"the run will take about {_in_words(whole)}, of which {_in_words(left)} are left")
-
-
-def _in_words(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    run.log(f"the run will take about {duration(whole)}, of which {duration(left)} are left")
 
 
 def work_of(

@@ -42,6 +42,7 @@ from pennyweight.training.job import Job
 from pennyweight.training.processes import gradient_bytes
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.teacher import teach
+from pennyweight.wording import byte_size
 
 __all__ = [
     "Built",
@@ -178,7 +179,7 @@ def record_memory(run: ActiveRun, built: Built) -> None:
     changes = {"frozen_bytes": size, "gradient_bytes": exchanged}
     run.writer.update(compute=compute.model_copy(update=changes))
     if quantization != "none":
-        run.log(f"base: matrices in {quantization}; the frozen weights take {size / 1e6:.1f} MB")
+        run.log(f"base: matrices in {quantization}; the frozen weights take {byte_size(size)}")
     if exchanged is not None:
         run.log(
             f"{compute.processes} processes: in each step, they exchange {exchanged:,} bytes, the "

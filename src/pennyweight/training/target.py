@@ -9,13 +9,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 from scipy.special import softmax
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
 
 from pennyweight.data.splits import Splits
 from pennyweight.errors import DataError
+from pennyweight.lab.populations import density_ratios
 from pennyweight.runs.record import RowStep
 from pennyweight.settings.values import (
     BalancedRows,
@@ -178,19 +175,10 @@ def density_weights(
 ) -> tuple[np.ndarray, RowStep]:
     """Return the weight of each training row, float32 `[rows]`, 1 on average over labelled rows.
 
-    A discriminator of training and target texts (TF-IDF with logistic regression) scores every row
-    in a fold that it was not fitted on; its odds are density ratios (Bickel et al. 2009, JMLR 10).
+    It is a power of the row's density ratio, capped; see `density_ratios`.
     """
     labelled = np.flatnonzero(np.asarray(rows["label"][:]) >= 0)
-    texts = [*rows.select(labelled)["text"], *target["text"]]
-    domain = np.r_[np.zeros(len(labelled), dtype=int), np.ones(len(target), dtype=int)]
-    model = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, min_df=2), LogisticRegression(max_iter=1000)
-    )
-    splits = StratifiedKFold(5, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, texts, domain, cv=splits, method="predict_proba")
-    share = np.clip(scores[: len(labelled), 1], 1e-6, 1.0 - 1e-6)
-    ratio = share / (1.0 - share) * (len(labelled) / len(target))
+    ratio = density_ratios(rows.select(labelled)["text"][:], target["text"][:], seed=seed)
     capped = np.minimum(ratio**settings.power, settings.largest)
     weights = np.ones(len(rows), dtype=np.float32)
     weights[labelled] = capped / capped.mean()

@@ -26,6 +26,7 @@ from pennyweight.evaluation.thresholds import sigmoid
 from pennyweight.files import replacing
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.load import predictor_of, require_complete
+from pennyweight.inference.texts import batches_of
 from pennyweight.model.build import BaseOptions, load_base, load_tokenizer
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
@@ -36,6 +37,8 @@ from pennyweight.training.finished_run import require_labels, require_task
 __all__ = ["check_teachers", "teach"]
 
 _KEY = "distillation.teachers"
+# Part of every cache key. Raise it when a teacher would give the same rows other outputs.
+_VERSION = 2
 
 
 def check_teachers(settings: Settings) -> None:
@@ -100,7 +103,9 @@ def _cached_outputs(
     log: Callable[[str], None],
 ) -> Predictions:
     with_features = settings.distillation is not None and settings.distillation.with_features
-    digest = hashlib.sha256(f"{settings.inference.max_tokens}|{fingerprint}".encode())
+    kind = "pairs" if "text_pair" in rows.column_names else "texts"
+    tokens = f"{settings.inference.max_tokens}|{settings.inference.truncation}"
+    digest = hashlib.sha256(f"{_VERSION}|{kind}|{tokens}|{fingerprint}".encode())
     for file in _files(Path(teacher)):
         facts = file.stat()
         digest.update(f"{file.name}|{facts.st_size}|{facts.st_mtime_ns}".encode())
@@ -141,7 +146,9 @@ def _outputs(
         classifier = Classifier.load(teacher)
         require_labels(f"{_KEY}: {teacher}", classifier.labels, settings.labels)
         return classifier.outputs(rows, features=with_features)
-    return _plain_teacher(teacher, settings).texts(rows["text"][:], features=with_features)
+    predictor = _plain_teacher(teacher, settings)
+    batches = batches_of(rows, are_pairs="text_pair" in rows.column_names)
+    return Predictions.joined([predictor.texts(batch, features=with_features) for batch in batches])
 
 
 def _plain_teacher(directory: str, settings: Settings) -> Predictor:

@@ -38,6 +38,20 @@ def test_tokens_are_cut_and_come_from_the_cache_the_second_time(bert: Path, tmp_
     assert make(24).lengths.tolist() == [7, 3]
 
 
+def test_rows_with_cached_tokens_have_their_own_labels(bert: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+
+    def labels_of(dataset: datasets.Dataset) -> list[int]:
+        return tokenize(
+            dataset, fingerprint="texts", tokenizer=tokenizer, max_tokens=24, cache=tmp_path
+        ).labels.tolist()
+
+    texts = ["bank", "the goal", "new week"]
+    assert labels_of(datasets.Dataset.from_dict({"text": texts, "label": [0, 1, 2]})) == [0, 1, 2]
+    other = datasets.Dataset.from_dict({"text": [*texts, "chip"], "label": [3, 1, -1, 0]})
+    assert labels_of(other.select(range(3))) == [3, 1, -1]
+
+
 def test_many_rows_are_in_several_files_of_which_only_a_damaged_one_is_made_again(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

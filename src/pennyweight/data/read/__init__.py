@@ -160,7 +160,7 @@ def existing_path(path: Path) -> Path:
         if path.is_file() or path.is_dir():
             return path
         if path.exists():
-            raise DataError(f"{path}: a pipe or a device, and no file of rows; write it to a file")
+            raise DataError(f"{path}: a pipe or a device, not a file; write the rows to a file")
         if not folder.is_dir():
             raise DataError(f"{path}: no such file; the folder {folder} does not exist either")
         names = sorted(entry.name for entry in folder.iterdir())

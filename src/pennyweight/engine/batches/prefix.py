@@ -24,8 +24,9 @@ from pennyweight.engine.kernels.families import family_of, unwrap
 from pennyweight.engine.kernels.frozen import product_of
 from pennyweight.errors import TrainingError
 from pennyweight.files import building_in, replacing
+from pennyweight.wording import byte_size
 
-__all__ = ["PrefixCache", "amount", "cache_prefix", "run_prefix"]
+__all__ = ["PrefixCache", "cache_prefix", "run_prefix"]
 
 Where = Literal["disk", "device"]
 
@@ -72,7 +73,7 @@ def cache_prefix(
     total = int(rows.lengths.sum())
     dtype = next(p.dtype for p in _prefix_parameters(model, layers) if p.is_floating_point())
     size = total * hidden * dtype.itemsize
-    summary = f"prefix cache: {amount(size)} for {layers} frozen layers of {len(rows):,} rows"
+    summary = f"prefix cache: {byte_size(size)} for {layers} frozen layers of {len(rows):,} rows"
 
     def compute(flat: torch.Tensor) -> None:
         for tokens, states in _prefix_states(model, rows, batcher, layers):
@@ -191,8 +192,8 @@ def _check_disk(size: int, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise TrainingError(
-            f"train.prefix_cache: {amount(size)} do not fit on the disk of {path.parent}, "
-            f"which has {amount(free)} left; free some space, set PENNYWEIGHT_CACHE to another "
+            f"train.prefix_cache: {byte_size(size)} do not fit on the disk of {path.parent}, "
+            f"which has {byte_size(free)} left; free some space, set PENNYWEIGHT_CACHE to another "
             "disk, or use --set train.prefix_cache=off"
         )
 
@@ -203,11 +204,6 @@ def _check_memory(size: int, device: str) -> None:
     # Training needs the other half.
     if size > free // 2:
         raise TrainingError(
-            f"train.prefix_cache: {amount(size)} are more than half of the {amount(free)} of "
+            f"train.prefix_cache: {byte_size(size)} are more than half of the {byte_size(free)} of "
             "free memory; use --set train.prefix_cache=disk, or off"
         )
-
-
-def amount(size: int) -> str:
-    """Return a number of bytes for display."""
-    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.2f} MB"

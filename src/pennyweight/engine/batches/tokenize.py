@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # Part of every cache key. Raise it when the same rows would give other columns.
-_VERSION = 2
+_VERSION = 3
 _IDS = "input_ids"
 _TYPES = "token_type_ids"
 
@@ -100,7 +100,8 @@ def tokenize(
     return TokenizedRows(
         TokenStore(table.data.column(_IDS)),
         lengths=np.asarray(columns["length"][:], dtype=np.int64),
-        labels=label_array(table, options.classes),
+        # From the rows themselves: equal texts may have other labels.
+        labels=label_array(dataset, options.classes),
         padding=_padding(tokenizer),
         fingerprint=key,
         token_types=types,
@@ -121,7 +122,7 @@ def _encoded(
     table = dataset.map(
         encode,
         batched=True,
-        remove_columns=[name for name in dataset.column_names if name != "label"],
+        remove_columns=dataset.column_names,
         cache_file_name=str(file),
         new_fingerprint=key,
     )
@@ -320,7 +321,9 @@ def label_array(table: datasets.Dataset, classes: int | None) -> np.ndarray:
         table: has the column `label`.
         classes: number of classes of a multi-label task; None for a single-label task.
     """
-    column = table.data.column("label").combine_chunks()
+    # As an Arrow table, a selection of another table holds the selected rows only.
+    arrow: pa.Table = table.select_columns(["label"]).with_format("arrow")[:]
+    column = arrow.column("label").combine_chunks()
     if classes is None:
         return np.array(column, dtype=np.int64)
     if not pa.types.is_list(column.type):

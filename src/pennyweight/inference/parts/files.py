@@ -84,7 +84,7 @@ def find_files(location: str, *, leave_out: str | None = None) -> tuple[InputFil
         DataError: there is no such file, one of them is empty, or all are left out.
     """
     if location == "-" or location.startswith(("hub:", "sample:")):
-        raise DataError(f"{location}: is predicted as a whole; give --out FILE and no folder")
+        raise DataError(f"{location}: is predicted as a whole; give --out FILE, not a folder")
     with storage_errors(location):
         local = os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - without ".."
         system, path = file_system(location if is_url(location) else local)

@@ -139,7 +139,7 @@ class OutputFolder:
             return
         path = Path(self.location)
         if path.is_file():
-            raise RunError(f"--out {path}: a file, and no folder; name another one")
+            raise RunError(f"--out {path}: a file, not a folder; name another one")
         with storage_errors(f"--out {path}", RunError):
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / _LOCK)

@@ -97,7 +97,7 @@ def load_manifest(folder: OutputFolder) -> Manifest | None:
         if folder.is_unused():
             return None
         raise RunError(
-            f"--out {folder.location}: not empty, and no earlier prediction: {MANIFEST} is "
+            f"--out {folder.location}: not empty, and not an earlier prediction: {MANIFEST} is "
             "missing; name a new folder"
         )
     try:

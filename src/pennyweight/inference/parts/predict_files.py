@@ -16,7 +16,7 @@ from pennyweight.data.read import FIRST_ROW, open_file
 from pennyweight.data.source import Source
 from pennyweight.errors import RunError
 from pennyweight.inference.classifier import BackendName
-from pennyweight.inference.layout import OutputFormat, OutputOptions, answers_of, layout_of
+from pennyweight.inference.layout import OutputFormat, OutputOptions, answers_to_write, layout_of
 from pennyweight.inference.load import open_run
 from pennyweight.inference.output import FORMATS
 from pennyweight.inference.parts.engines import ENGINES
@@ -220,7 +220,7 @@ def _settle(
     record, settings, saved = open_run(run)
     source = replace(source, format=source.format or common_format(files, location=source.location))
     thresholds = processing_of(record, settings, saved.artifact).thresholds
-    answers = answers_of(settings, record, thresholds, output)
+    answers = answers_to_write(settings, record, thresholds, output)
     output_format = output.output_format or _format_like(source.format)
     first = open_file(files[0].peeked, format=source.format)
     layout = layout_of(
