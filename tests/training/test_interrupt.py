@@ -18,7 +18,7 @@ from pennyweight.engine.train.progress import Step
 from pennyweight.engine.train.step import TrainContext
 from pennyweight.errors import TerminatedError
 from pennyweight.runs.record import load_record
-from pennyweight.training.interrupt import deferred_interrupt, ended_processes, terminable
+from pennyweight.signals import deferred_interrupt, ended_processes, terminable
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe

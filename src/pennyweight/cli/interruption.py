@@ -10,7 +10,7 @@ import typer
 
 from pennyweight.cli.output import log_to_stderr
 from pennyweight.errors import TerminatedError
-from pennyweight.training.interrupt import terminable
+from pennyweight.signals import terminable
 
 __all__ = ["continuable"]
 

@@ -36,7 +36,7 @@ from pennyweight.cli import (
 from pennyweight.cli.output import share_cores
 from pennyweight.documents import printable
 from pennyweight.errors import PennyweightError, TerminatedError
-from pennyweight.training.interrupt import terminable
+from pennyweight.signals import terminable
 
 __all__ = ["app", "main"]
 

@@ -19,7 +19,7 @@ from pennyweight.runs.directory import RunDirectory, lock_run
 from pennyweight.runs.record import DataRecord, RunRecord, write_text
 from pennyweight.runs.resume import check_data, check_training_rows, prepare_directory
 from pennyweight.runs.writer import RecordWriter
-from pennyweight.training.interrupt import terminable
+from pennyweight.signals import terminable
 from pennyweight.training.job import Job, first_record
 from pennyweight.training.processes import explaining_lost_processes
 from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows

@@ -15,7 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch.nn.parallel import DistributedDataParallel
 
 from pennyweight.errors import RunError, TerminatedError, TrainingError, first_line
-from pennyweight.training.interrupt import ended_processes
+from pennyweight.signals import ended_processes
 
 __all__ = [
     "TIMEOUT",

@@ -25,6 +25,7 @@ from pennyweight.inference.model_card import write_model_card
 from pennyweight.recipe import Recipe, as_recipe
 from pennyweight.runs.directory import hash_artifact
 from pennyweight.runs.record import ParameterCounts, RunRecord
+from pennyweight.signals import deferred_interrupt
 from pennyweight.training.active_run import (
     ActiveRun,
     open_run,
@@ -42,7 +43,6 @@ from pennyweight.training.baselines import (
 )
 from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
-from pennyweight.training.interrupt import deferred_interrupt
 from pennyweight.training.job import make_job
 from pennyweight.training.pace import keep_time_limit, work_of
 from pennyweight.training.processes import explaining_lost_processes, share_model
