@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -132,8 +133,15 @@ def test_plan_over_budget_is_refused_with_its_excess_and_changes_that_fit() -> N
 
 
 def test_fill_is_refused_without_room_and_stops_at_the_rank_of_the_matrix() -> None:
-    with pytest.raises(BudgetError, match='"fill" has no room'):
+    with pytest.raises(BudgetError, match='"fill" has no room') as caught:
         _plan_tiny(rank="fill", budget=1000)
+    (needed,) = re.findall(
+        r"raise budget\.trainable_parameters to at least ([\d,]+)$", str(caught.value)
+    )
+    smallest = int(needed.replace(",", ""))
+    assert _plan_tiny(rank="fill", budget=smallest).trainable_parameters <= smallest
+    with pytest.raises(BudgetError):
+        _plan_tiny(rank="fill", budget=smallest - 1)
     assert {m.rank for m in _plan_tiny(rank="fill").matrices if m.kind == "lora"} == {32}
 
 

@@ -63,11 +63,11 @@ def test_the_message_counts_the_rows_that_were_set_aside(
         (("a goal", "--data", "test.csv"), "texts and --data were both given"),
         (("a goal", "--out", "out/"), "--out out/: a folder, into which only the rows of --data"),
         # Many rows need a folder.
-        (("--data", "*.csv"), r"--data \*.csv: may be many files, .* as in --out predictions/"),
-        (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder: name one"),
+        (("--data", "*.csv"), r"--data \*.csv: the files of a .* as in --out predictions/"),
+        (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder; add it"),
         (
             ("--data", "file:///x/new.csv", "--out", "h.csv"),
-            "--data file:///x/new.csv: rows behind a URL are predicted into a folder: name one",
+            "--data file:///x/new.csv: rows behind a URL are predicted into a folder; add it",
         ),
         (
             ("--data", "test.csv", "--out", "out.csv", "--engine", "ray"),

@@ -186,6 +186,10 @@ def test_a_byte_order_mark_and_empty_lines_are_not_part_of_the_rows() -> None:
         (b"\n\n", "the file is empty"),
         ("id,text\n1,a\n".encode("utf-16"), "encoded as UTF-16; save it as UTF-8"),
         ("id,text\n1,a\n".encode("utf-32"), "encoded as UTF-32; save it as UTF-8"),
+        (
+            "Nr;Text\n1;sch\xf6n\n2;gut\n3;\xe4rgerlich\n4;\xfcbel\n".encode("cp1252"),
+            'not encoded as UTF-8; save it so, in Excel as the type "CSV UTF-8"',
+        ),
         (b'"id,text\n1,a\n', "the header (line 1) cannot be read"),
         (b"id,t\xe9xt\n1,a\n", "the header (line 1) cannot be read: invalid UTF-8"),
         (b"text,text\n1,a\n", 'the header has more than one column "text"'),

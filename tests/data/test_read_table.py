@@ -158,6 +158,7 @@ def test_the_format_is_detected_by_the_content_and_then_by_the_ending(
         ),
         ("rows.csv", b"\x1f\x8b\x08", "compressed with gzip; decompress it first"),
         ("rows.csv", b"PK\x03\x04", "compressed with zip; decompress it first"),
+        ("rows.json", b'[\n {"text": "a"}]', "a JSON array; write JSON Lines instead"),
     ],
 )
 def test_a_format_that_cannot_be_detected_is_an_error(

@@ -100,6 +100,10 @@ def test_override_is_validated_like_a_file_and_named() -> None:
         load_recipe("spar-lora", overrides=["adapter.rnak=4"])
     with pytest.raises(RecipeError, match=r'--set adapter\.rank: adapter\.rank: given -4.*"fill"'):
         load_recipe("spar-lora", overrides=["adapter.rank=-4"])
+    with pytest.raises(RecipeError, match=r'--set train\.seed: .*did you mean "seed"\?$'):
+        load_recipe("quickstart", overrides=["train.seed=2"])
+    with pytest.raises(RecipeError, match=r'--set train\.rank: .*did you mean "adapter\.rank"\?$'):
+        load_recipe("quickstart", overrides=["train.rank=2"])
     with pytest.raises(RecipeError, match=r'--set adaptr\.rank=4: .*did you mean "adapter"'):
         load_recipe("spar-lora", overrides=["adaptr.rank=4"])
     with pytest.raises(RecipeError, match="expected KEY=VALUE"):

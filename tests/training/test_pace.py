@@ -14,6 +14,7 @@ from pennyweight.engine.train.speed import Speed, measure_speed
 from pennyweight.training import pace, stages
 from pennyweight.training.pace import Work, limit_steps
 from pennyweight.training.train import train
+from pennyweight.training.watcher import Watcher
 from tiny import tiny_recipe
 
 OPTIONS = TrainOptions(
@@ -127,3 +128,23 @@ def test_a_time_limit_is_planned_with_the_step_of_the_run(
     assert seen[2] is not None
     # The weights, and the random numbers of each step, are as if nothing had been measured.
     assert [step.loss for step in other.history] == [step.loss for step in one.history]
+
+
+def test_a_limit_that_leaves_few_steps_is_warned_of_and_blamed(
+    bert: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 48 rows in batches of 8 take 6 steps an epoch; there is time for one or two of 300.
+    monkeypatch.setattr(stages, "measure_speed", lambda *_, **__: Speed(10.0, 1e6))
+    recipe = tiny_recipe(
+        bert,
+        sets,
+        train={"epochs": 50, "minutes": 0.5, "head_start": "random"},
+        optimizer={"learning_rate": 1e-9},
+        evaluate={"baselines": ["tf-idf"]},
+    )
+    lines: list[str] = []
+    train(recipe, out=tmp_path / "run", watcher=Watcher(log=lines.append))
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert any("raise train.minutes, or train fewer rows" in line for line in warnings)
+    assert any("TF-IDF is better" in line for line in warnings)
+    assert any(line.endswith("; raise train.minutes") for line in warnings)

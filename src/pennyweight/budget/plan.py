@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -205,10 +206,26 @@ def _advice(layout: Layout, spending: Spending, *, budget: int) -> str:
     count, change = min(_cheapest(layout, spending, budget=budget))
     if count <= budget:
         return f"no single change fits; these together do: {change} ({count:,})"
+    needed = _smallest_budget(layout, spending, most=count)
+    if needed < count:
+        return f"raise budget.trainable_parameters to at least {needed:,}"
     return (
         f"no change of [adapter] that trains the output layer fits: the smallest, {change}, trains "
         f"{count:,}; raise budget.trainable_parameters to at least {count:,}"
     )
+
+
+def _smallest_budget(layout: Layout, spending: Spending, *, most: int) -> int:
+    """Return the smallest budget that a plan needs as it is, or `most` if that is not enough."""
+
+    def fits(budget: int) -> bool:
+        try:
+            choice = choose(layout, spending, budget=budget)
+        except BudgetError:
+            return False
+        return count_by_formula(layout, choice, method=spending.row) <= budget
+
+    return bisect_left(range(most), True, key=fits)
 
 
 def _cheapest(layout: Layout, spending: Spending, *, budget: int) -> Iterable[tuple[int, str]]:

@@ -284,9 +284,9 @@ def _is_into_folder(data: str, out: str | None) -> bool:
     if not names_several(data):
         return False
     if is_standard_output(out) or Path(str(out)).suffix in (".csv", ".jsonl", ".parquet"):
-        rows = "rows behind a URL" if is_url(data) else "may be many files, which"
+        rows = "rows behind a URL" if is_url(data) else "the files of a folder or pattern"
         raise RunError(
-            f"--data {data}: {rows} are predicted into a folder: name one, as in --out predictions/"
+            f"--data {data}: {rows} are predicted into a folder; add it, as in --out predictions/"
         )
     return True
 

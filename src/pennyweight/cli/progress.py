@@ -76,5 +76,5 @@ def _line(step: Step, total_steps: int) -> str:
     )
     if step.evaluation:
         line += f"  validation accuracy {step.evaluation['accuracy']:.2%}"
-        line += "  (best so far)" if step.is_best else ""
+        line += "  (kept)" if step.is_best else ""
     return line

@@ -59,6 +59,7 @@ class ChosenColumns:
         label: the column with the label or labels; None if no single column has them.
         label_columns: columns of 0 and 1, one for each class, named like the classes; often ().
         note: says which columns were chosen by their content; "" if none were.
+        are_texts_by_content: whether `texts` were.
     """
 
     texts: Columns
@@ -66,6 +67,7 @@ class ChosenColumns:
     label: str | None = None
     label_columns: Columns = ()
     note: str = ""
+    are_texts_by_content: bool = False
 
     @property
     def every(self) -> Columns:
@@ -106,7 +108,7 @@ def choose_columns(
     records = list(itertools.islice(file.records(None), _SAMPLE_ROWS))
     _check_header(file, records, name)
     sample = _Sample(records)
-    notes = []
+    notes, by_content = [], not texts
     label_names = {label, *label_columns}
     if not texts:
         free = [column for column in file.columns if column not in label_names]
@@ -120,7 +122,8 @@ def choose_columns(
         if label is None:
             raise _missing_label(file.columns, source, name)
         notes.append(f'the label is read from the column "{shortened(label)}"')
-    return ChosenColumns(texts, is_pair, label, label_columns, f"{name}: {', and '.join(notes)}")
+    note = f"{name}: {', and '.join(notes)}"
+    return ChosenColumns(texts, is_pair, label, label_columns, note, by_content)
 
 
 class _Sample:

@@ -52,6 +52,7 @@ class Inferred:
         rows: number of rows with a label column that can be read.
         counts: number of rows of each label.
         notes: what was chosen by content rather than by name, one sentence each.
+        are_texts_by_content: whether the column of the text was.
     """
 
     text_columns: tuple[str, ...]
@@ -65,6 +66,7 @@ class Inferred:
     rows: int
     counts: tuple[int, ...]
     notes: tuple[str, ...]
+    are_texts_by_content: bool
 
     def named(self, source: Source) -> Source:
         """Return a source that names the inferred columns, where it names none itself."""
@@ -163,6 +165,7 @@ def infer(
         rows=values.rows,
         counts=tuple(counts[name] for name in names),
         notes=tuple(filter(None, notes)),
+        are_texts_by_content=columns.are_texts_by_content,
     )
 
 
@@ -208,6 +211,7 @@ def _from_columns(file: OpenFile, columns: ChosenColumns, request: _Request) -> 
         rows=rows,
         counts=tuple(counts[name] for name in names),
         notes=(columns.note,) if columns.note else (),
+        are_texts_by_content=columns.are_texts_by_content,
     )
 
 

@@ -166,7 +166,7 @@ class LabelParser:
                         f'{problem}; if "{separator}" joins several labels, set '
                         f'data.label_separator = "{separator}"'
                     )
-        similar = difflib.get_close_matches(name, self._labels, n=1)
+        similar = difflib.get_close_matches(name, self._labels, n=1, cutoff=0.75)
         return f'{problem}; did you mean "{similar[0]}"?' if similar else problem
 
 

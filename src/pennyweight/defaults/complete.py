@@ -203,7 +203,8 @@ def _with_inferred(recipe: Recipe, inferred: Inferred) -> tuple[Recipe, list[Rea
 def _inferred_reasons(given: tuple[str, ...] | None, inferred: Inferred) -> Iterator[Reason]:
     columns = inferred.pair_columns or inferred.text_columns
     text = "a pair of texts" if inferred.pair_columns else "the text"
-    yield Reason("data.train", ", ".join(columns), f"{text}, by the names of the columns")
+    way = "its content" if inferred.are_texts_by_content else "the names of the columns"
+    yield Reason("data.train", ", ".join(columns), f"{text}, by {way}")
     if given is None:
         kind = "labels, any number for each row" if inferred.task == "multi-label" else "classes"
         yield Reason(

@@ -51,6 +51,15 @@ def describe(
     )
 
 
+def _elsewhere(key: str, model: type[BaseModel]) -> str | None:
+    """Return the path of a key with this name in another section; None if there is none."""
+    sections = known_keys(model, ())
+    if key in sections:
+        return key
+    paths = (f"{section}.{key}" for section in sections if key in known_keys(model, (section,)))
+    return next(paths, None)
+
+
 def unknown_key(key: str, known: list[str]) -> str:
     """Return the message for a key that does not exist, with the closest one that does."""
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -100,7 +109,11 @@ def _explain(
         case "extra_forbidden":
             known = known_keys(model, path[:-1])
             # A union knows the keys of all its methods.
-            return _OTHER_METHOD if path[-1] in known else unknown_key(str(path[-1]), known)
+            if path[-1] in known:
+                return _OTHER_METHOD
+            if (other := _elsewhere(str(path[-1]), model)) is not None:
+                return f'unknown key, did you mean "{other}"?'
+            return unknown_key(str(path[-1]), known)
         case "missing":
             return "missing; it has no default"
         case "value_error":

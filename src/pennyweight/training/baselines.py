@@ -173,7 +173,8 @@ def evaluate_baselines(run: ActiveRun, built: Built, baselines: Baselines) -> No
             )
     run.writer.update(baselines=records)
     for name, record in records.items():
-        if (line := _describe_defeat(name, record, run.record)) is not None:
+        has_limit = run.job.settings.fit.seconds is not None
+        if (line := _describe_defeat(name, record, run.record, has_limit=has_limit)) is not None:
             run.log(line)
 
 
@@ -195,7 +196,9 @@ def _measure(
     }
 
 
-def _describe_defeat(name: str, baseline: BaselineRecord, record: RunRecord) -> str | None:
+def _describe_defeat(
+    name: str, baseline: BaselineRecord, record: RunRecord, *, has_limit: bool
+) -> str | None:
     """Return a warning if the run is worse than a baseline on validation; otherwise None."""
     if "validation" not in record.metrics or "validation" not in baseline.metrics:
         return None
@@ -203,10 +206,15 @@ def _describe_defeat(name: str, baseline: BaselineRecord, record: RunRecord) -> 
     other = baseline.metrics["validation"].headline
     if own.value >= other.value:
         return None
+    advice = (
+        "the time limit may have been too short for more; raise train.minutes"
+        if has_limit
+        else "try more epochs or another base, and look at the labels: there may be little to "
+        "learn beyond single words"
+    )
     return (
         f"warning: on validation, {BASELINES[name].full} is better "
-        f"({other.metric} {other.value:.2%}) than this run ({own.value:.2%}); try more epochs or "
-        "another base, and look at the labels: there may be little to learn beyond single words"
+        f"({other.metric} {other.value:.2%}) than this run ({own.value:.2%}); {advice}"
     )
 
 

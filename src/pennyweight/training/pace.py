@@ -41,6 +41,8 @@ _PLANNED_SHARE = 0.96
 _REFIT_SHARE = 0.25
 # How many times faster than a training step a prediction is, where it was not measured.
 _PREDICTIONS_PER_STEP = 3.0
+# With less than this share of a recipe's steps, an adapter has hardly begun to learn.
+_FEW_STEPS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,11 @@ def keep_time_limit(
             f"time limit: {options.max_steps or planned:,} of {planned:,} steps fit into "
             f"{limit / 60:g} minutes at {speed.training:,.0f} tokens/s"
         )
+        if options.max_steps is not None and options.max_steps < _FEW_STEPS * planned:
+            run.log(
+                "warning: the time limit leaves a small part of the training, and so of the "
+                "accuracy; raise train.minutes, or train fewer rows with data.train_rows"
+            )
     run.writer.update(skips_refit=job.settings.fit.refits_head and not refits_head)
     fit = replace(job.settings.fit, options=options, refits_head=refits_head)
     run = replace(run, job=replace(job, settings=replace(job.settings, fit=fit)))

@@ -19,6 +19,7 @@ __all__ = ["format_of"]
 _HEAD_BYTES = 4096
 # A quoted number followed by another quoted field, which is not how a header begins.
 _AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","')
+_JSON_ARRAY = re.compile(rb"\s*\[\s*\{")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
@@ -30,7 +31,7 @@ def format_of(path: AnyFile, endings: Mapping[str, str]) -> str:
         endings: format by file name ending.
 
     Raises:
-        DataError: the format cannot be detected, or the file is compressed.
+        DataError: the format cannot be detected, or the file is compressed or a JSON array.
     """
     if isinstance(path, Path) and path.is_dir():
         if is_saved(path):
@@ -42,6 +43,11 @@ def format_of(path: AnyFile, endings: Mapping[str, str]) -> str:
         if head.startswith(magic):
             raise DataError(f"{path}: compressed with {name}; decompress it first")
     by_ending = endings.get(ending_of(path.name)[0])
+    if by_ending in {None, "jsonl"} and _JSON_ARRAY.match(head):
+        raise DataError(
+            f"{path}: a JSON array; write JSON Lines instead, an object on each line, as pandas "
+            'does with to_json(path, orient="records", lines=True)'
+        )
     return _by_content(head, by_ending) or by_ending or _raise_unknown(path, endings)
 
 

@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 _MAX_BYTES = 16 * 2**20
+# The encoding is judged by the lines in so many bytes, if so many of them are not ASCII.
+_HEAD_BYTES = 2**16
+_LINES_TO_JUDGE = 3
 INVALID_UTF8 = r"invalid UTF-8 (such bytes are shown as \xNN, and a backslash as \\)"
 TOO_LONG = f"line longer than {_MAX_BYTES:,} bytes"
 _NUL = "NUL byte"
@@ -55,15 +58,31 @@ def check_text(path: AnyFile) -> None:
     """Check that a file can be UTF-8 text.
 
     Raises:
-        DataError: the file is empty, or begins with the byte order mark of UTF-16 or UTF-32.
+        DataError: the file is empty, begins with the byte order mark of UTF-16 or UTF-32, or is in
+            another encoding: of its first lines, several are not ASCII, and none of them is UTF-8.
     """
     with open_bytes(path) as file:
-        head = file.read(8)
+        head = file.read(_HEAD_BYTES)
     for mark, name in _OTHER_ENCODINGS:
         if head.startswith(mark):
             raise DataError(f"{path}: the file is encoded as {name}; save it as UTF-8")
     if not head.removeprefix(codecs.BOM_UTF8):
         raise DataError(f"{path}: the file is empty")
+    # The last line may be cut.
+    lines = [line for line in head.split(b"\n")[:-1] if not line.isascii()]
+    if len(lines) >= _LINES_TO_JUDGE and not any(map(_is_utf8, lines)):
+        raise DataError(
+            f"{path}: the file is not encoded as UTF-8; save it so, in Excel as the type "
+            '"CSV UTF-8"'
+        )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def text_lines(path: AnyFile, start: Position = FIRST_ROW) -> Iterator[Line]:
