@@ -18,6 +18,8 @@ PLAIN = [name for name in STEPS if name not in ("stemming", "lemmatization")]
     [
         ("html-entities", "Spain#39;s &lt;b&gt;big&lt;/b&gt; quot;winquot;", "Spain's <b>big</b> "),
         ("html-tags", "a <b>bold</b> word", "a  bold  word"),
+        ("html-tags", '<A HREF="x.asp">up</A><br/><p >', " up   "),
+        ("html-tags", "List<String> of <a@b.de>, <CAD=>", "List<String> of <a@b.de>, <CAD=>"),
         ("backslashes", "economy\\about \\$46 a barrel", "economy about $46 a barrel"),
         ("unicode", "ﬁne　print", "fine print"),
         ("whitespace", " a \n b\t", "a b"),

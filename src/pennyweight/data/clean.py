@@ -22,7 +22,17 @@ __all__ = ["STEPS", "Step", "cleaner"]
 # In AG News, entities have lost their ampersand: "#39;" is an apostrophe and "quot;" a quote.
 _BROKEN_NUMBER = re.compile(r"(?<!&)#(\d{1,5});")
 _BROKEN_NAME = re.compile(r"(?<![&\w])(quot|amp|lt|gt|nbsp|apos);")
-_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+# Elements of HTML that occur in texts. Other words in angle brackets are content: List<String>.
+_ELEMENTS = (
+    "a abbr acronym address article aside b big blockquote body br button center cite code dd del "
+    "div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i "
+    "iframe img input ins kbd label li link main mark meta nav nobr object ol option p param pre q s "
+    "samp script section select small span strike strong style sub sup table tbody td textarea tfoot "
+    "th thead title tr tt u ul var video wbr"
+)
+_TAG = re.compile(
+    rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s[^<>]{{0,200}})?\s*/?>", re.IGNORECASE
+)
 # In AG News, a line break is a backslash, which can come directly before a word.
 _BACKSLASH_DOLLAR = re.compile(r"\\+(?=\$)")
 _BACKSLASH = re.compile(r"\\+")
@@ -150,7 +160,7 @@ STEPS = MappingProxyType(
                 "decodes HTML entities, including the broken ones in AG News (#39; quot;)",
                 _html_entities,
             ),
-            Step("html-tags", "removes HTML tags such as <b>", _html_tags),
+            Step("html-tags", "removes the tags of HTML elements, such as <b>", _html_tags),
             Step(
                 "backslashes",
                 "replaces backslashes, which are line breaks in AG News, with spaces",
