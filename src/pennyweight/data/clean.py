@@ -24,11 +24,11 @@ _BROKEN_NUMBER = re.compile(r"(?<!&)#(\d{1,5});")
 _BROKEN_NAME = re.compile(r"(?<![&\w])(quot|amp|lt|gt|nbsp|apos);")
 # Elements of HTML that occur in texts. Other words in angle brackets are content: List<String>.
 _ELEMENTS = (
-    "a abbr acronym address article aside b big blockquote body br button center cite code dd del "
-    "div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i "
-    "iframe img input ins kbd label li link main mark meta nav nobr object ol option p param pre q s "
-    "samp script section select small span strike strong style sub sup table tbody td textarea tfoot "
-    "th thead title tr tt u ul var video wbr"
+    "a abbr acronym address article aside b big blockquote body br button center cite code dd "
+    "del div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html "
+    "i iframe img input ins kbd label li link main mark meta nav nobr object ol option p param "
+    "pre q s samp script section select small span strike strong style sub sup table tbody td "
+    "textarea tfoot th thead title tr tt u ul var video wbr"
 )
 _TAG = re.compile(
     rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s[^<>]{{0,200}})?\s*/?>", re.IGNORECASE
