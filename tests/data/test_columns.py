@@ -106,8 +106,8 @@ def test_several_plausible_text_columns_are_named(read: Read, message: Message) 
     text = message(lambda: read(content))
 
     assert 'several columns could be the text: "subject", "body"' in text
-    assert 'text_columns = ["subject", "body"]' in text
-    assert 'pair_columns = ["subject", "body"]' in text
+    assert "name one with --text-column" in text
+    assert """--set 'data.train.pair_columns=["subject", "body"]'""" in text
 
 
 @pytest.mark.parametrize(

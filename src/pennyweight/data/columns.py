@@ -243,10 +243,9 @@ def _text_by_content(
     if len(texts) > 1:
         choice = f'"{shortened(texts[0])}", "{shortened(texts[1])}"'
         raise DataError(
-            f"{name}: several columns could be the text: {listed(texts, quoted=True)}; name those "
-            f"to be joined into one text, as in text_columns = [{choice}], or the two of a pair, "
-            f"as in pair_columns = [{choice}], at data.train in the recipe; a command takes "
-            "--text-column"
+            f"{name}: several columns could be the text: {listed(texts, quoted=True)}; name one "
+            "with --text-column, which can be repeated to join columns, or in the recipe the two "
+            f"of a pair: --set 'data.train.pair_columns=[{choice}]'"
         )
     return tuple(texts)
 
@@ -282,19 +281,17 @@ def _missing_text(
     usual = _PAIR_NAMES if pairs else _TEXT_NAMES
     candidates = (named,) if named else usual
     expected = " or ".join(listed(columns, quoted=True, joint=" and ") for columns in candidates)
-    key, content = (
-        ("pair_columns", "pair of text columns")
-        if pairs or source.pair_columns
-        else (
-            "text_columns",
-            "text column",
+    if pairs or source.pair_columns:
+        content = "pair of text columns"
+        advice = """name the two columns: --set 'data.train.pair_columns=["FIRST", "SECOND"]'"""
+    else:
+        content = "text column"
+        advice = (
+            "name the column with --text-column, or in the recipe: "
+            'data.train = { location = "FILE", text_columns = ["COLUMN"] }'
         )
-    )
-    option = "" if key == "pair_columns" else ", or with --text-column"
     return DataError(
-        f"{name}: no {content}: {_what_is_there(available)}; expected {expected}; name the column "
-        f"with {key} at the source in the recipe, as in "
-        f'data.train = {{ location = "FILE", {key} = ["COLUMN"] }}{option}'
+        f"{name}: no {content}: {_what_is_there(available)}; expected {expected}; {advice}"
     )
 
 
@@ -308,9 +305,9 @@ def _missing_label(available: Columns, source: Source, name: str) -> DataError:
     expected = (source.label_column,) if source.label_column else _LABEL_NAMES
     return DataError(
         f"{name}: no label column: {_what_is_there(available)}; expected "
-        f"{listed(expected, quoted=True, joint=' or ')}; name the column with label_column at the "
-        'source in the recipe, as in data.train = { location = "FILE", label_column = "COLUMN" }, '
-        "or with --label-column; or name columns of 0 and 1 with label_columns"
+        f"{listed(expected, quoted=True, joint=' or ')}; name the column with --label-column, or "
+        'in the recipe: data.train = { location = "FILE", label_column = "COLUMN" }; columns of 0 '
+        'and 1 are named with --set \'data.train.label_columns=["A", "B"]\''
     )
 
 
