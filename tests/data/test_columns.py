@@ -60,7 +60,7 @@ def test_pairs_can_be_named_and_are_cleaned_on_both_sides(read: Read, message: M
     text = message(lambda: read("claim,evidence,label\nx,,1\n", **fields))
     assert 'row 1 (line 2): empty text in column "evidence"' in text
     text = message(lambda: read(content, pair_columns=("claim", "proof")))
-    assert 'expected "claim" and "proof"; name the column with pair_columns' in text
+    assert 'expected "claim" and "proof"; name the two columns: --set' in text
 
 
 def test_a_reader_of_pairs_refuses_single_texts_and_the_reverse(
