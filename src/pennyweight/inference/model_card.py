@@ -44,14 +44,14 @@ class CardMetadata:
     """Entries of a card's front matter that are not in the run's record.
 
     Attributes:
-        library: the library that loads the model, as the hub calls it.
+        library_name: the library that loads the model, as the hub calls it.
         license_id: the license's identifier on the hub.
         datasets: ids of data sets on the hub that the model was trained on; those that the recipe
             names are added.
         relation: how the model relates to its base, as the hub calls it.
     """
 
-    library: str
+    library_name: str
     license_id: str = "unknown"
     datasets: tuple[str, ...] = ()
     relation: Literal["adapter", "finetune", "merge", "quantized"] = "adapter"
@@ -134,7 +134,7 @@ def _front_matter(record: RunRecord, metadata: CardMetadata) -> str:
     datasets = dict.fromkeys((*metadata.datasets, *_hub_datasets(record)))
     data = ModelCardData(
         license=metadata.license_id,
-        library_name=metadata.library,
+        library_name=metadata.library_name,
         base_model=base,
         base_model_relation=None if base is None else metadata.relation,
         datasets=list(datasets) or None,

@@ -153,8 +153,7 @@ def _describe(error: csv.Error) -> str:
 
 
 def _header(path: AnyFile, delimiter: str) -> Columns:
-    """Return the fields of the first row that is not empty."""
-    check_text(path)
+    """Return the fields of the first row that is not empty, of a file that can be text."""
     lines = _RewindableLines(text_lines(path))
     try:
         for fields in csv.reader(lines, delimiter=delimiter, strict=True):
@@ -237,6 +236,7 @@ def open_csv(path: AnyFile, split: str | None) -> OpenFile:
     Raises:
         DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
+    check_text(path)
     return _open(path, delimiter=_delimiter(path))
 
 
@@ -246,6 +246,7 @@ def open_tsv(path: AnyFile, split: str | None) -> OpenFile:
     Raises:
         DataError: the file is empty or not UTF-8, or its header cannot be used.
     """
+    check_text(path)
     if len(_header(path, "\t")) == 1:
         for delimiter in _DELIMITERS[:2]:
             if _splits(path, delimiter):
