@@ -13,8 +13,8 @@ def one_blas_thread() -> Iterator[None]:
     """Let NumPy and SciPy compute in one thread; as a context, or as a decorator of a function.
 
     Scikit-learn's regressions run thousands of small matrix products. Threads that wait for each
-    other cost more there than they compute: with two threads, a fit takes 2 to 6 times as long, and
-    over 10 times as long while other programs use the cores.
+    other cost more there than they compute: with two threads, a fit takes 2 to 5 times as long, and
+    3 to 14 times as long while other programs use the cores (`benchmarks/blas_threads.py`).
     """
     # Only libraries that are loaded already are limited.
     import sklearn.linear_model  # noqa: F401
