@@ -21,8 +21,9 @@ _EXTRAS = {
     "quantization": ("base.quantization", "bitsandbytes"),
     "lab": ("synonyms, stemming, label noise", "cleanlab"),
     "report": ("paper, notebook, figures", "typst"),
-    "search": ("search", "optuna"),
-    "serve": ("serve", "fastapi"),
+    "search": ("pennyweight search", "optuna"),
+    "serve": ("pennyweight serve", "fastapi"),
+    "ray": ("predict, search and study --engine ray", "ray"),
     "mlflow": ("report --mlflow", "mlflow"),
     "wandb": ("curves on Weights & Biases", "wandb"),
 }

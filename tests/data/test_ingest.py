@@ -91,6 +91,24 @@ def test_a_row_that_cannot_be_used_stops_with_one_line(
     assert text.endswith("; fix the row, or set bad rows aside with --skip-bad-rows")
 
 
+def test_the_error_at_a_bad_row_counts_those_that_follow(read: Read, message: Message) -> None:
+    content = "label,text\n0,a\n9,b\n1,c\n8,d\n1,\n1,e\n"
+
+    text = message(lambda: read(content))
+
+    assert 'row 2 (line 3): label "9"' in text
+    assert "; 2 of the next 4 rows cannot be used either; fix the rows, or set bad rows" in text
+
+
+def test_the_error_at_a_bad_row_stands_where_the_rest_of_the_file_is_damaged(
+    read: Read, message: Message
+) -> None:
+    text = message(lambda: read('{"label": 9, "text": "a"}\n' * 2 + "[", "rows.jsonl"))
+
+    assert "row 1 (line 1): label" in text
+    assert "of the next" in text
+
+
 def test_bad_rows_are_set_aside_whole_and_counted(read: Read, tmp_path: Path) -> None:
     bad_rows = tmp_path / "out"
     content = b'label,text\n0,a\n9,b\n1,"c\n2,caf\xe9\n3,\n1,d\n'

@@ -103,7 +103,7 @@ SkipBadRows = Annotated[
     bool,
     typer.Option(
         "--skip-bad-rows",
-        help="Set unusable rows aside in the run directory instead of stopping.",
+        help="Set unusable rows aside instead of stopping; a run keeps them in its directory.",
     ),
 ]
 
@@ -159,6 +159,7 @@ class RecipeOptions:
             help="A plan file, whose ranks, alphas and head are used instead of the recipe's.",
         ),
     ] = None
+    skip_bad_rows: SkipBadRows = False
     overrides: Set = None
 
     def load(self, *more: str, data: str | None = None) -> Recipe:
@@ -200,6 +201,8 @@ class RecipeOptions:
             yield f"budget.trainable_parameters={parse_count(self.budget)}"
         if self.plan is not None:
             yield f"adapter.plan={_quoted(str(self.plan))}"
+        if self.skip_bad_rows:
+            yield "data.on_bad_row=set-aside"
 
 
 def _quoted(text: str) -> str:

@@ -233,6 +233,7 @@ def command(
     the printed address in a browser to try them; /openapi.json describes the routes.
     """
     _require_extra()
+    from pennyweight.runs.exists import require_run
     from pennyweight.serve.catalog import name_runs
     from pennyweight.serve.options import ServeOptions
 
@@ -247,6 +248,8 @@ def command(
         log_texts=operation.log_texts,
     )
     named = name_runs(runs)
+    for run in named.values():
+        require_run(run)
     quiet_libraries()
     preload("peft", "pennyweight.inference.bank")
     from pennyweight.inference.bank import ClassifierBank

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.cli.flatten import flatten_options
-from pennyweight.cli.options import RecipeOptions, SkipBadRows
+from pennyweight.cli.options import RecipeOptions
 from pennyweight.cli.output import quiet_libraries
 
 if TYPE_CHECKING:
@@ -41,16 +41,13 @@ def command(
         bool,
         typer.Option("--resume", help="Resume an unfinished run from its last checkpoint."),
     ] = False,
-    skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Train a recipe, verify its parameter count, and evaluate it.
 
     The parameters are counted in the saved file. The evaluation sets are used once, after
     training.
     """
-    more = ["data.on_bad_row=set-aside"] if skip_bad_rows else []
-    if minutes is not None:
-        more.append(f"train.minutes={minutes}")
+    more = () if minutes is None else (f"train.minutes={minutes}",)
     train_and_report(recipe.load(*more), out, resume=resume)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import IO, TYPE_CHECKING
 
+from pennyweight.data.label import BadRow
 from pennyweight.environment import without_home
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
-    from pennyweight.data.label import BadRow
+    from collections.abc import Iterator
+
     from pennyweight.data.read import Record
+    from pennyweight.data.row import RowParser
 
 __all__ = ["BadRowLog"]
+
+# The rows after a bad one in which others are counted before an error stops the reading.
+_LOOKED_AT = 10_000
 
 
 class BadRowLog:
@@ -29,10 +36,24 @@ class BadRowLog:
         line = "" if record.line is None else f" (line {record.line})"
         return f"{self._source_name}: row {record.number}{line}: {problem}"
 
-    def error(self, record: Record, problem: BadRow) -> DataError:
-        """Return the error that stops at a bad row."""
+    def error(
+        self, record: Record, problem: BadRow, *, following: Iterator[Record], parser: RowParser
+    ) -> DataError:
+        """Return the error that stops at a bad row, and counts those that follow it.
+
+        Args:
+            record: the bad row.
+            problem: why it cannot be used.
+            following: the rows after it, of which some are read.
+            parser: finds the bad ones among them.
+        """
+        bad, looked_at = _count_bad(islice(following, _LOOKED_AT), parser)
+        others, rows = "", "row"
+        if bad:
+            rows = "rows"
+            others = f"; {bad:,} of the next {looked_at:,} rows cannot be used either"
         return DataError(
-            f"{self.describe(record, problem)}; fix the row, or set bad rows aside with "
+            f"{self.describe(record, problem)}{others}; fix the {rows}, or set bad rows aside with "
             "--skip-bad-rows"
         )
 
@@ -49,3 +70,19 @@ class BadRowLog:
         }
         # JSON's default ASCII output, because a lone surrogate cannot be encoded as UTF-8.
         self._file.write(json.dumps(row) + "\n")
+
+
+def _count_bad(records: Iterator[Record], parser: RowParser) -> tuple[int, int]:
+    """Return the number of bad rows, and of all rows as far as they can be read."""
+    bad = looked_at = 0
+    try:
+        for record in records:
+            looked_at += 1
+            try:
+                parser(record)
+            except BadRow:
+                bad += 1
+    except DataError:
+        # The file itself is damaged there, which an error says once the row is mended.
+        pass
+    return bad, looked_at

@@ -26,7 +26,7 @@ from pennyweight.errors import DataError
 from pennyweight.files import building_in, hash_file, replacing, sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from pennyweight.data.read import Record
     from pennyweight.data.row import RowParser
@@ -251,7 +251,8 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
     )
     with writer as table, bad_rows.open("w", encoding="utf-8") as bad_rows_file:
         log = BadRowLog(bad_rows_file, name)
-        read = _stream(opened.records(columns.every), parser, table, log, options.on_bad_row)
+        records = iter(opened.records(columns.every))
+        read = _stream(records, parser, table, log, options.on_bad_row)
     if not table.rows:
         if log.rows and request.bad_rows_copy is not None:
             copy_bad_rows(bad_rows, request.bad_rows_copy)
@@ -264,7 +265,7 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
 
 
 def _stream(
-    records: Iterable[Record],
+    records: Iterator[Record],
     parser: RowParser,
     table: TableWriter,
     log: BadRowLog,
@@ -278,7 +279,7 @@ def _stream(
             row = parser(record)
         except BadRow as problem:
             if on_bad_row == "stop":
-                raise log.error(record, problem) from None
+                raise log.error(record, problem, following=records, parser=parser) from None
             log.add(record, problem)
         else:
             table.add(row, record.number)

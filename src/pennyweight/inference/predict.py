@@ -201,7 +201,7 @@ class _CheckedRows:
             bad_rows = Path(folder) / "bad-rows.jsonl"
             with bad_rows.open("w", encoding="utf-8") as bad_rows_file:
                 log = BadRowLog(bad_rows_file, name)
-                records = file.records(parser.columns.every)
+                records = iter(file.records(parser.columns.every))
                 for record in records:
                     read += 1
                     # Objects of JSON Lines may have more keys than the first ones.
@@ -215,7 +215,9 @@ class _CheckedRows:
                         parser(record)
                     except BadRow as problem:
                         if on_bad_row == "stop":
-                            raise log.error(record, problem) from None
+                            raise log.error(
+                                record, problem, following=records, parser=parser
+                            ) from None
                         log.add(record, problem)
             target = RunDirectory(run).bad_rows / "predict.jsonl" if log.rows else None
             if target is not None:

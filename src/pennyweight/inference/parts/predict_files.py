@@ -133,6 +133,8 @@ def predict_files(
         if (before := load_manifest(folder)) is not None:
             manifest = _continued(before, manifest, folder, out=out)
         is_done = before is not None and _is_done(before, manifest, log)
+        if not is_done:
+            _check_columns(job, manifest, log)
         writer = ManifestWriter(folder, manifest)
         progress = _Progress(log, len(manifest.parts))
 
@@ -142,7 +144,6 @@ def predict_files(
 
         try:
             if not is_done:
-                _check_columns(job, manifest, log)
                 ENGINES[options.engine](
                     job, _parts_to_do(job, writer), done=done, workers=options.workers, log=log
                 )

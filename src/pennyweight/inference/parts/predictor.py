@@ -65,7 +65,8 @@ class PartPredictor:
 
         def set_aside(record: Record, problem: BadRow) -> None:
             if self._job.options.on_bad_row == "stop":
-                raise log.error(record, problem) from None
+                following, parser = cursor.records, rows.parser
+                raise log.error(record, problem, following=following, parser=parser) from None
             log.add(record, problem)
 
         with self._folder.replacing(part.path) as path:
