@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from pennyweight.data.splits import Splits
+from pennyweight.evaluation.metrics import Metrics, MultiLabelMetrics
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.correction import ShiftEvidence, estimate_correction, find_groups
 from pennyweight.inference.groups import Groups
@@ -15,7 +18,16 @@ from pennyweight.inference.texts import texts_of
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.pseudo_labels import TargetAnswers
 
-__all__ = ["answer_target"]
+__all__ = ["answer_target", "best_on_validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a teacher answers, and its metrics on its own validation rows."""
+
+    teacher: str
+    validation: Metrics | MultiLabelMetrics | None
+    logits: np.ndarray
 
 
 def answer_target(
@@ -28,8 +40,8 @@ def answer_target(
 ) -> TargetAnswers:
     """Return what the teachers answer, as logits, and the groups of the first one.
 
-    Rows unlike the training texts get the mean probabilities of all teachers, and the others those
-    of the first teacher, which is to be the best one on texts like the training texts.
+    Rows unlike the training texts get the mean probabilities of all teachers, and the others that
+    of the teachers that are the best on texts like the training texts; see `best_on_validation`.
 
     A teacher that corrects for class shares gives corrected answers. Another one is corrected here,
     where the recipe has a prior.
@@ -41,7 +53,7 @@ def answer_target(
         seed: of the correction.
         log: gets a line for each teacher that is corrected.
     """
-    logits: list[np.ndarray] = []
+    given: list[_Given] = []
     groups: np.ndarray | None = None
     groups_of_target: Groups | None = None
     for teacher in teachers:
@@ -55,12 +67,50 @@ def answer_target(
             if groups_of_target is None or prior.discriminator == "hidden-states":
                 groups_of_target = find_groups(evidence, prior, seed=seed)
             corrected, members = _corrected_answers(evidence, prior, groups_of_target, seed=seed)
-        logits.append(log_softmax(corrected.astype(np.float64), axis=1))
+        logits = log_softmax(corrected.astype(np.float64), axis=1)
+        given.append(_Given(teacher, classifier.record.metrics.get("validation"), logits))
         groups = members if groups is None else groups
     assert groups is not None  # noqa: S101 - a recipe names at least one teacher
-    first = TargetAnswers(logits[0], groups)
-    mean = logsumexp(logits, axis=0) - np.log(len(logits))
-    return TargetAnswers(np.where(first.unlike_training[:, None], mean, first.logits), groups)
+    return _joined(given, groups, log)
+
+
+def _joined(
+    given: Sequence[_Given], groups: np.ndarray, log: Callable[[str], None]
+) -> TargetAnswers:
+    is_best = best_on_validation([each.validation for each in given])
+    best = [each for each, is_one in zip(given, is_best, strict=True) if is_one]
+    if len(given) > 1:
+        names = ", ".join(each.teacher for each in best)
+        log(f"self-training: rows like the training texts are labelled by {names}")
+    own = TargetAnswers(_mean(best), groups)
+    return TargetAnswers(np.where(own.unlike_training[:, None], _mean(given), own.logits), groups)
+
+
+def best_on_validation(metrics: Sequence[Metrics | MultiLabelMetrics | None]) -> list[bool]:
+    """Return which runs are as accurate on their validation rows as the best one.
+
+    A run is as accurate if it is behind by no more than the standard error of the difference. Runs
+    without validation rows are not, unless no run has any: then the first one is the best.
+
+    Args:
+        metrics: of each run on its own validation rows, which need not be those of another.
+    """
+    known = [each for each in metrics if isinstance(each, Metrics)]
+    if not known:
+        return [number == 0 for number in range(len(metrics))]
+    best = max(known, key=lambda each: each.accuracy)
+    return [isinstance(each, Metrics) and _is_as_good(each, best) for each in metrics]
+
+
+def _is_as_good(metrics: Metrics, best: Metrics) -> bool:
+    variance = sum(each.accuracy * (1.0 - each.accuracy) / each.rows for each in (metrics, best))
+    return best.accuracy - metrics.accuracy <= math.sqrt(variance)
+
+
+def _mean(given: Sequence[_Given]) -> np.ndarray:
+    """Return the logarithms of mean probabilities."""
+    mean: np.ndarray = logsumexp([each.logits for each in given], axis=0) - np.log(len(given))
+    return mean
 
 
 def _own_answers(classifier: Classifier, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
