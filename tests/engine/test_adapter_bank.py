@@ -139,3 +139,14 @@ def test_trained_biases_are_refused() -> None:
     ]
     with pytest.raises(TrainingError, match=r"adapter\.bias"):
         AdapterBank([model for model, _ in pairs], pairs[0][1])
+
+
+def test_a_base_that_an_initialization_has_changed_is_refused() -> None:
+    pissa = {"target_modules": ["query"], "r": 2, "init_lora_weights": "pissa"}
+    # The same initialization of the same base leaves the same base.
+    same = [_model("bert", PACKED, pissa) for _ in range(2)]
+    AdapterBank([model for model, _ in same], same[0][1])
+    for other in ({"r": 3}, {"init_lora_weights": True}):
+        pairs = [_model("bert", PACKED, keys) for keys in (pissa, pissa | other)]
+        with pytest.raises(TrainingError, match=r"base differ .* use an adapter\.initialization"):
+            AdapterBank([model for model, _ in pairs], pairs[0][1])

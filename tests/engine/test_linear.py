@@ -22,7 +22,8 @@ def make(classes: int, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
 def test_probabilities_equal_scikit_learn_s_on_standardized_features(classes: int) -> None:
     features, labels = make(classes)
     fitted = fit_logistic(features, labels, LinearOptions(classes, seed=0))
-    standardized = (features - features.mean(axis=0)) / features.std()
+    centred = features - features.mean(axis=0)
+    standardized = centred / centred.std()
     model = LogisticRegression(C=fitted.strength, max_iter=1000).fit(standardized, labels)
     np.testing.assert_allclose(
         softmax(fitted.logits(features), axis=1), model.predict_proba(standardized), atol=2e-3
@@ -35,6 +36,23 @@ def test_noise_is_regularized_more_than_signal() -> None:
     options = LinearOptions(3, seed=0)
     strengths = [fit_logistic(features, y, options).strength for y in (labels, noise)]
     assert strengths[1] < strengths[0]
+
+
+def test_what_all_rows_have_in_common_does_not_weaken_the_fit() -> None:
+    features, labels = make(3)
+    # As in the outlier dimensions of RoBERTa's hidden states.
+    common = np.zeros(20, dtype=np.float32)
+    common[:2] = 300.0
+    plain, moved = (
+        fit_logistic(each, labels, LinearOptions(3, seed=0))
+        for each in (features, features + common)
+    )
+    assert moved.strength == plain.strength
+    np.testing.assert_allclose(
+        softmax(moved.logits(features + common), axis=1),
+        softmax(plain.logits(features), axis=1),
+        atol=5e-3,
+    )
 
 
 def test_a_class_without_rows_is_improbable() -> None:
@@ -61,7 +79,8 @@ def test_with_many_rows_newton_s_method_finds_the_same_regression() -> None:
     features, labels = make(3, rows=900)
     several = np.eye(3, dtype=np.int64)[labels]
     fitted = fit_logistic(features, several, LinearOptions(3, seed=0, strength=0.1))
-    standardized = (features - features.mean(axis=0)) / features.std()
+    centred = features - features.mean(axis=0)
+    standardized = centred / centred.std()
     for number in range(3):
         model = LogisticRegression(C=0.1, max_iter=1000, tol=1e-6)
         model.fit(standardized, several[:, number])

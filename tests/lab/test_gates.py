@@ -29,7 +29,7 @@ def test_every_text_is_accepted_or_counted_at_the_first_gate_that_rejects_it() -
         texts,
         intended,
         GateOptions(confidence=0.5, similarity=0.9, copied_words=8),
-        judge=tfidf_judge(parents, labels),
+        judge=tfidf_judge(parents, labels, classes=4),
         parents=parents,
         protected=["a b c d e f g h i j k"],
     )
@@ -39,6 +39,19 @@ def test_every_text_is_accepted_or_counted_at_the_first_gate_that_rejects_it() -
     assert not accepted[6]
     assert accepted[:4].sum() >= 3
     assert accepted.sum() + sum(rejected.values()) == len(texts)
+
+
+def test_a_class_without_training_texts_is_never_intended() -> None:
+    rows = [(label, text) for label, text in news(160, seed=8) if label in (0, 2)]
+    judge = tfidf_judge(
+        [text for _, text in rows], np.array([label for label, _ in rows]), classes=4
+    )
+
+    probabilities = judge([text for _, text in rows[:20]])
+
+    assert probabilities.shape == (20, 4)
+    assert not probabilities[:, [1, 3]].any()
+    assert [int(row.argmax()) for row in probabilities] == [label for label, _ in rows[:20]]
 
 
 def test_a_planted_near_duplicate_of_an_evaluation_text_is_rejected() -> None:

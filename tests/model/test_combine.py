@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft.utils.merge_utils import ties
 
 from pennyweight.model.combinations import COMBINATIONS, Ingredients
 from pennyweight.model.combine import (
@@ -104,6 +105,22 @@ def test_ties_keeps_the_largest_entries_and_averages_those_with_the_elected_sign
     torch.testing.assert_close(merged, torch.tensor([[3.0, 0.0, 3.0, 0.0]]))
     everything = elect_signs([one, one], [0.5, 0.5], density=1.0)
     torch.testing.assert_close(everything, one)
+
+
+def test_ties_weights_elect_the_sign_and_average() -> None:
+    deltas = [torch.tensor([[1.0, 1.0]]), torch.tensor([[-0.4, 0.4]]), torch.tensor([[-0.4, 0.4]])]
+    # The first delta alone has the elected sign, or the two others.
+    first = elect_signs(deltas, [0.9, 0.05, 0.05], density=1.0)
+    torch.testing.assert_close(first, torch.tensor([[1.0, 0.94]]))
+    others = elect_signs(deltas, [0.2, 0.4, 0.4], density=1.0)
+    torch.testing.assert_close(others, torch.tensor([[-0.4, 0.52]]))
+
+
+def test_ties_with_equal_weights_is_pefts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    deltas = [torch.randn(6, 5, generator=generator) for _ in range(3)]
+    merged = elect_signs(deltas, [1 / 3] * 3, density=0.5)
+    torch.testing.assert_close(merged, ties(deltas, torch.ones(3), 0.5))
 
 
 def test_dare_drops_entries_by_its_seed_and_keeps_the_expected_value() -> None:

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from pennyweight.errors import RunError
+from pennyweight.evaluation.metrics import measure
 from pennyweight.recipe import dump_recipe
 from pennyweight.recipe.load import load_recipe
 from pennyweight.runs.record import load_record
 from pennyweight.search import held_out
+from pennyweight.search.results import describe_held_out
 from pennyweight.search.search import run_search
 from pennyweight.training.train import train
 from tiny import tiny_recipe
@@ -70,6 +72,30 @@ def test_a_search_chooses_on_validation_and_compares_two_trials_on_the_test(
     assert (test.rows, test.metric) == (12, again.metrics["test"].headline.metric)
     assert test.default is not None
     assert test.difference == pytest.approx(test.best - test.default)
+
+
+def test_macro_f1_is_not_judged_by_a_test_of_accuracy() -> None:
+    labels = np.repeat([0, 1], [1800, 200])
+    best, default = labels.copy(), labels.copy()
+    # As accurate, with other mistakes: of the frequent class and of the rare one.
+    best[:100] = 1
+    default[-100:] = 0
+    answers = [
+        held_out._Answers(
+            measure(np.eye(2)[given] * 4.0, labels, names=("a", "b"), resamples=0), given, labels
+        )
+        for given in (best, default)
+    ]
+
+    found = held_out._compare(answers[0], answers[1])
+
+    assert (found.metric, found.test) == ("macro_f1", "randomization")
+    assert found.difference is not None
+    assert found.difference > 0.05
+    assert found.p is not None
+    # McNemar's test of as many mistakes of both has a p of 1.
+    assert found.p < 0.05
+    assert "(randomization test, p = " in describe_held_out("test", found)
 
 
 def test_the_test_is_not_looked_at_again_unless_there_is_another_trial(

@@ -153,6 +153,21 @@ def test_a_trial_that_was_not_yet_described_is_given_up(tmp_path: Path) -> None:
     assert sum(trial.state == TrialState.FAIL for trial in store.study.trials) == 1
 
 
+def test_a_queued_trial_whose_worker_ended_before_it_had_values_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    job = make_job(tmp_path)
+    with _open(job) as store:
+        # The recipe itself is queued with its values.
+        queued = store.study.ask()
+        assert queued.user_attrs["run"] == "trial-0000"
+        trials = _finish(store)
+    assert len(trials) == 6
+    assert len({trial.user_attrs["run"] for trial in trials}) == 6
+    (first,) = (trial for trial in trials if trial.user_attrs["run"] == "trial-0000")
+    assert set(first.params) == set(queued.user_attrs["keys"])
+
+
 def test_a_trial_that_was_queued_again_is_not_queued_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,19 @@ def test_without_shares_the_answers_of_the_run_are_not_corrected(
     assert recipe.transduction.self_training.teachers == both
 
 
+def test_a_run_without_validation_rows_can_be_adapted(
+    roberta: Path, sets: Path, target: Source, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(roberta, sets, train={"max_steps": 1})
+    data = recipe.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
+    train(recipe.model_copy(update={"data": data}), out=tmp_path / "first")
+
+    adapted = adaptation_recipe(tmp_path / "first", target, name="adapted")
+
+    record = train(with_overrides(adapted, ["train.epochs=1"]), out=tmp_path / "second")
+    assert record.status == "complete"
+
+
 def test_shares_of_other_classes_and_unfinished_runs_are_refused(
     roberta: Path, sets: Path, target: Source, tmp_path: Path
 ) -> None:

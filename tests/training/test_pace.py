@@ -73,6 +73,15 @@ def test_a_shorter_run_still_has_as_many_evaluations() -> None:
     assert round(limited.max_steps / limited.evaluate_every) == 4
 
 
+def test_one_evaluation_after_each_epoch_becomes_several_in_a_shorter_run() -> None:
+    options = replace(OPTIONS, evaluate_every=None)
+    limited = limit_steps(WORK, options, SPEED, seconds=20.0)
+    assert limited.evaluate_every is not None
+    assert limited.max_steps is not None
+    assert limited.max_steps < 25  # less than an epoch
+    assert round(limited.max_steps / limited.evaluate_every) == 4
+
+
 def test_one_step_is_always_taken() -> None:
     assert limit_steps(WORK, OPTIONS, SPEED, seconds=0.1).max_steps == 1
 

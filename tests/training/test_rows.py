@@ -94,7 +94,6 @@ def test_rows_that_nothing_changes_keep_the_fingerprint_of_their_set(
     assert prepared.fingerprint == splits.sets["train"].fingerprint
     assert prepared.steps == prepared.transductive == ()
     assert prepared.weights is prepared.smoothing is None
-    assert prepared.class_shares(4).tolist() == [0.25] * 4
 
 
 def test_extra_rows_that_are_also_in_a_held_out_set_are_left_out(

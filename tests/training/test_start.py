@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pennyweight.errors import RecipeError
+from pennyweight.inference.evaluate import evaluate
 from pennyweight.recipe.schema import Evaluate
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import settings_of
@@ -82,6 +83,10 @@ def test_a_resumed_run_ends_like_one_never_interrupted(
         ({"adapter": {"rank": 3}}, r"its plan has .* rank 2.*, and that of the recipe has .* 3"),
         ({"adapter": {"head": "frozen"}}, r"its plan has \d+ trained parts"),
         ({"base": {"pooling": "mean"}}, r"its base\.pooling is native, .* is mean"),
+        (
+            {"adapter": {"initialization": "pissa"}},
+            r"adapter.initialization = none, .* by \"pissa\"",
+        ),
         ({"data": {"labels": ["A", "B", "C", "D"]}}, r"its classes are World, .* are A, B, C, D"),
     ],
 )
@@ -91,6 +96,31 @@ def test_a_run_that_does_not_fit_is_refused(
     with pytest.raises(RecipeError, match=rf"^train\.start_from: .*{message}.*must be the same"):
         train(_second(first, bert, sets, **sections), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_frozen_weights_that_were_drawn_from_another_seed_come_with_the_start(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    # RoBERTa's head has a dense layer, which "output-only" leaves as the seed has drawn it.
+    adapter, first, second = {"head": "output-only"}, tmp_path / "first", tmp_path / "second"
+    recipe = tiny_recipe(roberta, sets, adapter=adapter).model_copy(update={"seed": 1})
+    before = train(recipe, out=first).metrics["test"]
+    recipe = _second(first, roberta, sets, adapter=adapter, optimizer={"learning_rate": 1e-12})
+
+    after = train(recipe.model_copy(update={"seed": 2}), out=second).metrics["test"]
+
+    assert after.nll == pytest.approx(before.nll, abs=1e-5)
+    # The artifact holds them, so a prediction uses them too.
+    assert evaluate(second, str(sets / "test.csv")).nll == pytest.approx(before.nll, abs=1e-5)
+
+
+def test_another_random_base_is_refused(roberta: Path, sets: Path, tmp_path: Path) -> None:
+    base, first = {"weights": "random"}, tmp_path / "first"
+    recipe = tiny_recipe(roberta, sets, base=base, train={"max_steps": 1})
+    train(recipe.model_copy(update={"seed": 1}), out=first)
+    recipe = _second(first, roberta, sets, base=base).model_copy(update={"seed": 2})
+    with pytest.raises(RecipeError, match=r"its random base has the seed 1, and the recipe 2"):
+        train(recipe, out=tmp_path / "second")
 
 
 def test_what_is_no_run_is_refused(bert: Path, sets: Path, tmp_path: Path) -> None:

@@ -94,6 +94,18 @@ def test_fp16_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("initialization", ["pissa", "olora"])
+def test_an_initialization_that_changes_the_shared_base_is_refused(
+    roberta: Path, sets: Path, tmp_path: Path, initialization: str
+) -> None:
+    one, other = _recipes(roberta, sets)
+    adapter = other.adapter.model_copy(update={"initialization": initialization})
+    changed = other.model_copy(update={"adapter": adapter})
+    with pytest.raises(RecipeError, match=r"wide: adapter.initialization changes the weights"):
+        train_together([one, changed], outs=[tmp_path / "a", tmp_path / "b"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_time_limit_is_refused(roberta: Path, sets: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(RecipeError, match=r"^train\.minutes: .* train them one by one"):

@@ -78,7 +78,8 @@ class AdapterBank:
         batcher: the batcher of the first model.
 
     Raises:
-        TrainingError: a model trains something besides its adapters and head, such as biases.
+        TrainingError: a model trains something besides its adapters and head, such as biases; or
+            the initialization of its adapters has changed the base's weights.
     """
 
     def __init__(self, models: Sequence[Any], batcher: Batcher) -> None:
@@ -146,6 +147,7 @@ class AdapterBank:
         modules = [model.get_submodule(path) for model in self._models]
         host: Any = modules[0]
         run_host = host.forward
+        _require_one_base(path, modules)
 
         def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             batch = self._running
@@ -153,7 +155,7 @@ class AdapterBank:
                 out: torch.Tensor = run_host(x, *args, **kwargs)
                 return out
             active = [modules[member] for member in batch.members]
-            if all(is_plain_lora(module) or type(module) is nn.Linear for module in active):
+            if _share_a_product(active):
                 slices = batch.slices(x.numel() // x.shape[-1])
                 adapted = [(s, m) for s, m in zip(slices, active, strict=True) if is_plain_lora(m)]
                 return lora_linear(getattr(host, "base_layer", host), x, adapted)
@@ -163,6 +165,28 @@ class AdapterBank:
             return torch.cat(outputs, dim=dim)
 
         host.forward = forward
+
+
+def _share_a_product(modules: Sequence[nn.Module]) -> bool:
+    """Return whether the product with the base's weight is computed once for these modules."""
+    return all(is_plain_lora(module) or type(module) is nn.Linear for module in modules)
+
+
+def _require_one_base(path: str, modules: Sequence[Any]) -> None:
+    """Refuse modules that would be computed with the weight of the first, but have another.
+
+    Raises:
+        TrainingError: their weights differ.
+    """
+    if not _share_a_product(modules):
+        return
+    first, *others = (getattr(module, "base_layer", module).weight for module in modules)
+    if not all(weight is first or torch.equal(weight, first) for weight in others):
+        raise TrainingError(
+            f"{path}: the weights of the base differ between adapters that are trained together, "
+            "because an initialization such as PiSSA changes them; use an adapter.initialization "
+            "that does not, or train them one by one"
+        )
 
 
 def _trained_paths(model: nn.Module) -> list[str]:

@@ -135,8 +135,10 @@ def fit_logistic(
             several labels, which fits an independent regression for each class.
         options: the number of classes and the seed.
     """
-    mean, scale = features.mean(axis=0), float(features.std()) or 1.0
-    standardized = ((features - mean) / scale).astype(np.float32)
+    mean = features.mean(axis=0)
+    centred = features - mean
+    scale = float(centred.std()) or 1.0
+    standardized = (centred / scale).astype(np.float32)
     strength = options.strength or _choose_strength(standardized, labels, options)
     started = time.perf_counter()
     weight, bias = _fit(standardized, labels, strength, options.classes)

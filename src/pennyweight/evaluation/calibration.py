@@ -62,7 +62,9 @@ def bins_of(confidence: np.ndarray, correct: np.ndarray, *, bins: int) -> tuple[
     return tuple(diagram)
 
 
-def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
+def temperature_of(
+    logits: np.ndarray, labels: np.ndarray, *, offsets: np.ndarray | None = None
+) -> float:
     """Return the temperature that maximizes the likelihood of labelled rows.
 
     Guo et al. 2017, arXiv:1706.04599. The temperature lies between exp(-3) and exp(3).
@@ -70,12 +72,16 @@ def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
     Args:
         logits: float `[rows, classes]`.
         labels: int `[rows]`.
+        offsets: added to the scaled logits, float `[classes]`, such as for the shares of the rows'
+            classes where the classifier has learned from others; None for none.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
+    added = 0.0 if offsets is None else offsets
+
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        scaled = log_softmax(logits / np.exp(log_temperature) + added, axis=1)
         return -float(scaled[np.arange(len(labels)), labels].mean())
 
     optimum = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")

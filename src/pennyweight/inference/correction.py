@@ -53,7 +53,7 @@ class Correction:
 
     Attributes:
         temperature: calibrates the logits on validation.
-        source: share of each class in the training rows.
+        source: share of each class that the classifier has learned from.
         priors: of each group, `[groups, classes]`; where shares were stated, the priors with which
             the mean probabilities equal them.
         grouping: tells the rows of two groups apart; None for one group.
@@ -162,7 +162,7 @@ class ShiftEvidence:
 
     Attributes:
         names: of the classes.
-        source: share of each class in the training rows, float64 `[classes]`.
+        source: share of each class that the classifier has learned from, float64 `[classes]`.
         validation: predictions of validation rows, with features.
         labels: of the validation rows, int64 `[rows]`.
         target: predictions of target rows, with features.
@@ -220,7 +220,7 @@ def estimate_correction(
         groups: of `find_groups`.
         seed: of the bootstrap.
     """
-    temperature = temperature_of(evidence.validation.logits, evidence.labels)
+    temperature = _temperature(evidence)
     grouping = None if groups is None else groups.grouping
     estimates = [
         _group(members, evidence, settings, temperature=temperature, seed=seed)
@@ -234,6 +234,14 @@ def estimate_correction(
         one_group_because=None if groups is None else groups.refused,
         groups=tuple(_record(one, evidence.names) for one in estimates),
     )
+
+
+def _temperature(evidence: ShiftEvidence) -> float:
+    """Return the temperature that calibrates the answers, once they fit validation's shares."""
+    counts = np.bincount(evidence.labels, minlength=len(evidence.source))
+    shares = counts / max(counts.sum(), 1)
+    offsets = correct_logits(np.zeros(len(shares)), source=evidence.source, prior=shares)
+    return temperature_of(evidence.validation.logits, evidence.labels, offsets=offsets)
 
 
 def _members_of_groups(grouping: Grouping | None, evidence: ShiftEvidence) -> Iterator[_Members]:

@@ -36,12 +36,13 @@ class GateOptions:
 
 
 @one_blas_thread()
-def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
+def tfidf_judge(texts: Sequence[str], labels: np.ndarray, *, classes: int) -> Judge:
     """Fit TF-IDF on one and two words with logistic regression, and return its probabilities.
 
     Args:
         texts: training texts.
         labels: int64 `[texts]`.
+        classes: number of classes; those without a text have a probability of 0.
     """
     # Imported here, because every command that reads a recipe imports this module.
     from sklearn.linear_model import LogisticRegression
@@ -49,7 +50,8 @@ def tfidf_judge(texts: Sequence[str], labels: np.ndarray) -> Judge:
     model = tfidf_pipeline(LogisticRegression(max_iter=1000, C=10.0)).fit(list(texts), labels)
 
     def judge(generated: Sequence[str]) -> np.ndarray:
-        probabilities: np.ndarray = model.predict_proba(list(generated))
+        probabilities = np.zeros((len(generated), classes))
+        probabilities[:, model.classes_] = model.predict_proba(list(generated))
         return probabilities
 
     return judge

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from peft.utils.merge_utils import dare_linear, task_arithmetic, ties
+from peft.utils.merge_utils import (
+    calculate_majority_sign_mask,
+    dare_linear,
+    prune,
+    task_arithmetic,
+)
 
 from pennyweight.model.trained_weights import LowRank
 
@@ -138,18 +144,25 @@ def _truncated(
 def elect_signs(
     deltas: Sequence[torch.Tensor], weights: Sequence[float], *, density: float
 ) -> torch.Tensor:
-    """Return deltas merged by TIES (Yadav et al. 2023, arXiv:2306.01708), as PEFT does it.
+    """Return deltas merged by TIES (Yadav et al. 2023, arXiv:2306.01708).
 
     Of each delta the entries of largest magnitude are kept; each entry of the result is the
-    average over those deltas that have its elected sign.
+    weighted average over those deltas that have its elected sign, which is that of the weighted
+    sum. With equal weights this is what PEFT's `ties` returns.
 
     Args:
         deltas: of the same matrix, `[rows, columns]` each.
-        weights: of each delta, adding up to 1; equal ones give the plain average.
+        weights: of each delta, 0 or more.
         density: the share of entries that is kept.
     """
-    # PEFT divides by the number of deltas that have the sign.
-    return _pruned(ties, deltas, [len(deltas) * weight for weight in weights], density)
+    # PEFT's own merge multiplies by the weights and divides by the number of deltas with the sign.
+    with _without_warning_of_full_density():
+        pruned = [prune(delta, density, method="magnitude") for delta in deltas]
+    share = torch.tensor(weights).view(-1, 1, 1)
+    weighted = share * torch.stack(pruned)
+    has_sign = calculate_majority_sign_mask(weighted)
+    total = (share * has_sign).sum(dim=0)
+    return (weighted * has_sign).sum(dim=0) / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def drop_and_rescale(
@@ -165,17 +178,13 @@ def drop_and_rescale(
         density: the share of entries that is kept.
         seed: of what is dropped.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _without_warning_of_full_density():
         torch.manual_seed(seed)
-        return _pruned(dare_linear, deltas, weights, density)
+        return dare_linear(list(deltas), torch.tensor(weights), density)
 
 
-def _pruned(
-    merge: Callable[..., torch.Tensor],
-    deltas: Sequence[torch.Tensor],
-    weights: Sequence[float],
-    density: float,
-) -> torch.Tensor:
+@contextmanager
+def _without_warning_of_full_density() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The density 1.0 is greater than or equal to 1")
-        return merge(list(deltas), torch.tensor(weights), density)
+        yield

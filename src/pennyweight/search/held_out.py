@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pennyweight.engine.batches.tokenize import label_array
-from pennyweight.evaluation.answers import right_rows
+from pennyweight.evaluation.answers import answered_rows
 from pennyweight.evaluation.decisions import answers_of
+from pennyweight.evaluation.differences import compare_answers
 from pennyweight.evaluation.metrics import AnyMetrics, headline_in, measure
-from pennyweight.evaluation.paired_tests import mcnemar
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.evaluate import read_for
 from pennyweight.inference.spool import open_input
@@ -25,10 +25,11 @@ __all__ = ["compare_on_held_out"]
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Metrics of a classifier on a set, and which rows it answers correctly."""
+    """Metrics of a classifier on a set, its answers, and the labels."""
 
     metrics: AnyMetrics
-    is_right: np.ndarray
+    given: np.ndarray
+    labels: np.ndarray
 
 
 def compare_on_held_out(best: Path, default: Path | None) -> dict[str, HeldOut]:
@@ -74,7 +75,7 @@ def _answers(classifier: Classifier, run: Path, table: SourceTable) -> _Answers:
         bins=settings.inference.calibration_bins,
         thresholds=classifier.thresholds,
     )
-    return _Answers(metrics, right_rows(answers_of(logits, classifier.thresholds), labels))
+    return _Answers(metrics, answers_of(logits, classifier.thresholds), labels)
 
 
 def _compare(best: _Answers, default: _Answers | None) -> HeldOut:
@@ -82,7 +83,14 @@ def _compare(best: _Answers, default: _Answers | None) -> HeldOut:
     own = headline_in(best.metrics, leader.metric)
     if default is None:
         return HeldOut(leader.metric, best.metrics.rows, own.value, own.interval)
-    test = mcnemar(best.is_right, default.is_right)
+    answers = answered_rows(
+        best.labels,
+        [default.given, best.given],
+        classes=len(best.metrics.classes),
+        metric=leader.metric,
+    )
+    # Two single runs, whose seeds do not matter.
+    found = compare_answers(answers, reference_seeds=(0,), seeds=(0,))
     return HeldOut(
         leader.metric,
         best.metrics.rows,
@@ -90,7 +98,8 @@ def _compare(best: _Answers, default: _Answers | None) -> HeldOut:
         own.interval,
         default=leader.value,
         difference=own.value - leader.value,
-        only_best=test.only_one,
-        only_default=test.only_other,
-        p=test.p,
+        only_best=found.only_system,
+        only_default=found.only_reference,
+        p=found.p,
+        test=found.test,
     )

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pennyweight.documents import DocumentError, read_document
 from pennyweight.errors import RunError
+from pennyweight.evaluation.differences import TestName
 from pennyweight.recipe import Recipe, dump_recipe
 from pennyweight.runs.record import load_record, write_text
 from pennyweight.search.space import Values
@@ -74,7 +75,9 @@ class HeldOut:
         difference: best minus default.
         only_best: rows that only the best trial answers correctly.
         only_default: rows that only the recipe itself answers correctly.
-        p: mid-p-value of McNemar's test that both are equally accurate.
+        p: p-value that both are equally good in this metric.
+        test: what gives it: McNemar's test for accuracy, a randomization test for macro F1; None
+            without a recipe itself, and in older results, where it is McNemar's.
     """
 
     metric: str
@@ -86,6 +89,7 @@ class HeldOut:
     only_best: int | None = None
     only_default: int | None = None
     p: float | None = None
+    test: TestName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +158,13 @@ def describe_held_out(name: str, each: HeldOut) -> str:
     sentence = f"{name} ({each.rows:,} rows): {metric} {each.best:.2%} of the best trial"
     if each.default is None or each.difference is None:
         return f"{sentence}; the trial of the recipe itself was not completed"
-    if each.only_best == each.only_default == 0:
+    if each.difference == each.only_best == each.only_default == 0:
         return f"{sentence}, and the same of the recipe itself"
+    test = "randomization test" if each.test == "randomization" else "McNemar's test"
     doubt = "" if each.p is not None and each.p < _SIGNIFICANT else ", which may be chance"
     return (
         f"{sentence}, {each.default:.2%} of the recipe itself: a difference of "
-        f"{100 * each.difference:+.2f} points{doubt} (McNemar's test, p = {each.p:.3f})"
+        f"{100 * each.difference:+.2f} points{doubt} ({test}, p = {each.p:.3f})"
     )
 
 

@@ -173,7 +173,9 @@ class TrialStore:
             # Without a run, the worker ended before anything was trained.
             if "run" in attributes and one.number not in continued:
                 kept = {name: attributes[name] for name in ("run", "values", "keys")}
-                fixed = {key: one.params[key] for key in attributes["keys"]}
+                # A trial that was queued has values before it is asked for them, one by one.
+                known = {**one.system_attrs.get("fixed_params", {}), **one.params}
+                fixed = {key: known[key] for key in attributes["keys"]}
                 self._study.enqueue_trial(fixed, user_attrs={**kept, "continues": one.number})
             self._study.tell(one.number, state=TrialState.FAIL)
 

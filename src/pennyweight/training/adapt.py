@@ -71,7 +71,7 @@ def adaptation_recipe(
     record = load_record(Path(run))
     require_complete(Path(run), record)
     recipe = record.recipe
-    rows = read_rows("target", target, read_options(recipe), labelled=False)
+    texts = read_rows("target", target, read_options(recipe), labelled=False)
     source = {
         "location": target.location,
         "format": target.format,
@@ -82,11 +82,12 @@ def adaptation_recipe(
         "teachers": tuple(teachers) or (str(run),),
         "share": 1.0,
         "labels": "soft",
-        "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(rows.table)))),
+        "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(texts.table)))),
     }
     # The validation rows are those of the run.
     validation = record.data.sets.get("validation") if record.data is not None else None
-    keep_within = accuracy_noise(validation.rows) if validation is not None else "auto"
+    rows = 0 if validation is None else validation.rows
+    keep_within = accuracy_noise(rows) if rows else "auto"
     prior = None if shares is None else {"method": "stated", "stated": shares}
     changes = {
         **_CHANGES,

@@ -93,7 +93,7 @@ def generate_rows(
 
     def derive() -> tuple[pa.Table, dict[str, Any]]:
         samples = _sample(settings, given, target["text"][:], rows["text"][:], written, log)
-        judge = judge_of(settings, rows, log=log)
+        judge = judge_of(settings, rows, classes=len(labels), log=log)
         protected = chain.from_iterable(table["text"] for table in (*held_out, *shown))
         return _judged(samples, settings, judge, labels, (rows["text"][:], protected), log)
 

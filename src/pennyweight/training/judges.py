@@ -39,19 +39,24 @@ def check_judges(settings: GenerationSettings, labels: Sequence[str]) -> list[di
 
 
 def judge_of(
-    settings: GenerationSettings, rows: datasets.Dataset, *, log: Callable[[str], None]
+    settings: GenerationSettings,
+    rows: datasets.Dataset,
+    *,
+    classes: int,
+    log: Callable[[str], None],
 ) -> Judge | None:
     """Return the function that gives the class probabilities of texts; None for no judge.
 
     Args:
         settings: which judge.
         rows: training rows, which a TF-IDF classifier is fitted on.
+        classes: number of classes.
         log: gets a line for each run that judges.
     """
     if settings.judge == "off":
         return None
     if settings.judge == "tf-idf":
-        return tfidf_judge(rows["text"][:], np.asarray(rows["label"][:]))
+        return tfidf_judge(rows["text"][:], np.asarray(rows["label"][:]), classes=classes)
 
     def judge(texts: Sequence[str]) -> np.ndarray:
         """Return the mean of the runs' probabilities, float64 `[texts, classes]`."""

@@ -6,6 +6,7 @@ beforehand.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -125,7 +126,7 @@ def keep_time_limit(
     planned = total_steps(len(rows), options)
     refits_head = job.settings.fit.refits_head
     if record.planned_steps is not None:
-        options = _shortened(options, record.planned_steps, planned)
+        options = _shortened(options, record.planned_steps, len(rows))
         refits_head = refits_head and not record.skips_refit
     else:
         speed = measure()
@@ -220,20 +221,21 @@ def limit_steps(work: Work, options: TrainOptions, speed: Speed, *, seconds: flo
         speed: measured on the first batches.
         seconds: that are left for the steps and all that follows them.
     """
-    planned = total_steps(len(work.tokens), options)
+    rows = len(work.tokens)
+    planned = total_steps(rows, options)
     available = _PLANNED_SHARE * seconds
     low, high = 1, planned
     while low < high:
         middle = (low + high + 1) // 2
-        if work.seconds(_shortened(options, middle, planned), speed) <= available:
+        if work.seconds(_shortened(options, middle, rows), speed) <= available:
             low = middle
         else:
             high = middle - 1
-    return options if low == planned else _shortened(options, low, planned)
+    return options if low == planned else _shortened(options, low, rows)
 
 
-def _shortened(options: TrainOptions, steps: int, planned: int) -> TrainOptions:
-    every = options.evaluate_every
-    if every is not None:
-        every = max(1, round(every * steps / planned))
-    return replace(options, max_steps=steps, evaluate_every=every)
+def _shortened(options: TrainOptions, steps: int, rows: int) -> TrainOptions:
+    # None: once after each epoch.
+    every = options.evaluate_every or math.ceil(rows / options.batch_rows)
+    closer = max(1, round(every * steps / total_steps(rows, options)))
+    return replace(options, max_steps=steps, evaluate_every=closer)

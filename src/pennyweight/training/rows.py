@@ -84,12 +84,6 @@ class PreparedRows:
     steps: tuple[RowStep, ...] = ()
     transductive: tuple[str, ...] = ()
 
-    def class_shares(self, classes: int) -> np.ndarray:
-        """Return the share of each class among the labelled rows, float64 `[classes]`."""
-        labels, _ = label_lists(self.table)
-        counts = np.bincount(labels[labels >= 0], minlength=classes)
-        return np.asarray(counts / counts.sum(), dtype=np.float64)
-
     def to_record(self) -> TrainingRows:
         """Return what the run's record says about the rows."""
         return TrainingRows(rows=len(self.table), steps=self.steps)

@@ -137,6 +137,7 @@ class StepSaver:
             scheduler=learner.scheduler,
             progress=self.fit.progress,
             average=self.fit.average,
+            scaler=self.run.job.accelerator.scaler,
         )
         self._save_weights(directory, tokenizer=None)
         checkpoint.write_manifest(directory)

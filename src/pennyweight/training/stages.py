@@ -365,6 +365,7 @@ def resume_fit(run: ActiveRun, built: Built, fit: Fit) -> Fit:
         optimizer=fit.learner.optimizer,
         scheduler=fit.learner.scheduler,
         average=fit.average,
+        scaler=run.job.accelerator.scaler,
     )
     run.writer.forget_after(progress.step)
     # A run that was killed between checkpoint and record has recorded an earlier one.

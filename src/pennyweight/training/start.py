@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
 
 from pennyweight.base.locate import BaseModel
 from pennyweight.budget.plan import Matrix, Plan
 from pennyweight.data.splits import Splits
 from pennyweight.engine.train.checkpoint import load_weights
-from pennyweight.errors import RecipeError
+from pennyweight.errors import RecipeError, RunError
+from pennyweight.model.artifact import FRESH_WEIGHTS
+from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
 from pennyweight.settings.values import Settings
 from pennyweight.training.finished_run import finished_run, pooling_of
 
+if TYPE_CHECKING:
+    from pennyweight.training.stages import Built
+
 __all__ = ["check_start", "continue_from"]
 
 _KEY = "train.start_from"
 
 
-def check_start(settings: Settings, plan: Plan, base: BaseModel) -> None:
+def check_start(recipe: Recipe, settings: Settings, plan: Plan, base: BaseModel) -> None:
     """Refuse a run whose weights do not fit, without reading them.
 
     Raises:
-        RecipeError: it is no run, or has another base, other classes or another plan.
+        RecipeError: it is no run, or has another base, other classes or another plan; or its
+            weights belong to other frozen ones.
         RunError: it is unfinished.
     """
     run = settings.fit.start_from
     if run is None:
         return
     record = finished_run(_KEY, run, settings.labels)
-    if difference := _difference(record, plan, base):
+    if difference := _difference(record, recipe, plan, base):
         raise RecipeError(f"{_KEY}: {run}: {difference}; both must be the same")
 
 
 def continue_from(
-    model: Any, settings: Settings, plan: Plan, splits: Splits, *, log: Callable[[str], None]
+    built: Built, settings: Settings, plan: Plan, splits: Splits, *, log: Callable[[str], None]
 ) -> None:
     """Load the weights that training starts from, where the recipe names a run.
 
-    Logs a warning if that run may have been trained on what are validation rows now.
+    The frozen weights that were drawn for that run come with them. Logs a warning if that run may
+    have been trained on what are validation rows now.
+
+    Raises:
+        RunError: the artifact is not the one that was saved, or lacks weights.
     """
     start = settings.fit.start_from
     if start is None:
@@ -49,7 +63,8 @@ def continue_from(
     record = load_record(start)
     artifact = RunDirectory(start).artifact(plan.method.artifact)
     verify_artifact(start, record, artifact)
-    load_weights(model, artifact)
+    load_weights(built.model, artifact)
+    _load_fresh_weights(built, artifact)
     log(f"weights: start from those of {start}")
     if len(splits.validation) and _validation(record) != splits.sets["validation"].fingerprint:
         log(
@@ -65,13 +80,37 @@ def _validation(record: RunRecord) -> str | None:
     return None if facts is None else facts.fingerprint
 
 
-def _difference(record: RunRecord, plan: Plan, base: BaseModel) -> str | None:
+def _load_fresh_weights(built: Built, artifact: Path) -> None:
+    """Replace the frozen weights that were drawn from the seed by those of an artifact."""
+    if not built.fresh_weights:
+        return
+    file = artifact / FRESH_WEIGHTS
+    stored = load_file(file) if file.is_file() else {}
+    if missing := sorted(set(built.fresh_weights) - set(stored)):
+        raise RunError(f"{artifact}: lacks the frozen weights {missing[0]}; train the run again")
+    model = built.model.get_base_model()
+    parameters = {name.replace(".base_layer", ""): p for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for name, tensor in built.fresh_weights.items():
+            tensor.copy_(stored[name])
+            parameters[name].copy_(stored[name])
+
+
+def _difference(record: RunRecord, recipe: Recipe, plan: Plan, base: BaseModel) -> str | None:
     """Return how a run differs from the one that is to start from it; None if it fits."""
     if record.base is not None and record.base.reference != base.reference:
         return f"its base is {record.base.reference}, and that of the recipe is {base.reference}"
     poolings = [pooling_of(find_base(record.recipe, config_only=True)), pooling_of(base)]
     if poolings[0] != poolings[1]:
         return f"its base.pooling is {poolings[0]}, and that of the recipe is {poolings[1]}"
+    if record.recipe.base.weights == "random" and record.recipe.seed != recipe.seed:
+        return f"its random base has the seed {record.recipe.seed}, and the recipe {recipe.seed}"
+    starts = [_changed_base(record.recipe), _changed_base(recipe)]
+    if starts[0] != starts[1]:
+        return (
+            f"its base is changed by adapter.initialization = {starts[0]}, and that of the recipe "
+            f"by {starts[1]}"
+        )
     theirs, ours = record.plan.matrices, plan.matrices
     for one, other in zip(theirs, ours, strict=False):
         if one != other:
@@ -79,6 +118,13 @@ def _difference(record: RunRecord, plan: Plan, base: BaseModel) -> str | None:
     if len(theirs) != len(ours):
         return f"its plan has {len(theirs)} trained parts, and that of the recipe has {len(ours)}"
     return None
+
+
+def _changed_base(recipe: Recipe) -> str:
+    """Return the initialization that changes the base's weights, or that there is none."""
+    if not recipe.adapter.changes_base:
+        return "none"
+    return f'"{recipe.adapter.model_dump()["initialization"]}"'
 
 
 def _shown(part: Matrix) -> str:

@@ -16,6 +16,7 @@ from pennyweight.inference.correction import ShiftEvidence, estimate_correction,
 from pennyweight.inference.groups import Groups
 from pennyweight.inference.texts import texts_of
 from pennyweight.settings.values import PriorSettings
+from pennyweight.training.class_shares import learned_class_shares
 from pennyweight.training.pseudo_labels import TargetAnswers
 
 __all__ = ["answer_target", "best_on_validation"]
@@ -121,11 +122,9 @@ def _own_answers(classifier: Classifier, splits: Splits) -> tuple[np.ndarray, np
 def _evidence(classifier: Classifier, splits: Splits, prior: PriorSettings) -> ShiftEvidence:
     assert splits.target is not None  # noqa: S101 - self-training needs a target
     needs_features = prior.discriminator == "hidden-states"
-    labels = np.asarray(splits.train["label"][:])
-    counts = np.bincount(labels, minlength=len(classifier.labels))
     return ShiftEvidence(
         names=classifier.labels,
-        source=counts / counts.sum(),
+        source=learned_class_shares(classifier.settings, splits.train),
         validation=classifier.outputs(splits.validation, features=needs_features),
         labels=np.asarray(splits.validation["label"][:]),
         target=classifier.outputs(splits.target, features=needs_features),

@@ -41,6 +41,7 @@ from pennyweight.training.baselines import (
     refit_head,
     start_head,
 )
+from pennyweight.training.class_shares import learned_class_shares
 from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.job import make_job
@@ -123,7 +124,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     initialize_adapters(run, built, rows)
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
-    continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
+    continue_from(built, run.job.settings, run.job.plan, run.splits, log=run.log)
     rows = cache_prefix(run, built, rows)
     validation = cache_prefix(run, built, _validation(run, built))
     objective = make_objective(run, built, rows.labels)
@@ -214,7 +215,7 @@ def _finish(
     )
     run.log(f"verified: {artifact.name} holds {counts.file:,} parameters, {detail}")
     settings = run.job.settings
-    shares = None if settings.prior is None else prepared.class_shares(len(settings.labels))
+    shares = None if settings.prior is None else learned_class_shares(settings, prepared.table)
     evaluate_finally(run, built, shares)
     evaluate_baselines(run, built, baselines)
     _warn_of_falling_loss(run)
@@ -302,7 +303,7 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     for run, built in zip(runs, builts, strict=True):
         initialize_adapters(run, built, rows)
         start_head(run, built, baselines)
-        continue_from(built.model, run.job.settings, run.job.plan, run.splits, log=run.log)
+        continue_from(built, run.job.settings, run.job.plan, run.splits, log=run.log)
         objective = make_objective(run, built, rows.labels)
         fits.append(make_fit(run, built, objective, rows, validation))
     work = work_of(first, rows, validation, baselines.measured)
@@ -339,6 +340,13 @@ def _fit_together(
 
 
 def _refuse_differences(recipes: Sequence[Recipe]) -> None:
+    adapters = [recipe.adapter for recipe in recipes]
+    for recipe in recipes:
+        if recipe.adapter.changes_base and any(one != recipe.adapter for one in adapters):
+            raise RecipeError(
+                f"{recipe.name}: adapter.initialization changes the weights of the base, which "
+                "runs that are trained together share; use another one, or train them one by one"
+            )
     shared = [recipe.model_dump(exclude=set(_OWN)) for recipe in recipes]
     for recipe, values in zip(recipes[1:], shared[1:], strict=True):
         for section, value in values.items():

@@ -162,7 +162,8 @@ def _rows(lengths: list[int]) -> TokenizedRows:
 
 
 def test_a_trained_position_bias_gets_the_same_gradient_in_packed_batches() -> None:
-    rows, indices = rows_of(24, seed=2), np.arange(24)
+    # 23 texts fill no tile, so that some of its rows repeat a text.
+    rows, indices = rows_of(23, seed=2), np.arange(23)
     gradients = []
     for attention in ("eager", PACKED):
         torch.manual_seed(0)

@@ -72,6 +72,21 @@ def test_masks_follow_from_seed_step_and_process(independent: bool) -> None:
 
 
 @KINDS
+def test_a_mask_does_not_depend_on_larger_ones_drawn_before(independent: bool) -> None:
+    def last(*larger: int) -> torch.Tensor:
+        pool = MaskPool(independent=independent)
+        for step in (1, 17):
+            pool.begin_step(seed=1, step=step)
+            for rows in larger if step == 1 else ():
+                pool.mask((rows, 384), probability=0.1, dtype=torch.float32)
+        return pool.mask((64, 384), probability=0.1, dtype=torch.float32).clone()
+
+    # 9,000 rows need a pool of more than 2 ** 20 elements.
+    assert torch.equal(last(9000), last())
+    assert torch.equal(last(64, 9000), last())
+
+
+@KINDS
 def test_two_masks_of_a_step_are_not_the_same(independent: bool) -> None:
     pool = MaskPool(independent=independent)
     pool.begin_step(seed=1, step=1)

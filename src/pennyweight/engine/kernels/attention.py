@@ -270,7 +270,8 @@ class _TiledAttention(torch.autograd.Function):
                 dp = dp.mul_(mask)
             ds = torch._softmax_backward_data(dp, probabilities, -1, probabilities.dtype)
             if dbias is not None:
-                of_tile = _by_row(ds, tile).sum(0, dtype=torch.float32)
+                # The rows after the texts repeat one of them.
+                of_tile = _by_row(ds, tile)[: tile.texts].sum(0, dtype=torch.float32)
                 _of_tile(dbias, ds, kt).add_(of_tile)
             if dqs is not None:
                 _scaled_product(ds, kt, options.scale, out=query_places.of(dqs, tile))

@@ -68,7 +68,8 @@ class MaskPool:
         if (seed, generation) != (self._seed, self._generation):
             self._seed, self._generation = seed, generation
             self._pools = {
-                key: self._draw_pool(len(pool), *key) for key, pool in self._pools.items()
+                key: torch.cat(self._blocks(0, len(pool), *key))
+                for key, pool in self._pools.items()
             }
 
     def mask(
@@ -82,19 +83,32 @@ class MaskPool:
             return _draw(self._source, math.prod(shape), probability, dtype).view(shape)
         rows, row = _as_rows(shape)
         needed = (rows - 1) * _SHIFT + row
-        pool = self._pools.get((probability, dtype))
-        if pool is None or len(pool) < 2 * needed:
-            length = max(_POOL, 1 << (2 * needed - 1).bit_length())
-            pool = self._draw_pool(length, probability, dtype)
-            self._pools[probability, dtype] = pool
-        start = self._positions.randrange((len(pool) - needed) // _SHIFT + 1) * _SHIFT
+        # What larger masks have been drawn before does not matter: a run that was resumed has none.
+        length = max(_POOL, 1 << (2 * needed - 1).bit_length())
+        pool = self._pool_of(length, probability, dtype)
+        start = self._positions.randrange((length - needed) // _SHIFT + 1) * _SHIFT
         window = pool.as_strided((rows, row), (_SHIFT, 1), start)
         return window if len(shape) == 2 and shape[1] == row else _unflatten(window, shape)
 
-    def _draw_pool(self, length: int, probability: float, dtype: torch.dtype) -> torch.Tensor:
-        seeds = [self._seed, self._generation, round(probability * 1e6), length]
-        source = np.random.Generator(np.random.SFC64(seeds))
-        return _draw(source, length, probability, dtype)
+    def _pool_of(self, length: int, probability: float, dtype: torch.dtype) -> torch.Tensor:
+        """Return a pool of at least this length, a multiple of `_POOL`; it grows where needed."""
+        pool = self._pools.get((probability, dtype))
+        drawn = 0 if pool is None else len(pool)
+        if pool is None or drawn < length:
+            parts = [] if pool is None else [pool]
+            pool = torch.cat([*parts, *self._blocks(drawn, length, probability, dtype)])
+            self._pools[probability, dtype] = pool
+        return pool
+
+    def _blocks(
+        self, start: int, end: int, probability: float, dtype: torch.dtype
+    ) -> list[torch.Tensor]:
+        """Draw a part of a pool, in blocks, so that a longer pool begins like a shorter one."""
+        seeds = [self._seed, self._generation, round(probability * 1e6)]
+        return [
+            _draw(np.random.Generator(np.random.SFC64([*seeds, block])), _POOL, probability, dtype)
+            for block in range(start // _POOL, end // _POOL)
+        ]
 
 
 def _draw(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LARGEST_WEIGHT", "class_weights", "log_shares", "positive_weights"]
+__all__ = [
+    "LARGEST_WEIGHT",
+    "class_weights",
+    "learned_shares",
+    "log_shares",
+    "positive_weights",
+]
 
 # A class with few rows would otherwise dominate every batch that it is in.
 LARGEST_WEIGHT = 10.0
@@ -53,6 +59,36 @@ def log_shares(labels: np.ndarray, *, classes: int) -> np.ndarray:
     """
     counts = np.maximum(_counts(labels, classes), 1.0)
     return np.asarray(np.log(counts / counts.sum()), dtype=np.float32)
+
+
+def learned_shares(
+    labels: np.ndarray,
+    *,
+    classes: int,
+    is_balanced: bool = False,
+    is_weighted: bool = False,
+    tau: float = 0.0,
+) -> np.ndarray:
+    """Return the class shares that a classifier's probabilities reflect, float64 `[classes]`.
+
+    They are those of the rows, unless its training corrected for them: it has then learned from
+    other shares, and a correction for those of a target has to start from these.
+
+    Args:
+        labels: int `[rows]`, of the training rows; -1 for unlabelled rows.
+        classes: number of classes.
+        is_balanced: whether each class was drawn as often as every other.
+        is_weighted: whether the loss had `class_weights`.
+        tau: the factor of the log shares in a logit-adjusted loss (arXiv:2007.07314); 0 without.
+    """
+    counts = _counts(labels, classes)
+    if is_balanced:
+        counts = np.minimum(counts, 1.0)
+    elif is_weighted:
+        counts = counts * class_weights(labels, classes=classes)
+    elif tau:
+        counts = np.where(counts > 0.0, np.maximum(counts, 1.0) ** (1.0 - tau), 0.0)
+    return np.asarray(counts / counts.sum(), dtype=np.float64)
 
 
 def _counts(labels: np.ndarray, classes: int) -> np.ndarray:

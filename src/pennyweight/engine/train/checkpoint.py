@@ -32,8 +32,18 @@ def save_state(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
     average: MovingAverage | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write everything that resuming a run needs, except the weights."""
+    """Write everything that resuming a run needs, except the weights.
+
+    Args:
+        directory: where it is written.
+        optimizer: of the adapters.
+        scheduler: of the learning rate.
+        progress: of the training.
+        average: of the weights, if there is one.
+        scaler: of the loss, in fp16.
+    """
     state = {
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
@@ -41,6 +51,8 @@ def save_state(
     }
     if average is not None:
         state["average"] = average.state_dict()
+    if scaler is not None:
+        state["scaler"] = scaler.state_dict()
     # Into an open file, whose errors name what the system said; torch's own do not.
     with (directory / _STATE).open("wb") as file:
         torch.save(state, file)
@@ -87,6 +99,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     average: MovingAverage | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Progress:
     """Restore a state that `save_state` wrote, and return the progress in it.
 
@@ -99,6 +112,9 @@ def load_state(
         scheduler.load_state_dict(state["scheduler"])
         if average is not None:
             average.load_state_dict(state["average"])
+        # Checkpoints of older versions have none.
+        if scaler is not None and "scaler" in state:
+            scaler.load_state_dict(state["scaler"])
         return Progress(**state["progress"])
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a broken file
         raise RunError(
