@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from pennyweight.export.onnx_folder import OnnxOptions, export_to_onnx
     from pennyweight.export.publish import Destination, Published, publish
     from pennyweight.export.report import Measured, OnnxReport
-    from pennyweight.inference.bank import ClassifierBank, LoadedClassifier
+    from pennyweight.inference.bank import ClassifierBank
     from pennyweight.inference.classifier import Classifier
     from pennyweight.inference.drift import Drift, drift
     from pennyweight.inference.evaluate import evaluate
     from pennyweight.inference.layout import OutputOptions
+    from pennyweight.inference.loaded_classifier import LoadedClassifier
     from pennyweight.inference.merge import MergeCheck, MergeReport, merge
     from pennyweight.inference.parts.predict_files import (
         PartOptions,
@@ -120,7 +121,7 @@ _HOMES = {
     "Drift": "inference.drift",
     "HubOptions": "export.hub_folder",
     "HubReport": "export.hub_folder",
-    "LoadedClassifier": "inference.bank",
+    "LoadedClassifier": "inference.loaded_classifier",
     "Measured": "export.report",
     "MergeCheck": "inference.merge",
     "MergeReport": "inference.merge",

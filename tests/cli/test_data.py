@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -148,6 +149,18 @@ def test_a_language_model_writes_rows_that_pass_the_gates(
     assert manifest["rows"] + sum(manifest["rejected"].values()) == 24
     rows = read_derived(out).rows
     assert {"text", "label", "prompt", "seed", "temperature"} <= set(rows.column_names)
+
+
+@pytest.mark.parametrize("step", ["clean", "filter"])
+def test_a_file_of_the_recipe_is_not_replaced(run: Run, tmp_path: Path, step: str) -> None:
+    rows = tmp_path / "rows.parquet"
+    pd.DataFrame({"text": ["a", "b"] * 9, "label": ["x", "y"] * 9, "id": range(18)}).to_parquet(
+        rows
+    )
+    before = rows.read_bytes()
+    with pytest.raises(PennyweightError, match="a file of the recipe, which stays as it is"):
+        run(step, "--data", str(rows), "--out", str(rows))
+    assert rows.read_bytes() == before
 
 
 @pytest.mark.parametrize(

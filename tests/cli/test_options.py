@@ -33,9 +33,12 @@ def test_options_set_keys_of_the_default_recipe(tmp_path: Path) -> None:
         label_column="queue",
         base="embedded",
         budget="100k",
+        seed=7,
+        skip_bad_rows=True,
         overrides=["train.epochs=4"],
     ).load()
     assert recipe.name == "quickstart"
+    assert (recipe.seed, recipe.data.on_bad_row) == (7, "set-aside")
     assert recipe.data.train is not None
     assert recipe.data.train.location == str(file)
     assert recipe.data.train.text_columns == ("subject", "body")

@@ -301,6 +301,15 @@ def test_an_onnx_model_is_always_merged(workspace: Path, pennyweight: Callable[.
         pennyweight("export", run, "--to", "onnx", "--out", "x", "--merged")
 
 
+def test_options_of_an_onnx_model_are_refused_for_the_hub(
+    workspace: Path, pennyweight: Callable[..., str]
+) -> None:
+    run = str(workspace / "runs" / "one")
+    for option, value in (("--precision", "int8-dynamic"), ("--minimum-agreement", "0.5")):
+        with pytest.raises(RunError, match=f"^{option}: "):
+            pennyweight("export", run, "--to", "hub", "--out", "x", option, value)
+
+
 def test_an_unknown_base_is_an_error_that_names_the_embedded_one(
     tmp_path: Path, pennyweight: Callable[..., str]
 ) -> None:

@@ -60,7 +60,15 @@ def test_pairs_can_be_named_and_are_cleaned_on_both_sides(read: Read, message: M
     text = message(lambda: read("claim,evidence,label\nx,,1\n", **fields))
     assert 'row 1 (line 2): empty text in column "evidence"' in text
     text = message(lambda: read(content, pair_columns=("claim", "proof")))
-    assert 'expected "claim" and "proof"; name the two columns: --set' in text
+    assert 'expected "claim" and "proof"; did you mean' not in text
+    assert "in training, name the two columns with --set" in text
+
+
+def test_a_column_of_a_similar_name_is_suggested(read: Read, message: Message) -> None:
+    text = message(lambda: read("text,label\na,1\n", label_column="lable"))
+    assert 'expected "lable"; did you mean "label"? otherwise name the column with' in text
+    text = message(lambda: read("headline,label\na,1\n", text_columns=("headlin",)))
+    assert 'did you mean "headline"? otherwise name the column with --text-column' in text
 
 
 def test_a_reader_of_pairs_refuses_single_texts_and_the_reverse(

@@ -125,6 +125,22 @@ def test_labels_that_hardly_recur_are_refused(infer_from: Infer, message: Messag
     assert 'the column "label" holds only the label "a"' in text
 
 
+def test_rows_that_cannot_be_read_are_named_where_the_labels_do_not_suffice(
+    infer_from: Infer, message: Message
+) -> None:
+    text = message(lambda: infer_from("text,label\na, b,x\nc, d,y\n"))
+    assert 'no row has a label in the column "label"; 2 rows cannot be read, first row 1' in text
+
+    text = message(lambda: infer_from(f"{jsonl('a')}\n{{broken\n", "rows.jsonl"))
+    assert 'holds only the label "a"; one row cannot be read, first row 2 (line 2): ' in text
+
+
+def test_a_label_that_may_be_a_missing_one_is_noted(infer_from: Infer) -> None:
+    notes = infer_from(csv_of("a", "NaN", "a", "NaN")).notes
+    assert any('the label "NaN" is a class; if it stands for' in note for note in notes)
+    assert infer_from(csv_of("a", "n/a", "a", "n/a")).notes == ()
+
+
 def test_lists_and_columns_of_flags_are_several_labels(infer_from: Infer) -> None:
     lists = infer_from(jsonl(["b", "a"], [], ["b"], "c"), "rows.jsonl")
     assert (lists.task, lists.labels, lists.counts) == ("multi-label", ("a", "b", "c"), (1, 2, 1))

@@ -19,6 +19,19 @@ FACTS = Facts(
 )
 
 
+def test_a_fraction_that_the_recipe_sets_decides_the_validation_rows() -> None:
+    few = replace(FACTS, rows=250, classes=5, rows_by_class=(50,) * 5)
+    assert few.evaluated_rows == 0
+    split = replace(few, validation_fraction=0.25)
+    assert (split.evaluated_rows, split.training_rows) == (62, 188)
+    assert RULES["train.evaluate_every"](split).reason == "12 evaluations in all"
+    none = replace(FACTS, validation_fraction=0.0)
+    assert (none.evaluated_rows, none.training_rows) == (0, 10_000)
+    assert RULES["train.early_stopping"](none).value == "off"
+    # As in the run that training starts from.
+    assert replace(FACTS, start_validation_fraction=0.03).validation_rows == 300
+
+
 @given(
     rows=st.integers(2, 2_000_000),
     classes=st.integers(2, 1_000),

@@ -72,6 +72,8 @@ def test_a_classifier_without_mistakes_is_expected_to_make_none() -> None:
     known = KnownRows(np.array([0.8, 0.9]), np.array([True, True]))
     atc, _ = expected_accuracy(known, np.array([0.85, 0.95]), seed=0)
     assert atc.accuracy == 1.0
+    # Two rows say little, although all resamples are right.
+    assert atc.interval == pytest.approx((0.342, 1.0), abs=1e-3)
     never = KnownRows(known.confidence, ~known.correct)
     assert expected_accuracy(never, np.array([0.85]), seed=0)[0].accuracy == 0.0
 

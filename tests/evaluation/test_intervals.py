@@ -40,10 +40,10 @@ def test_the_same_counts_give_the_same_interval() -> None:
     assert macro_f1_interval(confusion) == macro_f1_interval(confusion)
 
 
-def test_a_class_that_no_row_has_counts_as_zero_in_every_resample() -> None:
-    assert macro_f1_interval(np.array([[30, 0], [0, 0]])) == (0.5, 0.5)
+def test_a_class_that_no_row_has_does_not_count() -> None:
+    assert macro_f1_interval(np.array([[30, 0], [0, 0]])) == (1.0, 1.0)
     labels = np.tile([[True, False]], (30, 1))
-    assert multi_label_f1_intervals(labels, labels) == ((1.0, 1.0), (0.5, 0.5))
+    assert multi_label_f1_intervals(labels, labels) == ((1.0, 1.0), (1.0, 1.0))
 
 
 def test_a_class_of_one_row_leaves_resamples_without_it_undisturbed() -> None:

@@ -100,8 +100,17 @@ def test_the_headline_is_macro_f1_where_the_largest_class_has_over_three_times_t
     assert uneven.headline.metric == "macro_f1"
     assert uneven.headline.value == uneven.macro_f1
     assert uneven.headline.interval == uneven.macro_f1_interval
-    missing = measure(np.zeros((1, 2)), np.array([0]), names=("a", "b"))
-    assert missing.has_uneven_classes
+
+
+def test_classes_that_a_set_lacks_do_not_count() -> None:
+    logits = 4.0 * np.eye(5)[[0, 2, 3]]
+    right = measure(logits, np.array([0, 2, 3]), names=tuple("abcde"))
+    assert not right.has_uneven_classes
+    assert right.macro_f1 == 1.0
+    assert right.macro_f1_interval == (1.0, 1.0)
+    # A class that is only answered counts as 0.
+    wrong = measure(logits, np.array([0, 2, 2]), names=tuple("abcde"))
+    assert wrong.macro_f1 == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
 
 
 def test_the_headline_of_a_multi_label_task_is_macro_f1() -> None:

@@ -15,9 +15,10 @@ import pytest
 
 from inference.damage import record_hashes
 from pennyweight.errors import DataError, RunError
-from pennyweight.inference.bank import ClassifierBank, LoadedClassifier
+from pennyweight.inference.bank import ClassifierBank
 from pennyweight.inference.classifier import Classifier
 from pennyweight.inference.correction import Correction
+from pennyweight.inference.loaded_classifier import LoadedClassifier
 from pennyweight.inference.texts import Text
 from pennyweight.training.train import train
 from tiny import LABELS, news, tiny_recipe, write_news, write_pairs, write_several_labels
@@ -101,6 +102,8 @@ def test_texts_for_different_classifiers_get_the_answers_of_each_alone(
     assert [info.name for info in bank.classifiers] == sorted(runs)
     texts, names = _mixed(list(runs))
     _check(texts, names, bank.predict_probabilities(texts, names), alone)
+    expected = [alone[name].predict([text])[0] for text, name in zip(texts, names, strict=True)]
+    assert bank.predict(texts, names) == expected
     assert bank.predict_probabilities([], []) == []
 
 
@@ -167,6 +170,8 @@ def test_texts_that_do_not_fit_are_named_by_their_place(runs: dict[str, Path]) -
     bank.load(runs["pairs"], name="pairs")
     with pytest.raises(DataError, match=r"element 1 is one text.*premise"):
         bank.predict_probabilities(["one", "two"], ["plain", "pairs"])
+    with pytest.raises(DataError, match="texts and names: give lists, such as"):
+        bank.predict_probabilities("a text", "one")
     with pytest.raises(DataError, match="2 texts and 1 names"):
         bank.predict_probabilities(["one", "two"], ["plain"])
 

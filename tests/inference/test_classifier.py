@@ -261,7 +261,7 @@ def test_the_confidence_for_a_coverage_answers_that_share_of_validation(
     answers = classifier.predict(rows["text"], abstain_below=threshold)
     assert sum(answer is not None for answer in answers) == len(rows) / 2
     assert classifier.confidence_for(1.0) == 0.0
-    with pytest.raises(RunError, match=r"coverage 1\.5: expected a share above 0"):
+    with pytest.raises(RunError, match=r"\(--coverage\): given 1\.5; expected a share above 0"):
         classifier.confidence_for(1.5)
 
 

@@ -15,6 +15,7 @@ from inference.damage import make_weights_nan
 from pennyweight.errors import DataError, NonFiniteLogitsError, RunError
 from pennyweight.inference import rows as module
 from pennyweight.inference.classifier import Classifier
+from pennyweight.inference.output import format_of
 from pennyweight.inference.predict import OutputOptions, PredictedRows, predict
 from tiny import LABELS
 
@@ -200,3 +201,10 @@ def test_parquet_has_the_columns_of_csv_and_goes_to_a_file_only(
     assert read["confidence"].to_pylist() == [float(row["confidence"]) for row in rows]
     with pytest.raises(RunError, match="parquet: a binary file; name it with --out FILE"):
         predict(run, ["the goal"], output=OutputOptions(output_format="parquet"))
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "A.JSON", "a.feather"])
+def test_a_known_format_that_is_not_written_is_refused(name: str) -> None:
+    with pytest.raises(RunError, match=r"this format is not written; end the name with \.csv"):
+        format_of(name)
+    assert format_of("a.txt") == "csv"

@@ -201,6 +201,8 @@ def test_runs_that_cannot_be_compared_are_refused(run: Callable[..., Path]) -> N
     first, again = run("a"), run("again")
     with pytest.raises(RunError, match=r"the same recipe with the same seed 1, .* --group one="):
         compare_runs([first, again])
+    with pytest.raises(RunError, match=r"a: given twice; name two different runs"):
+        compare_runs([first, first])
     with pytest.raises(RunError, match="all runs are of one recipe, example; a comparison needs"):
         compare_runs([first, run("second", seed=2)])
     with pytest.raises(RunError, match="no runs were given; a comparison needs"):

@@ -86,8 +86,14 @@ def test_shares_of_other_classes_and_unfinished_runs_are_refused(
 ) -> None:
     first = tmp_path / "first"
     record = train(tiny_recipe(roberta, sets, train={"max_steps": 1}), out=first)
-    with pytest.raises(RecipeError, match="stated"):
-        adaptation_recipe(first, target, name="adapted", shares={"Weather": 1.0})
+    shares: dict[str, float]
+    for shares, message in (
+        ({"Weather": 1.0}, r'^--shares: "Weather" is not a class; the classes are World, '),
+        ({"World": 1.0}, r"^--shares: no share of Sports.*; give each class one, such as Sports=0"),
+        (dict.fromkeys(LABELS, 0.3), r"^--shares: they add up to 1.2, and not to 1"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            adaptation_recipe(first, target, name="adapted", shares=shares)
     unfinished = record.model_copy(update={"status": "running"})
     (first / "record.json").write_text(unfinished.model_dump_json())
     assert load_record(first).status == "running"

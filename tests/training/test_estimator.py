@@ -135,6 +135,7 @@ def test_parameters_are_kept_as_given_and_cloned(
         (_TEXTS[:2], [0.5, 1.5], ValueError, "Unknown label type: continuous"),
         ([3, "a"], [0, 1], DataError, "element 0 is 3 of type int"),
         ("a text", [0], DataError, "put it in a list"),
+        (["a", "b"], [0.0, float("nan")], ValueError, "contains NaN"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(

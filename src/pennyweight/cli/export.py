@@ -90,11 +90,25 @@ def command(
     """
     quiet_libraries()
     if to == FormatName.hub:
+        _refuse_onnx_options(onnx)
         _to_hub(run, out, hub, data=data, rows=onnx.rows)
         return
     if hub.merged:
         raise RunError("--merged: an ONNX model is always merged; leave it out, or use --to hub")
     _to_onnx(run, out, onnx, data=data, license_id=hub.license_id)
+
+
+def _refuse_onnx_options(given: OnnxCommandOptions) -> None:
+    """Refuse options that only an ONNX model has.
+
+    Raises:
+        RunError: one is given.
+    """
+    usual = OnnxCommandOptions()
+    if given.precision != usual.precision:
+        raise RunError("--precision: only an ONNX model has one; leave it out, or use --to onnx")
+    if given.minimum_agreement != usual.minimum_agreement:
+        raise RunError("--minimum-agreement: is for an ONNX model; leave it out, or use --to onnx")
 
 
 def _to_onnx(

@@ -159,6 +159,15 @@ class RecipeOptions:
             help="A plan file, whose ranks, alphas and head are used instead of the recipe's.",
         ),
     ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            min=0,
+            metavar="NUMBER",
+            help="The seed of the split, the head, the batches and dropout.",
+        ),
+    ] = None
     skip_bad_rows: SkipBadRows = False
     overrides: Set = None
 
@@ -201,6 +210,8 @@ class RecipeOptions:
             yield f"budget.trainable_parameters={parse_count(self.budget)}"
         if self.plan is not None:
             yield f"adapter.plan={_quoted(str(self.plan))}"
+        if self.seed is not None:
+            yield f"seed={self.seed}"
         if self.skip_bad_rows:
             yield "data.on_bad_row=set-aside"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +40,7 @@ _Entry = TypeVar("_Entry", "ClassMetrics", "LabelMetrics")
 # Classes and confusions that are printed at most, unless all are requested.
 _CLASSES = 20
 _CONFUSIONS = 10
+_WIDEST = 10_000
 TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
@@ -236,4 +239,6 @@ def _show_confusions(metrics: Metrics) -> None:
 
 def print_line(line: str | Table) -> None:
     """Print a line or a table as it is."""
-    Console(highlight=False).print(line)
+    # A pipe has no width at which words would have to be broken.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDEST
+    Console(highlight=False, width=width).print(line)

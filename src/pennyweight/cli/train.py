@@ -67,6 +67,11 @@ def train_and_report(recipe: Recipe, out: Path, *, resume: bool = False) -> RunR
         typer.echo(headline(name, metrics))
         if (line := baseline_line(name, record)) is not None:
             typer.echo(f"  {line}")
+    if not record.metrics:
+        typer.echo(
+            "no labelled rows were held out, so nothing was evaluated; name some with --test FILE, "
+            "or hold out a part of the training rows with --set data.validation_fraction=0.2"
+        )
     for mark in record.marks:
         typer.echo(mark)
     counts, artifact = record.parameters, record.artifact

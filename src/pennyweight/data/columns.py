@@ -6,6 +6,7 @@ first rows decide, and only if they leave exactly one choice.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from dataclasses import dataclass
@@ -283,15 +284,20 @@ def _missing_text(
     expected = " or ".join(listed(columns, quoted=True, joint=" and ") for columns in candidates)
     if pairs or source.pair_columns:
         content = "pair of text columns"
-        advice = """name the two columns: --set 'data.train.pair_columns=["FIRST", "SECOND"]'"""
+        advice = (
+            "in training, name the two columns with --set "
+            """'data.train.pair_columns=["FIRST", "SECOND"]'; other files need columns of the """
+            "same names"
+        )
     else:
         content = "text column"
         advice = (
-            "name the column with --text-column, or in the recipe: "
+            "name the column with --text-column, or in a recipe: "
             'data.train = { location = "FILE", text_columns = ["COLUMN"] }'
         )
+    meant = _meant(available, (named or ())[:1])
     return DataError(
-        f"{name}: no {content}: {_what_is_there(available)}; expected {expected}; {advice}"
+        f"{name}: no {content}: {_what_is_there(available)}; expected {expected}; {meant}{advice}"
     )
 
 
@@ -303,12 +309,22 @@ def _missing_label(available: Columns, source: Source, name: str) -> DataError:
             f"{_what_is_there(available)}"
         )
     expected = (source.label_column,) if source.label_column else _LABEL_NAMES
+    meant = _meant(available, expected[:1] if source.label_column else ())
     return DataError(
         f"{name}: no label column: {_what_is_there(available)}; expected "
-        f"{listed(expected, quoted=True, joint=' or ')}; name the column with --label-column, or "
-        'in the recipe: data.train = { location = "FILE", label_column = "COLUMN" }; columns of 0 '
-        'and 1 are named with --set \'data.train.label_columns=["A", "B"]\''
+        f"{listed(expected, quoted=True, joint=' or ')}; {meant}name the column with "
+        '--label-column, or in a recipe: data.train = { location = "FILE", label_column = '
+        '"COLUMN" }; in training, columns of 0 and 1 are named with '
+        '--set \'data.train.label_columns=["A", "B"]\''
     )
+
+
+def _meant(available: Columns, named: Sequence[str]) -> str:
+    """Return a question after a column of a similar name; "" if there is none."""
+    for name in named:
+        if similar := difflib.get_close_matches(name, list(available), n=1):
+            return f'did you mean "{similar[0]}"? otherwise '
+    return ""
 
 
 def _what_is_there(available: Columns) -> str:

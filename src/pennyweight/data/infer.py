@@ -6,7 +6,6 @@ of different labels alone.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pennyweight.data.columns import choose_columns
 from pennyweight.data.label import BadRow, LabelParser, flag_of, label_name, split_labels
+from pennyweight.data.label_values import LabelValues, is_boolean, is_missing, place_of
 from pennyweight.data.shown import listed, shortened, shown
 from pennyweight.data.source import Source, locate
 from pennyweight.errors import DataError
@@ -30,6 +30,8 @@ __all__ = ["Inferred", "infer"]
 _SEPARATORS = "|;,"
 _INTEGER = re.compile(r"[-+]?\d+")
 _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+# How other programs write a missing value.
+_LIKE_MISSING = frozenset({"nan", "null"})
 # A source with up to this many different labels is never refused for having too many.
 _FEW_LABELS = 20
 # More different labels than this are not counted to the end of the source.
@@ -83,23 +85,6 @@ class Inferred:
         return source
 
 
-@dataclass(slots=True)
-class _Values:
-    """The different values of a label column and how often each occurs.
-
-    Attributes:
-        singles: values that are no list, by name.
-        lists: lists of names, as tuples.
-        are_booleans: whether all values are true or false.
-        rows: number of values.
-    """
-
-    singles: Counter[str]
-    lists: Counter[tuple[str, ...]]
-    are_booleans: bool
-    rows: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Request:
     """The facts to infer, and those that are given."""
@@ -147,12 +132,12 @@ def infer(
         raise _unexpected_lists(values, separator, columns, request)
     counts = _counts(values, separator)
     if labels is None:
-        _check_labels(counts, values.rows, columns, request)
+        _check_labels(counts, values.rows, columns, request, bad_rows=values.of_bad_rows())
         names, order = _ordered(counts, values, file.class_names.get(columns.label or "", ()))
     else:
         names, order = labels, "as given"
         counts = _counts_of_given(counts, file, request)
-    notes = [columns.note, note, *_differing_in_case(names)]
+    notes = [columns.note, note, *_differing_in_case(names), *_like_missing(names)]
     return Inferred(
         text_columns=() if columns.is_pair else columns.texts,
         pair_columns=_pair(columns),
@@ -170,7 +155,7 @@ def infer(
 
 
 def _unexpected_lists(
-    values: _Values, separator: str | None, columns: ChosenColumns, request: _Request
+    values: LabelValues, separator: str | None, columns: ChosenColumns, request: _Request
 ) -> DataError:
     what = "lists" if values.lists else f'several labels joined by "{separator}"'
     return DataError(
@@ -215,50 +200,35 @@ def _from_columns(file: OpenFile, columns: ChosenColumns, request: _Request) -> 
     )
 
 
-def _values(file: OpenFile, columns: ChosenColumns, request: _Request) -> _Values:
+def _values(file: OpenFile, columns: ChosenColumns, request: _Request) -> LabelValues:
     """Count the different values of the label column.
 
     Raises:
         DataError: a label is a fraction, or not a label at all; or there are too many.
     """
-    values = _Values(Counter(), Counter(), are_booleans=True, rows=0)
+    values = LabelValues()
     label = columns.label or ""
     class_names = file.class_names.get(label, ())
     for record in file.records((label,)):
         value = None if record.values is None else record.values.get(label)
-        # A class-name column stores -1 for a row without a label.
-        is_unlabelled = bool(class_names) and value == -1
-        if record.problem is not None or _is_missing(value) or is_unlabelled:
+        if record.problem is not None:
+            values.note_bad(record, record.problem)
             continue
-        values.rows += 1
+        # A class-name column stores -1 for a row without a label.
+        if is_missing(value) or (class_names and value == -1):
+            continue
         parts = value if isinstance(value, list | tuple) else [value]
-        values.are_booleans &= all(_is_boolean(part) for part in parts)
         names = tuple(_name(part, class_names) for part in parts)
         if request.labels is None and (place := _place_of_problem(names)) is not None:
-            row = f"row {record.number}" + (f" (line {record.line})" if record.line else "")
-            raise DataError(f"{request.name}: {row}: {_problem(parts[place])}")
-        known = tuple(name for name in names if name is not None)
-        if isinstance(value, list | tuple):
-            values.lists[known] += 1
-        else:
-            values.singles.update(known)
+            raise DataError(f"{request.name}: {place_of(record)}: {_problem(parts[place])}")
+        values.add(value, names)
         if len(values.singles) > _MOST_LABELS and request.labels is None:
             raise _too_many(values.singles, values.rows, columns, request)
     if not values.rows:
-        raise DataError(f'{request.name}: no row has a label in the column "{label}"')
+        raise DataError(
+            f'{request.name}: no row has a label in the column "{label}"{values.of_bad_rows()}'
+        )
     return values
-
-
-def _is_missing(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_boolean(value: object) -> bool:
-    return isinstance(value, bool) or (
-        isinstance(value, str) and value.strip().casefold() in {"true", "false"}
-    )
 
 
 def _name(value: object, class_names: tuple[str, ...]) -> str | None:
@@ -266,7 +236,7 @@ def _name(value: object, class_names: tuple[str, ...]) -> str | None:
     if class_names and isinstance(value, int) and 0 <= value < len(class_names):
         return class_names[value]
     name = label_name(value)
-    return name.lower() if name is not None and _is_boolean(value) else name
+    return name.lower() if name is not None and is_boolean(value) else name
 
 
 def _place_of_problem(names: Iterable[str | None]) -> int | None:
@@ -287,7 +257,7 @@ def _problem(value: object) -> str:
 
 
 def _separator(
-    values: _Values, columns: ChosenColumns, request: _Request
+    values: LabelValues, columns: ChosenColumns, request: _Request
 ) -> tuple[str | None, str]:
     """Return what joins several labels in one text, and a note if that was inferred."""
     if request.separator is not None or request.task == "single-label" or values.lists:
@@ -309,7 +279,7 @@ def _separator(
     return None, ""
 
 
-def _counts(values: _Values, separator: str | None) -> Counter[str]:
+def _counts(values: LabelValues, separator: str | None) -> Counter[str]:
     """Return the number of rows of each label."""
     counts = Counter[str]()
     for name, rows in values.singles.items():
@@ -335,7 +305,12 @@ def _counts_of_given(counts: Mapping[str, int], file: OpenFile, request: _Reques
 
 
 def _check_labels(
-    counts: Mapping[str, int], rows: int, columns: ChosenColumns, request: _Request
+    counts: Mapping[str, int],
+    rows: int,
+    columns: ChosenColumns,
+    request: _Request,
+    *,
+    bad_rows: str,
 ) -> None:
     """Check that there are at least two labels, and that rows share them.
 
@@ -345,8 +320,8 @@ def _check_labels(
     if len(counts) < 2:
         raise DataError(
             f'{request.name}: the column "{columns.label}" holds only the label '
-            f'"{listed(counts)}"; at least two are needed; name another column with label_column, '
-            "or list all labels in data.labels"
+            f'"{listed(counts)}"{bad_rows}; at least two are needed; name another column with '
+            "--label-column, or list all labels in data.labels"
         )
     if len(counts) > max(_FEW_LABELS, rows // 2):
         raise _too_many(counts, rows, columns, request)
@@ -372,7 +347,7 @@ def _too_many(
 
 
 def _ordered(
-    counts: Mapping[str, int], values: _Values, class_names: tuple[str, ...]
+    counts: Mapping[str, int], values: LabelValues, class_names: tuple[str, ...]
 ) -> tuple[tuple[str, ...], str]:
     """Return the labels in order, and the order in words."""
     if class_names and set(counts) <= set(class_names):
@@ -382,6 +357,15 @@ def _ordered(
     if all(_INTEGER.fullmatch(name) for name in counts):
         return tuple(sorted(counts, key=lambda name: (int(name), name))), "by value"
     return tuple(sorted(counts)), "sorted as text"
+
+
+def _like_missing(labels: tuple[str, ...]) -> list[str]:
+    """Return a note if a label may stand for a missing one."""
+    return [
+        f'the label "{label}" is a class; if it stands for a missing label, leave the cell empty'
+        for label in labels
+        if label.casefold() in _LIKE_MISSING
+    ]
 
 
 def _differing_in_case(labels: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import datasets
 import numpy as np
@@ -20,6 +20,8 @@ from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory
 from pennyweight.runs.record import load_record
 from pennyweight.settings.assemble import read_options, source_of
+
+_Value = TypeVar("_Value", int, float)
 
 __all__ = ["read_facts"]
 
@@ -50,6 +52,7 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
     return Facts(
         rows=len(rows.table) if drawn is None else min(drawn, len(rows.table)),
         file_rows=None if drawn is None else len(rows.table),
+        validation_fraction=_settled(recipe.data.validation_fraction),
         start_validation_fraction=_start_validation_fraction(recipe),
         classes=len(inferred.labels),
         rows_by_class=counts,
@@ -62,10 +65,15 @@ def read_facts(recipe: Recipe, base: BaseModel, inferred: Inferred) -> Facts:
         hidden=int(base.config.hidden_size),
         budget=recipe.budget.trainable_parameters,
         is_pooled=recipe.base.pooling != "native",
-        epochs=None if recipe.train.epochs == "auto" else recipe.train.epochs,
-        contrastive=None if recipe.train.contrastive == "auto" else recipe.train.contrastive,
-        batch_rows=None if recipe.train.batch_rows == "auto" else recipe.train.batch_rows,
+        epochs=_settled(recipe.train.epochs),
+        contrastive=_settled(recipe.train.contrastive),
+        batch_rows=_settled(recipe.train.batch_rows),
     )
+
+
+def _settled(value: _Value | Literal["auto"]) -> _Value | None:
+    """Return the value that a recipe sets; None where it is derived."""
+    return None if value == "auto" else value
 
 
 def _start_validation_fraction(recipe: Recipe) -> float | None:

@@ -58,6 +58,8 @@ class Facts:
         hidden: numbers that describe a text, which the head reads.
         budget: the largest number of trainable parameters allowed.
         is_pooled: whether the head is one linear map of pooled hidden states.
+        validation_fraction: `data.validation_fraction`, where the recipe sets it; None where it is
+            derived.
         epochs: `train.epochs`, where the recipe sets it; None where it is derived.
         batch_rows: `train.batch_rows`, likewise.
         contrastive: `train.contrastive`, likewise.
@@ -72,6 +74,7 @@ class Facts:
     target_length: int = 0
     file_rows: int | None = None
     start_validation_fraction: float | None = None
+    validation_fraction: float | None = None
     own_validation_rows: int | None = None
     is_multi_label: bool = False
     hidden: int = 384
@@ -94,7 +97,14 @@ class Facts:
     @property
     def validation_rows(self) -> int:
         """Number of rows that are split off for validation."""
-        if self.own_validation_rows is not None or self.has_few_rows:
+        if self.own_validation_rows is not None:
+            return 0
+        fraction = self.validation_fraction
+        if fraction is None:
+            fraction = self.start_validation_fraction
+        if fraction is not None:
+            return round(fraction * (self.file_rows or self.rows))
+        if self.has_few_rows:
             return 0
         return min(
             _MOST_VALIDATION_ROWS, max(self.rows // 10, min(self.classes * 2, self.rows // 5))

@@ -135,8 +135,8 @@ class AnsweredRows:
         given = sum(weights @ run.given for run, weights in parts)
         f1 = f1_of_counts(hits, given, total @ self.labels)
         if len(parts) > 1:
-            # Swapping answers leaves no row out, so a class without answers or labels counts as 0.
-            return np.asarray(np.nan_to_num(f1).mean(axis=1))
+            # Swapping answers leaves no row out, so there is always a class.
+            return np.asarray(np.nanmean(f1, axis=1))
         return macro_f1_of(f1, parts[0][0].is_known)
 
 

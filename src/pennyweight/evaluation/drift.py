@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pennyweight.evaluation.intervals import Interval
+from pennyweight.evaluation.intervals import Interval, wilson_interval
 from pennyweight.evaluation.metrics import Metrics
 
 __all__ = [
@@ -48,8 +48,8 @@ class ExpectedAccuracy:
     Attributes:
         method: "atc" (average thresholded confidence) or "doc" (difference of confidences).
         accuracy: the estimate, in 0..1.
-        interval: 95% bootstrap interval; it covers the sampling of rows, and not the error of the
-            method's assumption.
+        interval: 95% interval; it covers the sampling of rows, and not the error of the method's
+            assumption.
     """
 
     method: str
@@ -116,6 +116,9 @@ def expected_accuracy(
     (Guillory et al. 2021, arXiv:2107.03315) lowers the accuracy on the known rows by as much as the
     mean confidence is lower.
 
+    The interval is that of a bootstrap, widened to Wilson's for the smaller number of rows: where
+    few rows are wrong, resamples hardly differ.
+
     Args:
         known: rows with labels, at least one.
         confidence: of the new rows, float `[rows]`, at least one.
@@ -132,14 +135,19 @@ def expected_accuracy(
         new = confidence[generator.integers(len(confidence), size=len(confidence))]
         for estimate, values in estimates.values():
             values[resample] = estimate(drawn, new)
+    fewest = min(len(confidence), len(known.correct))
     return tuple(
-        ExpectedAccuracy(
-            method,
-            estimate(known, confidence),
-            (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))),
-        )
+        _with_interval(method, estimate(known, confidence), values, rows=fewest)
         for method, (estimate, values) in estimates.items()
     )
+
+
+def _with_interval(
+    method: str, accuracy: float, resampled: np.ndarray, *, rows: int
+) -> ExpectedAccuracy:
+    low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
+    lowest, highest = wilson_interval(round(accuracy * rows), rows)
+    return ExpectedAccuracy(method, accuracy, (min(low, lowest), max(high, highest)))
 
 
 def _thresholded(known: KnownRows, confidence: np.ndarray) -> float:

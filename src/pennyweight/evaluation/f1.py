@@ -20,7 +20,7 @@ def f1_of_counts(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -
 
 
 def macro_f1_of(f1: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of each resample; classes that no row of the set has count as 0.
+    """Return the mean F1 of each resample over the classes that it has.
 
     Args:
         f1: float `[resamples, classes]`, NaN for a class that a resample leaves out.
@@ -28,5 +28,4 @@ def macro_f1_of(f1: np.ndarray, is_known: np.ndarray) -> np.ndarray:
     """
     known = np.where(is_known, f1, np.nan)
     present = np.isfinite(known)
-    means = np.nansum(known, axis=1) / np.maximum(present.sum(axis=1), 1)
-    return np.asarray(means * is_known.sum() / len(is_known))
+    return np.asarray(np.nansum(known, axis=1) / np.maximum(present.sum(axis=1), 1))

@@ -64,7 +64,7 @@ class Metrics:
         rows: number of rows.
         accuracy: fraction of rows whose most probable class is the label.
         accuracy_interval: 95% Wilson score interval of the accuracy.
-        macro_f1: mean F1 over the classes.
+        macro_f1: mean F1 over the classes that any row has as its label or as an answer.
         nll: mean negative log-likelihood of the label, in nats.
         brier: mean squared distance between the probabilities and the one-hot label (0..2).
         ece: expected calibration error over equal-width confidence bins.
@@ -94,11 +94,8 @@ class Metrics:
 
     @property
     def has_uneven_classes(self) -> bool:
-        """Whether the largest class has more than 3 times the rows of the smallest.
-
-        A class without rows makes the classes uneven.
-        """
-        sizes = [entry.rows for entry in self.classes]
+        """Whether the largest class has more than 3 times the rows of the smallest with any."""
+        sizes = [entry.rows for entry in self.classes if entry.rows]
         return max(sizes) > EVEN_RATIO * min(sizes)
 
     @property
@@ -187,7 +184,7 @@ def _measure_single_label(
         labels, predicted, labels=classes, zero_division=0.0
     )
     brier = sk.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
-    macro_f1 = sk.f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)
+    is_known = (support > 0) | (np.bincount(predicted, minlength=len(classes)) > 0)
     diagram = reliability_diagram(probabilities, labels, bins=bins)
     confidence, correct = probabilities.max(axis=1), predicted == labels
     confusion = sk.confusion_matrix(labels, predicted, labels=classes)
@@ -195,7 +192,7 @@ def _measure_single_label(
         rows=len(labels),
         accuracy=float(sk.accuracy_score(labels, predicted)),
         accuracy_interval=wilson_interval(int(correct.sum()), len(labels)),
-        macro_f1=float(macro_f1),
+        macro_f1=float(f1[is_known].mean()),
         nll=float(sk.log_loss(labels, probabilities, labels=classes)),
         brier=float(brier),
         ece=calibration_error(diagram),

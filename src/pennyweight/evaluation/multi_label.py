@@ -56,7 +56,7 @@ class MultiLabelMetrics:
         accuracy_interval: 95% Wilson score interval of the accuracy.
         micro_f1: F1 over all decisions together.
         micro_f1_interval: 95% bootstrap interval over rows; None if none was computed.
-        macro_f1: mean F1 over the classes.
+        macro_f1: mean F1 over the classes that any row has as a label or as an answer.
         macro_f1_interval: 95% bootstrap interval over rows; None if none was computed.
         mean_average_precision: mean over the classes that have rows; needs no thresholds.
         nll: mean negative log-likelihood of a decision, in nats.
@@ -126,6 +126,7 @@ def measure_multi_label(
     classes = _classes(probabilities, true, names=names, thresholds=thresholds)
     areas = [each.average_precision for each in classes if each.average_precision is not None]
     reliability = bins_of(probabilities.ravel(), true.ravel(), bins=bins)
+    f1, is_known = np.array([each.f1 for each in classes]), (predicted | true).any(axis=0)
     exact = int((predicted == true).all(axis=1).sum())
     micro_interval, macro_interval = (
         multi_label_f1_intervals(predicted, true, resamples=resamples)
@@ -138,7 +139,7 @@ def measure_multi_label(
         accuracy_interval=wilson_interval(exact, len(labels)),
         micro_f1=float(sk.f1_score(true, predicted, average="micro", zero_division=0.0)),
         micro_f1_interval=micro_interval,
-        macro_f1=float(np.mean([each.f1 for each in classes])),
+        macro_f1=float(f1[is_known].mean()) if is_known.any() else 0.0,
         macro_f1_interval=macro_interval,
         mean_average_precision=float(np.mean(areas)) if areas else 0.0,
         # log(1 + exp(z)) - y z is the cross-entropy of a decision with the logit z.

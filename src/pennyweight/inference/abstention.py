@@ -34,12 +34,16 @@ def confidence_for(record: RunRecord, coverage: float) -> float:
     """
     check_abstention(record.recipe.data.task, 0.0)
     if not 0.0 < coverage <= 1.0:
-        raise RunError(f"coverage {coverage}: expected a share above 0 and at most 1")
+        raise RunError(
+            f"coverage (--coverage): given {coverage:g}; expected a share above 0 and at "
+            "most 1, such as 0.9"
+        )
     curve = validation_curve(record)
     if not curve:
         raise RunError(
-            "coverage: the run's record has no coverage-accuracy curve of validation rows; train "
-            "it again with validation rows, or name a confidence to abstain below"
+            "coverage (--coverage): the run's record has no coverage-accuracy curve of "
+            "validation rows; train it again with validation rows, or name a confidence to "
+            "abstain below"
         )
     return threshold_at(curve, coverage)
 

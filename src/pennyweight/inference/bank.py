@@ -6,13 +6,12 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pennyweight.data.label import Task
 from pennyweight.engine.batches.tokenize import TokenOptions, join_rows, tokenize_texts
 from pennyweight.engine.calibration import calibration_for
 from pennyweight.engine.device import choose_compute
@@ -21,6 +20,7 @@ from pennyweight.engine.shared_encoder import SharedEncoder
 from pennyweight.errors import DataError, RunError
 from pennyweight.files import hash_file
 from pennyweight.inference.load import SavedModel, open_run
+from pennyweight.inference.loaded_classifier import LoadedClassifier, describe
 from pennyweight.inference.processing import Processing, processing_of
 from pennyweight.inference.texts import Text
 from pennyweight.model.build import load_tokenizer
@@ -32,44 +32,13 @@ from pennyweight.model.shared_adapter import (
     load_shared_base,
 )
 from pennyweight.quiet import quiet_libraries
-from pennyweight.runs.record import RunRecord
 from pennyweight.settings.values import Settings
 
-__all__ = ["ClassifierBank", "LoadedClassifier"]
+__all__ = ["ClassifierBank"]
 
 _LOG = logging.getLogger(__name__)
 # What a tokenizer is loaded from, where they exist.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedClassifier:
-    """A classifier in a bank.
-
-    Attributes:
-        name: its name in the bank.
-        run: the run's directory.
-        base: the name of the base.
-        labels: the classes' names in the order of their probabilities.
-        task: whether a text has exactly one label, or any number of them.
-        thresholds: of a multi-label run, the probability of each class from which a text is given
-            it, float64 `[classes]`; None for a single-label run.
-        pair_columns: the columns with the two texts of a pair; None if a row is a single text.
-        max_tokens: length to which texts are truncated.
-        trainable_parameters: number of parameters that were trained.
-        bytes: memory of the adapter and its head.
-    """
-
-    name: str
-    run: Path
-    base: str
-    labels: tuple[str, ...]
-    task: Task
-    thresholds: np.ndarray | None = field(compare=False)
-    pair_columns: tuple[str, str] | None
-    max_tokens: int
-    trainable_parameters: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +152,29 @@ class ClassifierBank:
                 read again.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
-        if isinstance(texts, str) or len(texts) != len(names):
-            given = "one text" if isinstance(texts, str) else f"{len(texts)} texts"
-            raise DataError(f"texts: {given} and {len(names)} names; give a name for each text")
+        if isinstance(texts, str) or isinstance(names, str):
+            raise DataError('texts and names: give lists, such as ["a text"] and ["a name"]')
+        if len(texts) != len(names):
+            raise DataError(
+                f"texts: {len(texts)} texts and {len(names)} names; give a name for each text"
+            )
         results: list[np.ndarray] = [np.empty(0)] * len(texts)
         for members in self._in_turn(list(dict.fromkeys(names))):
             rows = [row for row, name in enumerate(names) if name in members]
             self._predict(texts, names, rows, members, results)
         return results
+
+    def predict(self, texts: Sequence[Text], names: Sequence[str]) -> list[str | list[str]]:
+        """Return the label of each text, or a list of labels for a multi-label classifier.
+
+        Args:
+            texts: as for `predict_probabilities`, which raises the same errors.
+            names: the name of each text's classifier.
+        """
+        probabilities = self.predict_probabilities(texts, names)
+        with self._lock:
+            known = dict(self._known)
+        return [known[name].labels_of(p) for name, p in zip(names, probabilities, strict=True)]
 
     def _in_turn(self, names: Sequence[str]) -> Iterator[Mapping[str, _Member]]:
         """Yield the classifiers of some names: those in memory, then others as memory allows."""
@@ -273,7 +257,7 @@ class ClassifierBank:
             )
         self._base = base
         processing = processing_of(record, settings, saved.artifact)
-        info = _describe(name, run, record, processing, adapter.bytes)
+        info = describe(name, run, record, processing, size=adapter.bytes)
         return _Member(info, processing, self._tokenizer(saved), adapter)
 
     def _base_for(self, run: Path, saved: SavedModel, settings: Settings) -> _Base:
@@ -370,21 +354,3 @@ def _tokenization(member: _Member) -> tuple[Any, ...]:
     processing = member.processing
     is_pair = processing.pair_columns is not None
     return id(member.tokenizer), processing.max_tokens, processing.truncation, is_pair
-
-
-def _describe(
-    name: str, run: Path, record: RunRecord, processing: Processing, size: int
-) -> LoadedClassifier:
-    trained = record.parameters.model if record.parameters else record.plan.trainable_parameters
-    return LoadedClassifier(
-        name=name,
-        run=run,
-        base=record.recipe.base.name,
-        labels=processing.labels,
-        task=processing.task,
-        thresholds=processing.thresholds,
-        pair_columns=processing.pair_columns,
-        max_tokens=processing.max_tokens,
-        trainable_parameters=trained,
-        bytes=size,
-    )

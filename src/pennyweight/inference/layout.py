@@ -70,7 +70,10 @@ class OutputOptions:
             RunError: both a confidence and a coverage are given, or one that is not possible.
         """
         if self.abstain_below is not None and self.coverage is not None:
-            raise RunError("a confidence to abstain below and a coverage were both given; give one")
+            raise RunError(
+                "both a confidence to abstain below (--abstain-below) and a coverage "
+                "(--coverage) were given; give one"
+            )
         if self.coverage is not None:
             return confidence_for(record, self.coverage)
         if self.abstain_below is not None:

@@ -44,6 +44,8 @@ _encoded = json.JSONEncoder(ensure_ascii=False, default=_text).encode
 _ROW_GROUP_BYTES = 32 * 2**20
 # Written through the stream that is open already: opening them again would truncate a file that
 # the shell redirects standard output to.
+# Endings of formats in which tables are often kept, and which are not written.
+_NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".json", ".arrow", ".feather", ".orc")
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -185,8 +187,16 @@ def is_standard_output(out: str | Path | None) -> bool:
 
 
 def format_of(out: str | Path | None) -> OutputFormat:
-    """Return the format that a file's ending asks for; CSV for every other ending."""
+    """Return the format that a file's ending asks for; CSV for every unknown ending.
+
+    Raises:
+        RunError: the ending is that of a known format that is not written.
+    """
     name = str(out).lower()
+    if name.endswith(_NOT_WRITTEN):
+        raise RunError(
+            f"--out {out}: this format is not written; end the name with .csv, .jsonl or .parquet"
+        )
     return next((key for key, each in FORMATS.items() if name.endswith(each.endings)), "csv")
 
 

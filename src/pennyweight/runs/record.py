@@ -353,6 +353,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: the file cannot be written.
     """
+    if not path.parent.is_dir():
+        raise RunError(f"{path}: there is no directory {path.parent}; create it first")
     try:
         with replacing(path) as part:
             part.write_text(without_home(text), encoding="utf-8", newline="")

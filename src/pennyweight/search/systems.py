@@ -125,6 +125,8 @@ def _of_one_recipe(runs: Sequence[SystemRun]) -> System:
     by_seed: dict[int, SystemRun] = {}
     for run in runs:
         other = by_seed.setdefault(run.seed, run)
+        if other is not run and other.path.resolve() == run.path.resolve():
+            raise RunError(f"{run.path}: given twice; name two different runs")
         if other is not run:
             raise RunError(
                 f"{other.path} and {run.path}: runs of the same recipe with the same seed "

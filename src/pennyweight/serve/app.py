@@ -94,11 +94,21 @@ def _add_page(app: FastAPI) -> None:
         app.add_api_route(path, page, include_in_schema=False)
 
 
+# Pydantic names the shape that a value was tried as in the place of a mistake.
+_TYPE_NAMES = frozenset({"str", "list", "tuple", "dict", "int", "float", "bool"})
+
+
 def _explanation(error: RequestValidationError) -> str:
     """Return one line about the first mistakes of a request, without the values themselves."""
-    lines = [f"{_place(detail)}: {detail['msg']}" for detail in error.errors()[:3]]
+    mistakes: dict[str, dict[str, None]] = {}
+    for detail in error.errors():
+        # A value that may have one of several shapes has a mistake for each.
+        mistakes.setdefault(_place(detail), {})[detail["msg"]] = None
+    lines = [f"{place}: {', or: '.join(kinds)}" for place, kinds in list(mistakes.items())[:3]]
     return "; ".join(lines) + "; the shape is described in /openapi.json"
 
 
 def _place(detail: dict[str, Any]) -> str:
-    return ".".join(map(str, detail["loc"]))
+    """Return where in a request a mistake is, without the names of pydantic's types."""
+    parts = [str(part) for part in detail["loc"]]
+    return ".".join(part for part in parts if "[" not in part and part not in _TYPE_NAMES)

@@ -171,11 +171,14 @@ def operation_routes(service: Service) -> APIRouter:
     """Return the routes for the operator: health, readiness and metrics."""
     router = APIRouter(tags=["operation"])
 
+    # Some probes ask for the headers alone.
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def health() -> dict[str, str]:
         """Say that the process answers."""
         return {"status": "ok"}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"description": "Not ready."}})
     async def readiness() -> JSONResponse:
         """Say whether requests should be sent here: not while stopping, or with nothing loaded."""

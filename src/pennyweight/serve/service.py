@@ -146,7 +146,9 @@ def _check_fit(text: Text, served: Served) -> None:
     columns = served.entry.pair_columns
     if columns is None and not isinstance(text, str):
         raise RefusedError(
-            422, f'the classifier "{served.name}" takes single texts; give a string, not a pair'
+            422,
+            f'the classifier "{served.name}" takes single texts; give a string, not a pair (on '
+            '/predict, a list of two strings is a pair, and two texts are [["one"], ["other"]])',
         )
     if columns is not None and isinstance(text, str):
         raise RefusedError(

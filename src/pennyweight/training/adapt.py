@@ -9,8 +9,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pennyweight.data.ingest import read_rows
+from pennyweight.data.shown import listed
 from pennyweight.data.source import Source
 from pennyweight.defaults.rules import accuracy_noise
+from pennyweight.errors import RecipeError, RunError
 from pennyweight.inference.load import require_complete
 from pennyweight.recipe import Recipe, change_recipe
 from pennyweight.runs.record import load_record
@@ -21,6 +23,8 @@ __all__ = ["adaptation_recipe"]
 # Labelled rows that are seen again, so that what was learned from them is kept. A smaller target is
 # seen several times in an epoch, until it has about as many rows.
 _TRAIN_ROWS, _MOST_COPIES = 4_000, 5
+# How far stated shares may add up to something else than 1.
+_TOLERANCE = 1e-6
 # A whole schedule is trained, and its end kept if validation allows it.
 _CHANGES: Mapping[str, Any] = MappingProxyType(
     {
@@ -65,12 +69,19 @@ def adaptation_recipe(
 
     Raises:
         RecipeError: the shares are not those of the run's classes.
-        RunError: it is no finished run.
+        RunError: it is no finished run, or one of a multi-label task.
         DataError: the target cannot be read.
     """
     record = load_record(Path(run))
     require_complete(Path(run), record)
     recipe = record.recipe
+    if recipe.data.task == "multi-label":
+        raise RunError(
+            f"{run}: a multi-label run, and self-training gives each text one label; adapt a run "
+            "with one label per text"
+        )
+    if shares is not None and shares != "uniform":
+        _check_shares(shares, recipe.data.label_names)
     texts = read_rows("target", target, read_options(recipe), labelled=False)
     source = {
         "location": target.location,
@@ -99,3 +110,21 @@ def adaptation_recipe(
         "transduction": {"prior": prior, "self_training": self_training},
     }
     return change_recipe(recipe, changes)
+
+
+def _check_shares(shares: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Refuse shares that are not one for each class, adding up to 1.
+
+    Raises:
+        RecipeError: they are not.
+    """
+    if unknown := [name for name in shares if name not in labels]:
+        raise RecipeError(
+            f'--shares: "{unknown[0]}" is not a class; the classes are {listed(labels)}'
+        )
+    if missing := [label for label in labels if label not in shares]:
+        raise RecipeError(
+            f"--shares: no share of {listed(missing)}; give each class one, such as {missing[0]}=0"
+        )
+    if abs(sum(shares.values()) - 1.0) > _TOLERANCE:
+        raise RecipeError(f"--shares: they add up to {sum(shares.values()):g}, and not to 1")

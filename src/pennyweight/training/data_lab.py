@@ -103,7 +103,7 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
     Raises:
         DataError: they cannot be read or written.
     """
-    data = _settings(recipe).data
+    data = _settings_for(recipe, out).data
     rows = read_rows("train", data.sources.train, _read_options(data.read, out))
     facts = {"clean": list(data.read.clean), "source": rows.source, "set_aside": rows.bad}
     return _write(out, rows.table, facts)
@@ -111,7 +111,7 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
 
 def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     """Write the training rows that the recipe's filters keep, and beside them the removed ones."""
-    settings = _settings(recipe)
+    settings = _settings_for(recipe, out)
     prepared, splits = _prepared(settings, out, log, augment=False)
     if settings.data.sources.validation is None:
         log(
@@ -137,7 +137,7 @@ def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe has no augmentation.
     """
-    settings = _settings(recipe)
+    settings = _settings_for(recipe, out)
     if not settings.rows.augmentations:
         raise RecipeError(
             "data.augmentations: empty, so there is nothing to produce; add one, for example "
@@ -163,7 +163,7 @@ def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe has no `[generate]` section.
     """
-    settings = _settings(recipe)
+    settings = _settings_for(recipe, out)
     if settings.rows.generation is None:
         raise RecipeError(
             "generate: missing; the recipe has no [generate] section, for example "
@@ -226,6 +226,26 @@ def _settings(recipe: Recipe) -> Settings:
     return settings_of(complete(recipe).recipe)
 
 
+def _settings_for(recipe: Recipe, out: Path) -> Settings:
+    """Return the settings of a step that writes rows, after a look at where it is to write.
+
+    Raises:
+        DataError: the name does not end with .parquet, or is that of a file of the recipe.
+    """
+    if out.suffix != ".parquet":
+        raise DataError(f"--out {out}: rows are written as Parquet; end the name with .parquet")
+    settings = _settings(recipe)
+    sources = settings.data.sources
+    given = [sources.train, sources.validation, sources.target, *sources.held_out.values()]
+    paths = [Path(each.location).expanduser() for each in given if each is not None]
+    for path in (*paths, *map(Path, settings.rows.extra)):
+        if out.exists() and path.exists() and path.samefile(out):
+            raise DataError(
+                f"--out {out}: a file of the recipe, which stays as it is; name another"
+            )
+    return settings
+
+
 def _prepared(
     settings: Settings, out: Path, log: Log, *, augment: bool
 ) -> tuple[PreparedRows, Splits]:
@@ -259,8 +279,6 @@ def _read_options(options: ReadOptions, out: Path) -> ReadOptions:
 
 
 def _write(out: Path, rows: datasets.Dataset, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    if out.suffix != ".parquet":
-        raise DataError(f"--out {out}: rows are written as Parquet; end the name with .parquet")
     columns = [name for name in ("text", "text_pair", "label") if name in rows.column_names]
     # A table with its own order of rows is brought into it first.
     plain = rows if rows._indices is None else rows.flatten_indices()

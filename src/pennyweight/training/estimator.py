@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import weakref
@@ -203,7 +204,10 @@ def _encoded(
         if type_of_target(y, input_name="y") == "multilabel-indicator":
             matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y).astype(np.int64)
             return True, np.arange(matrix.shape[1]), matrix
-        classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        labels = column_or_1d(y, warn=True)
+        if any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
+            raise ValueError("y: contains NaN; give every text a label")
+        classes, codes = np.unique(labels, return_inverse=True)
     except TypeError as error:
         raise DataError(
             f"y: the labels cannot be sorted ({error}); give labels of one type, without missing "

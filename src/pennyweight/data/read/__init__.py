@@ -166,6 +166,8 @@ def existing_path(path: Path) -> Path:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    if any(sign in path.name for sign in "*?["):
+        raise DataError(f"{path}: no such file; patterns are for predict: name one file here")
     similar = difflib.get_close_matches(path.name, names, n=1)
     hint = f'; did you mean "{folder / similar[0]}"?' if similar else ""
     raise DataError(f"{path}: no such file{hint}")
