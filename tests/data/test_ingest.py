@@ -64,7 +64,7 @@ def test_an_exact_name_goes_before_a_digit_and_another_case(read: Read) -> None:
     ("row", "problem"),
     [
         ({"label": "Sport", "text": "a"}, 'label "Sport" is not one of World, Sports, Business'),
-        ({"label": 4, "text": "a"}, "label 4 is not one of"),
+        ({"label": 4, "text": "a"}, "numbers from 0 to 3 are read as their indices"),
         ({"label": -1, "text": "a"}, "label -1 is not one of"),
         ({"label": True, "text": "a"}, "label true is not one of"),
         ({"label": 1.0, "text": "a"}, "label 1.0 is not one of"),
@@ -181,12 +181,12 @@ def test_named_columns_go_before_usual_ones(read: Read) -> None:
 def test_missing_columns_are_named_with_what_to_do(read: Read, message: Message) -> None:
     text = message(lambda: read("label,body\n1,a\n"))
     assert 'no text column: the file has "label", "body"; expected "text" or "title"' in text
-    assert "name the column with --text-column, or in the recipe" in text
+    assert "name the column with --text-column, or in a recipe" in text
     assert text.endswith('text_columns = ["COLUMN"] }')
 
     text = message(lambda: read("topic,text\n1,a\n"))
     assert 'no label column: the file has "topic", "text"; expected "label" or' in text
-    assert "name the column with --label-column, or in the recipe" in text
+    assert "name the column with --label-column, or in a recipe" in text
     assert """--set 'data.train.label_columns=["A", "B"]'""" in text
 
     text = message(lambda: read("label,text\n1,a\n", text_columns=("head",)))

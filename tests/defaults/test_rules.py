@@ -65,6 +65,15 @@ def test_every_rule_gives_a_usable_value_and_a_reason(
     assert 0.0 < values["optimizer.learning_rate"] < 1e-2
 
 
+def test_a_low_rank_that_a_recipe_asks_for_saves_parameters() -> None:
+    rank = RULES["adapter.head_rank"]
+    assert rank(replace(FACTS, classes=5)).value == 4
+    assert rank(replace(FACTS, classes=2)).value == 1
+    assert rank(replace(FACTS, classes=77)).value == 8
+    # The low rank of a base's own head is that of its dense layer.
+    assert rank(replace(FACTS, classes=5, is_pooled=False)).value == 8
+
+
 def test_validation_rows_are_a_part_of_the_file_that_rows_are_drawn_from() -> None:
     drawn = replace(FACTS, rows=4_000, file_rows=100_000)
     assert RULES["data.validation_fraction"](drawn).value == pytest.approx(400 / 100_000)

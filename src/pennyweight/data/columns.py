@@ -295,7 +295,7 @@ def _missing_text(
             "name the column with --text-column, or in a recipe: "
             'data.train = { location = "FILE", text_columns = ["COLUMN"] }'
         )
-    meant = _meant(available, (named or ())[:1])
+    meant = _meant(available, named or ())
     return DataError(
         f"{name}: no {content}: {_what_is_there(available)}; expected {expected}; {meant}{advice}"
     )
@@ -309,7 +309,7 @@ def _missing_label(available: Columns, source: Source, name: str) -> DataError:
             f"{_what_is_there(available)}"
         )
     expected = (source.label_column,) if source.label_column else _LABEL_NAMES
-    meant = _meant(available, expected[:1] if source.label_column else ())
+    meant = _meant(available, expected if source.label_column else ())
     return DataError(
         f"{name}: no label column: {_what_is_there(available)}; expected "
         f"{listed(expected, quoted=True, joint=' or ')}; {meant}name the column with "
@@ -322,7 +322,8 @@ def _missing_label(available: Columns, source: Source, name: str) -> DataError:
 def _meant(available: Columns, named: Sequence[str]) -> str:
     """Return a question after a column of a similar name; "" if there is none."""
     for name in named:
-        if similar := difflib.get_close_matches(name, list(available), n=1):
+        others = [column for column in available if column not in named]
+        if name not in available and (similar := difflib.get_close_matches(name, others, n=1)):
             return f'did you mean "{similar[0]}"? otherwise '
     return ""
 

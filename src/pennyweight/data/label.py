@@ -94,6 +94,7 @@ class LabelParser:
     ) -> None:
         self._labels = labels
         self._separator = separator
+        self._first_class = first_class
         self._are_numbers = any(_INTEGER.fullmatch(label) for label in labels)
         self._indices = _spellings(labels, None if self._are_numbers else first_class)
         if class_names:
@@ -158,6 +159,9 @@ class LabelParser:
             return problem
         if self._are_numbers and _INTEGER.fullmatch(name):
             return f"{problem} (a number is the name of a label here, not an index)"
+        if not isinstance(value, float) and _INTEGER.fullmatch(name):
+            first, last = self._first_class, self._first_class + len(self._labels) - 1
+            return f"{problem} (numbers from {first} to {last} are read as their indices)"
         if self._separator is None and isinstance(value, str):
             for separator in _SEPARATORS:
                 parts = split_labels(value, separator)

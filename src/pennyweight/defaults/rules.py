@@ -153,9 +153,13 @@ def _head(facts: Facts) -> Derived:
 
 
 def _head_rank(facts: Facts) -> Derived:
-    if _head(facts).value == "full":
+    if not facts.is_pooled:
         return Derived(DEFAULT_HEAD_RANK, "")
     each = facts.hidden + facts.classes
+    if _head(facts).value == "full":
+        # Matters where the recipe asks for a low rank itself, which is to save parameters.
+        saving = (facts.hidden * facts.classes - 1) // each
+        return Derived(max(1, min(DEFAULT_HEAD_RANK, saving)), "")
     rank = max(1, int(_HEAD_SHARE * facts.budget - facts.classes) // each)
     return Derived(rank, f"the largest with which the head takes half of {facts.budget:,}")
 

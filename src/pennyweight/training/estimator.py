@@ -199,15 +199,14 @@ def _encoded(
     if y is None:
         raise ValueError("PennyweightClassifier requires y to be passed, but the target y is None")
     check_consistent_length(texts, y)
+    if np.ndim(y) == 1 and any(map(_is_nan, np.asarray(y, dtype=object))):
+        raise ValueError("y: contains NaN; give every text a label")
     try:
         check_classification_targets(y)
         if type_of_target(y, input_name="y") == "multilabel-indicator":
             matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y).astype(np.int64)
             return True, np.arange(matrix.shape[1]), matrix
-        labels = column_or_1d(y, warn=True)
-        if any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
-            raise ValueError("y: contains NaN; give every text a label")
-        classes, codes = np.unique(labels, return_inverse=True)
+        classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     except TypeError as error:
         raise DataError(
             f"y: the labels cannot be sorted ({error}); give labels of one type, without missing "
@@ -240,3 +239,7 @@ def _write_rows(
         with replacing(path) as part:
             part.write_text(content, encoding="utf-8")
     return path
+
+
+def _is_nan(label: object) -> bool:
+    return isinstance(label, float) and math.isnan(label)
