@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from pennyweight.cli.main import app, main
-from pennyweight.errors import BaseModelError, RunError
+from pennyweight.errors import BaseModelError
 from pennyweight.runs.record import load_record
 from pennyweight.training import train
 
@@ -293,21 +293,6 @@ def test_a_process_ends_with_the_exit_code_of_a_mistake() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("pennyweight: ")
     assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_an_onnx_model_is_always_merged(workspace: Path, pennyweight: Callable[..., str]) -> None:
-    run = str(workspace / "runs" / "one")
-    with pytest.raises(RunError, match="an ONNX model is always merged"):
-        pennyweight("export", run, "--to", "onnx", "--out", "x", "--merged")
-
-
-def test_options_of_an_onnx_model_are_refused_for_the_hub(
-    workspace: Path, pennyweight: Callable[..., str]
-) -> None:
-    run = str(workspace / "runs" / "one")
-    for option, value in (("--precision", "int8-dynamic"), ("--minimum-agreement", "0.5")):
-        with pytest.raises(RunError, match=f"^{option}: "):
-            pennyweight("export", run, "--to", "hub", "--out", "x", option, value)
 
 
 def test_an_unknown_base_is_an_error_that_names_the_embedded_one(

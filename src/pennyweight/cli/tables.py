@@ -239,6 +239,8 @@ def _show_confusions(metrics: Metrics) -> None:
 
 def print_line(line: str | Table) -> None:
     """Print a line or a table as it is."""
-    # A pipe has no width at which words would have to be broken.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDEST
-    Console(highlight=False, width=width).print(line)
+    # A pipe has no width at which words would have to be broken. The output may be redirected
+    # inside the program on its way to a terminal.
+    terminal = sys.__stdout__
+    has_width = "COLUMNS" in os.environ or (terminal is not None and terminal.isatty())
+    Console(highlight=False, width=None if has_width else _WIDEST).print(line)

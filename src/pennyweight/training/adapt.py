@@ -15,7 +15,7 @@ from pennyweight.defaults.rules import accuracy_noise
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.inference.load import require_complete
 from pennyweight.recipe import Recipe, change_recipe
-from pennyweight.runs.record import load_record
+from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings.assemble import read_options
 
 __all__ = ["adaptation_recipe"]
@@ -73,28 +73,14 @@ def adaptation_recipe(
         DataError: the target cannot be read.
     """
     record = load_record(Path(run))
-    require_complete(Path(run), record)
+    _check_run(Path(run), record)
     recipe = record.recipe
-    if recipe.data.task == "multi-label":
-        raise RunError(
-            f"{run}: a multi-label run, and self-training gives each text one label; adapt a run "
-            "with one label per text"
-        )
     if shares is not None and shares != "uniform":
         _check_shares(shares, recipe.data.label_names)
     texts = read_rows("target", target, read_options(recipe), labelled=False)
-    source = {
-        "location": target.location,
-        "format": target.format,
-        "text_columns": target.text_columns,
-    }
-    self_training = {
-        "method": "balanced",
-        "teachers": tuple(teachers) or (str(run),),
-        "share": 1.0,
-        "labels": "soft",
-        "copies": min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(texts.table)))),
-    }
+    keys = ("location", "format", "text_columns")
+    # A target of few rows is seen several times in an epoch.
+    copies = min(_MOST_COPIES, math.ceil(_TRAIN_ROWS / max(1, len(texts.table))))
     # The validation rows are those of the run.
     validation = record.data.sets.get("validation") if record.data is not None else None
     rows = 0 if validation is None else validation.rows
@@ -104,12 +90,35 @@ def adaptation_recipe(
         **_CHANGES,
         "name": name,
         "summary": f"{recipe.name}, trained further on unlabelled text",
-        "data.target": source,
+        "data.target": {key: getattr(target, key) for key in keys},
         "train.start_from": str(run),
         "train.keep_within": keep_within,
-        "transduction": {"prior": prior, "self_training": self_training},
+        "transduction": {
+            "prior": prior,
+            "self_training": {
+                "method": "balanced",
+                "teachers": tuple(teachers) or (str(run),),
+                "share": 1.0,
+                "labels": "soft",
+                "copies": copies,
+            },
+        },
     }
     return change_recipe(recipe, changes)
+
+
+def _check_run(run: Path, record: RunRecord) -> None:
+    """Refuse a run that cannot be adapted.
+
+    Raises:
+        RunError: it is not finished, or one of a multi-label task.
+    """
+    require_complete(run, record)
+    if record.recipe.data.task == "multi-label":
+        raise RunError(
+            f"{run}: a multi-label run, and self-training gives each text one label; adapt a run "
+            "with one label per text"
+        )
 
 
 def _check_shares(shares: Mapping[str, float], labels: Sequence[str]) -> None:

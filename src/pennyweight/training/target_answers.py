@@ -24,7 +24,7 @@ __all__ = ["answer_target", "best_on_validation"]
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a teacher answers, and its metrics on its own validation rows."""
+    """The answers of a teacher, and its metrics on its own validation rows."""
 
     teacher: str
     validation: Metrics | MultiLabelMetrics | None

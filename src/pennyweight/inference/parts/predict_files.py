@@ -151,8 +151,7 @@ def predict_files(
             writer.save()
             raise
         _remove_strays(before, writer, folder)
-        before_rows = sum(part.rows for part in manifest.parts)
-        return _counted(job, writer.save(is_complete=True), predicted_before=before_rows)
+        return _counted(job, writer.save(is_complete=True), before=manifest)
 
 
 def _check_columns(job: PredictJob, manifest: Manifest, log: Log) -> None:
@@ -169,13 +168,13 @@ def _check_columns(job: PredictJob, manifest: Manifest, log: Log) -> None:
         open_rows(job, file, peeks=True)
 
 
-def _counted(job: PredictJob, manifest: Manifest, *, predicted_before: int) -> PredictedFiles:
+def _counted(job: PredictJob, manifest: Manifest, *, before: Manifest) -> PredictedFiles:
     parts = manifest.parts
     return PredictedFiles(
         files=len(manifest.files),
         parts=len(parts),
         predicted=sum(part.rows for part in parts),
-        predicted_before=predicted_before,
+        predicted_before=sum(part.rows for part in before.parts),
         bad=sum(part.bad for part in parts),
         abstained=sum(part.abstained for part in parts),
         abstain_below=job.answers.abstain_below,
