@@ -130,7 +130,7 @@ def test_judges_are_finished_runs_whose_probabilities_are_averaged(
     assert settings is not None
     texts = [text for _, text in TARGET[:8]]
     lines: list[str] = []
-    judge = judge_of(settings, None, log=lines.append)  # type: ignore[arg-type]
+    judge = judge_of(settings, None, classes=4, log=lines.append)  # type: ignore[arg-type]
     assert judge is not None
     one, other = (Classifier.load(run).predict_probabilities(texts) for run in judges)
     np.testing.assert_allclose(judge(texts), (one + other) / 2.0)
