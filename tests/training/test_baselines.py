@@ -79,7 +79,7 @@ def test_a_head_that_starts_from_the_baseline_equals_it_before_the_first_step(
 def test_the_head_alone_is_kept_if_training_is_worse(
     bert: Path, sets: Path, tmp_path: Path
 ) -> None:
-    ruinous = {"learning_rate": 5.0}
+    ruinous = {"learning_rate": 1.0}
     record, _ = run(bert, sets, tmp_path / "run", **START, optimizer=ruinous)
     assert record.best is not None
     trained = max(s.evaluation["accuracy"] for s in record.history if s.evaluation)
