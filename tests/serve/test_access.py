@@ -255,6 +255,7 @@ def test_an_open_server_is_announced_with_a_warning(
 
     monkeypatch.setattr(server, "serve", announced)
     run = plant(tmp_path / "news", "a")
+    (run / "record.json").touch()
     command = ["serve", str(run), "--host", "0.0.0.0"]
     warning = (
         "warning: there is no token, so anybody who reaches 0.0.0.0 may classify texts; give "

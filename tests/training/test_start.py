@@ -85,7 +85,7 @@ def test_a_resumed_run_ends_like_one_never_interrupted(
         ({"base": {"pooling": "mean"}}, r"its base\.pooling is native, .* is mean"),
         (
             {"adapter": {"initialization": "pissa"}},
-            r"adapter.initialization = none, .* by \"pissa\"",
+            r"its adapter.initialization is kaiming, .* than pissa",
         ),
         ({"data": {"labels": ["A", "B", "C", "D"]}}, r"its classes are World, .* are A, B, C, D"),
     ],

@@ -199,7 +199,7 @@ def _encoded(
     if y is None:
         raise ValueError("PennyweightClassifier requires y to be passed, but the target y is None")
     check_consistent_length(texts, y)
-    if np.ndim(y) == 1 and any(map(_is_nan, np.asarray(y, dtype=object))):
+    if any(map(_is_nan, y)):
         raise ValueError("y: contains NaN; give every text a label")
     try:
         check_classification_targets(y)

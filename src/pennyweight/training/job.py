@@ -126,7 +126,7 @@ def make_job(
     check_sources(settings.data.sources)
     if trains:
         _check_training_sources(settings)
-        check_start(recipe, settings, planned, base)
+        check_start(settings, planned, base)
     accelerator = _make_accelerator(compute, settings.fit.trackers, opening.directory.logs)
     compute = replace(compute, device=str(accelerator.device))
     compiled, reason = choose_compile(

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from pennyweight.base.locate import BaseModel
+from pennyweight.budget.methods.lora import changes_base
 from pennyweight.budget.plan import Matrix, Plan
 from pennyweight.data.splits import Splits
 from pennyweight.engine.train.checkpoint import load_weights
 from pennyweight.errors import RecipeError, RunError
 from pennyweight.model.artifact import FRESH_WEIGHTS
-from pennyweight.recipe import Recipe
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
@@ -30,7 +30,7 @@ __all__ = ["check_start", "continue_from"]
 _KEY = "train.start_from"
 
 
-def check_start(recipe: Recipe, settings: Settings, plan: Plan, base: BaseModel) -> None:
+def check_start(settings: Settings, plan: Plan, base: BaseModel) -> None:
     """Refuse a run whose weights do not fit, without reading them.
 
     Raises:
@@ -42,7 +42,7 @@ def check_start(recipe: Recipe, settings: Settings, plan: Plan, base: BaseModel)
     if run is None:
         return
     record = finished_run(_KEY, run, settings.labels)
-    if difference := _difference(record, recipe, plan, base):
+    if difference := _difference(record, settings, plan, base):
         raise RecipeError(f"{_KEY}: {run}: {difference}; both must be the same")
 
 
@@ -96,20 +96,22 @@ def _load_fresh_weights(built: Built, artifact: Path) -> None:
             parameters[name].copy_(stored[name])
 
 
-def _difference(record: RunRecord, recipe: Recipe, plan: Plan, base: BaseModel) -> str | None:
+def _difference(record: RunRecord, settings: Settings, plan: Plan, base: BaseModel) -> str | None:
     """Return how a run differs from the one that is to start from it; None if it fits."""
     if record.base is not None and record.base.reference != base.reference:
         return f"its base is {record.base.reference}, and that of the recipe is {base.reference}"
     poolings = [pooling_of(find_base(record.recipe, config_only=True)), pooling_of(base)]
     if poolings[0] != poolings[1]:
         return f"its base.pooling is {poolings[0]}, and that of the recipe is {poolings[1]}"
-    if record.recipe.base.weights == "random" and record.recipe.seed != recipe.seed:
-        return f"its random base has the seed {record.recipe.seed}, and the recipe {recipe.seed}"
-    starts = [_changed_base(record.recipe), _changed_base(recipe)]
-    if starts[0] != starts[1]:
+    seeds = (record.recipe.seed, settings.seed)
+    if record.recipe.base.weights == "random" and seeds[0] != seeds[1]:
+        return f"its random base has the seed {seeds[0]}, and the recipe {seeds[1]}"
+    adapter = record.recipe.adapter.model_dump()
+    initializations = (adapter.get("initialization"), plan.initialization)
+    if initializations[0] != initializations[1] and any(map(changes_base, initializations)):
         return (
-            f"its base is changed by adapter.initialization = {starts[0]}, and that of the recipe "
-            f"by {starts[1]}"
+            f"its adapter.initialization is {initializations[0]}, which belongs to other weights "
+            f"of the base than {initializations[1]}"
         )
     theirs, ours = record.plan.matrices, plan.matrices
     for one, other in zip(theirs, ours, strict=False):
@@ -118,13 +120,6 @@ def _difference(record: RunRecord, recipe: Recipe, plan: Plan, base: BaseModel) 
     if len(theirs) != len(ours):
         return f"its plan has {len(theirs)} trained parts, and that of the recipe has {len(ours)}"
     return None
-
-
-def _changed_base(recipe: Recipe) -> str:
-    """Return the initialization that changes the base's weights, or that there is none."""
-    if not recipe.adapter.changes_base:
-        return "none"
-    return f'"{recipe.adapter.model_dump()["initialization"]}"'
 
 
 def _shown(part: Matrix) -> str:

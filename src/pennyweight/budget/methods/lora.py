@@ -27,7 +27,7 @@ from pennyweight.budget.methods.sections import LowRankSection, Quantization
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
 
-__all__ = ["METHODS", "Initialization", "LoraAdapter"]
+__all__ = ["METHODS", "Initialization", "LoraAdapter", "changes_base"]
 
 Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 # One kind more than other methods have, because their ranks cannot be allocated.
@@ -49,6 +49,11 @@ _INITIALIZATIONS: Mapping[str, bool | str] = MappingProxyType(
 _LOFTQ_METHODS = ("lora", "rslora")
 # They subtract the product of the initial A and B from the base's weights.
 _CHANGE_BASE = ("pissa", "olora")
+
+
+def changes_base(initialization: str | None) -> bool:
+    """Return whether an initialization of the adapters changes the base's weights."""
+    return initialization in _CHANGE_BASE
 
 
 class LoraAdapter(LowRankSection):
@@ -131,7 +136,7 @@ class LoraAdapter(LowRankSection):
     @property
     def changes_base(self) -> bool:
         """Whether the adapter's initialization changes the base's weights."""
-        return self.initialization in _CHANGE_BASE
+        return changes_base(self.initialization)
 
     def quantization_conflict(self, quantization: Quantization) -> str | None:
         """Return why these keys do not work on a quantized base, or None if they do."""
@@ -140,7 +145,7 @@ class LoraAdapter(LowRankSection):
                 'adapter.initialization: "loftq" compensates for the error of 4-bit weights; it '
                 'needs base.quantization = "nf4"'
             )
-        if quantization != "none" and self.initialization in _CHANGE_BASE:
+        if quantization != "none" and changes_base(self.initialization):
             return (
                 f'adapter.initialization: "{self.initialization}" changes the base\'s weights, '
                 f'which base.quantization = "{quantization}" keeps frozen; use "loftq"'

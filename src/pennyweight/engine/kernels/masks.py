@@ -105,10 +105,11 @@ class MaskPool:
     ) -> list[torch.Tensor]:
         """Draw a part of a pool, in blocks, so that a longer pool begins like a shorter one."""
         seeds = [self._seed, self._generation, round(probability * 1e6)]
-        return [
-            _draw(np.random.Generator(np.random.SFC64([*seeds, block])), _POOL, probability, dtype)
-            for block in range(start // _POOL, end // _POOL)
-        ]
+        sources = (
+            np.random.Generator(np.random.SFC64([*seeds, block_end]))
+            for block_end in range(start + _POOL, end + 1, _POOL)
+        )
+        return [_draw(source, _POOL, probability, dtype) for source in sources]
 
 
 def _draw(
