@@ -30,6 +30,7 @@ PUBLISHED = (
     "benchmarks/results/bank-amd-epyc.json",
     "benchmarks/results/full-fine-tuning.json",
     "benchmarks/results/out-of-the-box.json",
+    "benchmarks/results/predict-five-million.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/int8-products.json",
     "benchmarks/results/serve-amd-epyc.json",
