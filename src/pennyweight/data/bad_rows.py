@@ -7,6 +7,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from pennyweight.data.label import BadRow
+from pennyweight.data.label_values import place_of
 from pennyweight.environment import without_home
 from pennyweight.errors import DataError
 
@@ -33,8 +34,7 @@ class BadRowLog:
 
     def describe(self, record: Record, problem: BadRow) -> str:
         """Return the row's place and its problem in one line."""
-        line = "" if record.line is None else f" (line {record.line})"
-        return f"{self._source_name}: row {record.number}{line}: {problem}"
+        return f"{self._source_name}: {place_of(record)}: {problem}"
 
     def error(
         self, record: Record, problem: BadRow, *, following: Iterator[Record], parser: RowParser

@@ -61,7 +61,7 @@ class LabelValues:
 
 def place_of(record: Record) -> str:
     """Return where a record stands in its file, for messages."""
-    return f"row {record.number}" + (f" (line {record.line})" if record.line else "")
+    return f"row {record.number}" + ("" if record.line is None else f" (line {record.line})")
 
 
 def is_missing(value: object) -> bool:

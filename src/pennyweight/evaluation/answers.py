@@ -43,13 +43,11 @@ class _Answers:
         right: float64 `[patterns]`, whether the pattern is answered right.
         given: 0 and 1, sparse `[patterns, classes]`: the classes that are answered.
         hits: 0 and 1, sparse `[patterns, classes]`: those of them that are right.
-        is_known: bool `[classes]`: whether a row has the class as its label or as an answer.
     """
 
     right: np.ndarray
     given: csr_matrix
     hits: csr_matrix
-    is_known: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +132,7 @@ class AnsweredRows:
         hits = sum(weights @ run.hits for run, weights in parts)
         given = sum(weights @ run.given for run, weights in parts)
         f1 = f1_of_counts(hits, given, total @ self.labels)
-        if len(parts) > 1:
-            # Swapping answers leaves no row out, so there is always a class.
-            return np.asarray(np.nanmean(f1, axis=1))
-        return macro_f1_of(f1, parts[0][0].is_known)
+        return macro_f1_of(f1)
 
 
 def answered_rows(
@@ -175,7 +170,6 @@ def answered_rows(
     runs = []
     for column in range(1, len(answers) + 1):
         given = marked(column)
-        in_use = np.asarray((given + true).sum(axis=0)).ravel() > 0
         right = right_rows(table[:, column], table[:, 0]).astype(np.float64)
-        runs.append(_Answers(right, given, given.multiply(true).tocsr(), in_use))
+        runs.append(_Answers(right, given, given.multiply(true).tocsr()))
     return AnsweredRows(metric, counts, true, tuple(runs))

@@ -19,13 +19,11 @@ def f1_of_counts(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -
     return np.divide(2.0 * hits, both, out=np.full(both.shape, np.nan), where=both > 0)
 
 
-def macro_f1_of(f1: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of each resample over the classes that it has.
+def macro_f1_of(f1: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of each resample over the classes that it has; 0 if it has none.
 
     Args:
         f1: float `[resamples, classes]`, NaN for a class that a resample leaves out.
-        is_known: bool `[classes]`, whether any row has the class as its label or as an answer.
     """
-    known = np.where(is_known, f1, np.nan)
-    present = np.isfinite(known)
-    return np.asarray(np.nansum(known, axis=1) / np.maximum(present.sum(axis=1), 1))
+    present = np.isfinite(f1)
+    return np.asarray(np.nansum(f1, axis=1) / np.maximum(present.sum(axis=1), 1))

@@ -83,8 +83,7 @@ def macro_f1_interval(confusion: np.ndarray, *, resamples: int = RESAMPLES) -> I
         _summed(counts, predicted, classes),
         _summed(counts, labels, classes),
     )
-    is_known = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    return _interval(macro_f1_of(f1, is_known))
+    return _interval(macro_f1_of(f1))
 
 
 def multi_label_f1_intervals(
@@ -101,13 +100,12 @@ def multi_label_f1_intervals(
     rows, (given, true) = len(labels), (predicted.astype(float), labels.astype(float))
     block = max(1, _NUMBERS_PER_BLOCK // rows)
     micro, macro = [], []
-    is_known = (predicted | labels).any(axis=0)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(float)
         hits, answers, support = (weights @ counts for counts in (given * true, given, true))
         micro.append(f1_of_counts(*(counts.sum(axis=1) for counts in (hits, answers, support))))
-        macro.append(macro_f1_of(f1_of_counts(hits, answers, support), is_known))
+        macro.append(macro_f1_of(f1_of_counts(hits, answers, support)))
     return _interval(np.nan_to_num(np.concatenate(micro))), _interval(np.concatenate(macro))
 
 

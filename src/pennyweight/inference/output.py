@@ -42,10 +42,10 @@ def _text(value: object) -> str:
 # `json.dumps` would make an encoder for each row.
 _encoded = json.JSONEncoder(ensure_ascii=False, default=_text).encode
 _ROW_GROUP_BYTES = 32 * 2**20
-# Written through the stream that is open already: opening them again would truncate a file that
-# the shell redirects standard output to.
 # Endings of formats in which tables are often kept, and which are not written.
 _NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".json", ".arrow", ".feather", ".orc")
+# Written through the stream that is open already: opening them again would truncate a file that
+# the shell redirects standard output to.
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
