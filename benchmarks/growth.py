@@ -276,6 +276,8 @@ def main() -> None:
         stage, folder = arguments.measure
         print(json.dumps(measure(stage, Path(folder), arguments.block_rows)))
         return
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     measured = {}
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory(prefix="growth-", dir=arguments.folder) as folder:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,15 @@ def test_waiting_threads_sleep_soon_unless_the_user_decides(
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     share_cores()
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_the_interpreter_does_not_search_for_garbage_when_a_command_ends() -> None:
+    # What is registered first runs last.
+    code = (
+        "import atexit, gc; atexit.register(lambda: print('left', len(gc.get_objects()) < 100)); "
+        "from pennyweight.cli import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "left True"

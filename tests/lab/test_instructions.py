@@ -118,9 +118,29 @@ def test_an_interrupted_generation_goes_on_with_the_parts_that_are_missing(tmp_p
         stub.reply = _hashed
         rows, lines = _write(_endpoint(stub.url), tmp_path / "cut")
     assert rows == whole
-    # A request that was under way when the other run stopped may arrive late.
+    # Of the part that failed, all texts are asked for again.
     assert 8 <= len(stub.requests) < 16
     assert lines[1] == "generation: continuing after 32 of 40 texts"
+
+
+def test_a_failure_ends_the_other_requests_before_it_is_raised(tmp_path: Path) -> None:
+    # The first request would be made again a minute later, the second one is refused.
+    is_waiting = threading.Event()
+
+    def refuse(request: dict[str, Any]) -> Reply:
+        if request is stub.requests[0]:
+            is_waiting.set()
+            return Reply(503, headers={"retry-after": "60"})
+        is_waiting.wait(timeout=10.0)
+        return Reply(404)
+
+    before = set(threading.enumerate())
+    with serve(refuse) as stub:
+        with pytest.raises(DataError, match="status 404"):
+            _write(_endpoint(stub.url, concurrency=2), tmp_path)
+        left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("ThreadPoolExecutor")]
+    assert len(stub.requests) < len(LABELS) * GENERATION.per_class
 
 
 def test_texts_and_examples_are_cut_to_the_longest_length(tmp_path: Path) -> None:

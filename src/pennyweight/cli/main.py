@@ -33,7 +33,7 @@ from pennyweight.cli import (
     train,
     ui,
 )
-from pennyweight.cli.output import share_cores
+from pennyweight.cli.output import exit_quickly, share_cores
 from pennyweight.documents import printable
 from pennyweight.errors import PennyweightError, TerminatedError
 from pennyweight.signals import terminable
@@ -108,6 +108,7 @@ def _options(
 def main() -> None:
     """Run the command line."""
     share_cores()
+    exit_quickly()
     try:
         with terminable():
             app()

@@ -91,7 +91,7 @@ class ChatClient:
         self._endpoint = endpoint
         self._where = f"endpoint {endpoint.url}"
         key = api_key(endpoint)
-        self._closed = threading.Event()
+        self._cancelled = threading.Event()
         self._client = httpx2.Client(
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=endpoint.timeout_seconds,
@@ -107,9 +107,13 @@ class ChatClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; requests that wait for another try end at once."""
-        self._closed.set()
+        """Close all connections; no request may be under way any more."""
+        self.cancel()
         self._client.close()
+
+    def cancel(self) -> None:
+        """Let requests that wait for another try fail at once, and failed ones not be repeated."""
+        self._cancelled.set()
 
     def answer(self, prompt: str, *, options: Mapping[str, Any]) -> str:
         """Return the model's answer to one message, without white space around it.
@@ -131,7 +135,7 @@ class ChatClient:
             try:
                 return self._ask(request)
             except _RetryError as failure:
-                if number == _TRIES or self._closed.is_set():
+                if number == _TRIES or self._cancelled.is_set():
                     raise DataError(f"{self._where}: {failure}, {number} times in a row") from None
                 pause = wait if failure.wait_seconds is None else failure.wait_seconds
                 self._pause(min(pause, _LONGEST_WAIT_SECONDS))
@@ -139,8 +143,8 @@ class ChatClient:
         raise AssertionError("the last try returns or raises")
 
     def _pause(self, seconds: float) -> None:
-        """Wait, or until the client is closed."""
-        self._closed.wait(seconds)
+        """Wait, or until the requests are cancelled."""
+        self._cancelled.wait(seconds)
 
     def _ask(self, request: Mapping[str, Any]) -> str:
         seconds = self._endpoint.timeout_seconds

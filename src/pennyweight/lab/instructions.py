@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,17 @@ def write_instructed(
             pool = ThreadPoolExecutor(endpoint.concurrency)
             try:
                 columns = (batch.tolist(), classes[batch].tolist(), words[batch].tolist())
-                return list(pool.map(writer.write, *columns))
+                texts = [pool.submit(writer.write, *row) for row in zip(*columns, strict=True)]
+                # The first failure counts, whatever other texts still wait for.
+                for written in as_completed(texts):
+                    written.result()
+                return [text.result() for text in texts]
+            except BaseException:
+                client.cancel()
+                raise
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                # A request that outlives the client would leave its connection open.
+                pool.shutdown(cancel_futures=True)
 
         rows = write_parts(parts, batches, write, log=log)
     sampling = {"temperature": generation.temperature, "top_p": generation.top_p}
