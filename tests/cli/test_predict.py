@@ -59,6 +59,7 @@ def test_the_message_counts_the_rows_that_were_set_aside(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("the goal", " "), "text 2 is empty; leave it out, or write its words in quotes"),
         (("test.csv",), "test.csv is a file; to classify its rows, write --data test.csv"),
         (("a goal", "--data", "test.csv"), "texts and --data were both given"),
         (("a goal", "--out", "out/"), "--out out/: a folder, into which only the rows of --data"),

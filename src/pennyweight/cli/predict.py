@@ -80,12 +80,12 @@ class InputArguments(FormatOptions):
 
         Raises:
             DataError: both texts and --data were given, or neither and standard input is a
-                terminal, or a text is the name of a file.
+                terminal, or a text is empty or the name of a file.
         """
         if self.texts and self.data is not None:
             raise DataError("texts and --data were both given; give either")
         if self.texts:
-            _refuse_file_names(self.texts)
+            _check_texts(self.texts)
             return self.texts
         if self.data is None and sys.stdin.isatty():
             raise DataError(
@@ -386,7 +386,9 @@ def _print_labels(model: RunOptions, texts: Sequence[str], output: OutputOptions
             typer.echo(f"{shown:<{width}}  {probability:.4f}  {text}")
 
 
-def _refuse_file_names(texts: Sequence[str]) -> None:
-    for text in texts:
+def _check_texts(texts: Sequence[str]) -> None:
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise DataError(f"text {number} is empty; leave it out, or write its words in quotes")
         if len(text) < 256 and "\n" not in text and Path(text).is_file():
             raise DataError(f"{text} is a file; to classify its rows, write --data {text}")

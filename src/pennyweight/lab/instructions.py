@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,20 +140,8 @@ def write_instructed(
         writer = _Writer(client, instructions, imitated.target, generation)
 
         def write(_: int, batch: np.ndarray) -> list[dict[str, Any]]:
-            pool = ThreadPoolExecutor(endpoint.concurrency)
-            try:
-                columns = (batch.tolist(), classes[batch].tolist(), words[batch].tolist())
-                texts = [pool.submit(writer.write, *row) for row in zip(*columns, strict=True)]
-                # The first failure counts, whatever other texts still wait for.
-                for written in as_completed(texts):
-                    written.result()
-                return [text.result() for text in texts]
-            except BaseException:
-                client.cancel()
-                raise
-            finally:
-                # A request that outlives the client would leave its connection open.
-                pool.shutdown(cancel_futures=True)
+            columns = (batch.tolist(), classes[batch].tolist(), words[batch].tolist())
+            return writer.write_all(zip(*columns, strict=True), threads=endpoint.concurrency)
 
         rows = write_parts(parts, batches, write, log=log)
     sampling = {"temperature": generation.temperature, "top_p": generation.top_p}
@@ -162,12 +150,30 @@ def write_instructed(
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Has one text after another written; may be used by several threads."""
+    """Has texts written."""
 
     client: ChatClient
     instructions: Mapping[str, str]
     target: Sequence[str]
     generation: InstructedGeneration
+
+    def write_all(
+        self, requests: Iterable[tuple[int, int, int]], *, threads: int
+    ) -> list[dict[str, Any]]:
+        """Return a text for each request, of which so many run at a time; see `write`."""
+        pool = ThreadPoolExecutor(threads)
+        try:
+            texts = [pool.submit(self.write, *request) for request in requests]
+            # The first failure counts, whatever other texts still wait for.
+            for text in as_completed(texts):
+                text.result()
+            return [text.result() for text in texts]
+        except BaseException:
+            self.client.cancel()
+            raise
+        finally:
+            # A request that outlives the client would leave its connection open.
+            pool.shutdown(cancel_futures=True)
 
     def write(self, index: int, label: int, words: int) -> dict[str, Any]:
         """Return a text with its provenance.
