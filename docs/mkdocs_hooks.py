@@ -32,6 +32,7 @@ PUBLISHED = (
     "benchmarks/results/full-fine-tuning.json",
     "benchmarks/results/out-of-the-box.json",
     "benchmarks/results/predict-five-million.json",
+    "benchmarks/results/predict-growth.json",
     "benchmarks/results/predict-ray-one-million.json",
     "benchmarks/results/wrong-shares.json",
     "benchmarks/results/int8-products.json",

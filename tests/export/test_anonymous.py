@@ -55,6 +55,18 @@ def test_labels_stay_whatever_they_look_like() -> None:
     assert anonymous_record(example_record(recipe=recipe)).recipe.data.labels == ("/home/a", "/b")
 
 
+def test_separators_and_columns_stay_whatever_they_look_like() -> None:
+    data = {
+        "task": "multi-label",
+        "label_separator": "/",
+        "train": {"location": "rows.csv", "text_columns": ["/title"], "label_column": "/label"},
+    }
+    kept = anonymous_record(example_record(recipe=example_recipe(data=data))).recipe.data
+    assert kept.label_separator == "/"
+    assert kept.train.text_columns == ("/title",)
+    assert kept.train.label_column == "/label"
+
+
 def test_configs_lose_the_places_of_files() -> None:
     values = {"_name_or_path": "/a", "id2label": {"0": "/b"}, "parts": [{"vocab_file": "/c"}]}
     assert anonymous_config(values) == {"id2label": {"0": "/b"}, "parts": [{}]}

@@ -213,6 +213,35 @@ def test_a_run_that_changed_after_it_left_the_memory_is_refused(
         bank.predict_probabilities(TEXTS[:1], ["first"])
 
 
+def test_a_run_that_was_trained_anew_in_its_place_is_refused(
+    runs: dict[str, Path], copied_run: Path, bert: Path, sets: Path
+) -> None:
+    bank = ClassifierBank(memory_bytes=ClassifierBank().load(runs["plain"]).bytes)
+    bank.load(copied_run, name="first")
+    bank.load(runs["plain"], name="second")
+    shutil.rmtree(copied_run)
+    # All that differs is the weights.
+    train(tiny_recipe(bert, sets, optimizer={"learning_rate": 0.02}), out=copied_run)
+    with pytest.raises(RunError, match=f"{re.escape(str(copied_run))}: this run has changed"):
+        bank.predict_probabilities(TEXTS[:1], ["first"])
+
+
+def test_labels_are_those_of_the_classifier_that_answered(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = ClassifierBank()
+    bank.load(runs["plain"], name="one")
+    before = bank.predict(TEXTS, ["one"] * len(TEXTS))
+    compute = ClassifierBank._predict
+
+    def unload_meanwhile(self: ClassifierBank, *arguments: Any) -> None:
+        compute(self, *arguments)
+        self.unload("one")
+
+    monkeypatch.setattr(ClassifierBank, "_predict", unload_meanwhile)
+    assert bank.predict(TEXTS, ["one"] * len(TEXTS)) == before
+
+
 def test_the_memory_of_the_base_is_not_touched_by_loading(runs: dict[str, Path]) -> None:
     bank = ClassifierBank()
     # With a second classifier, so that the first one is not folded into its weights.

@@ -128,3 +128,16 @@ def test_the_command_prints_every_figure_and_writes_them_as_json(
         assert f"expected accuracy {each['accuracy']:.1%}" in result.stdout
     printed = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(printed.stdout) == values
+
+
+def test_too_few_rows_to_tell_texts_apart_give_a_note(known: Path) -> None:
+    result = drift(known / "run", ["the goal", "a bank"])
+    assert result.text_area is None
+    assert "the texts are not compared: fewer than 20 training or target rows" in result.notes
+
+
+def test_the_command_does_not_replace_the_rows(known: Path) -> None:
+    data = known / "same.csv"
+    arguments = ["drift", str(known / "run"), "--data", str(data), "--out", str(data)]
+    result = CliRunner().invoke(app, arguments)
+    assert "the file of the rows, which stays as it is" in str(result.exception)

@@ -74,3 +74,12 @@ def test_a_run_over_its_budget_gives_no_submission(
     with pytest.raises(RunError, match="644 parameters were trained and 643 are allowed"):
         submit(copied_run, str(tmp_path / "unlabelled.csv"), out=tmp_path / "submission.csv")
     assert not (tmp_path / "submission.csv").exists()
+
+
+def test_a_submission_does_not_replace_the_rows(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "unlabelled.csv"
+    data.write_text("text\nthe goal\n")
+    before = data.read_bytes()
+    with pytest.raises(RunError, match="the file of the rows, which stays as it is"):
+        submit(run, str(data), out=data)
+    assert data.read_bytes() == before

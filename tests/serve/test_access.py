@@ -208,8 +208,11 @@ def test_tokens_come_from_a_file_and_the_environment(
         lambda: Limits(queue_rows=10, request_texts=11),
         lambda: Limits(body_bytes=0),
         lambda: Limits(timeout_seconds=0),
+        lambda: Limits(timeout_seconds=float("inf")),
+        lambda: Limits(timeout_seconds=float("nan")),
         lambda: Batching(batch_rows=0),
         lambda: Batching(max_wait_ms=-1),
+        lambda: Batching(max_wait_ms=float("nan")),
     ],
 )
 def test_limits_that_cannot_work_are_refused(make: Any) -> None:

@@ -182,6 +182,12 @@ def test_a_classifier_is_listed_loaded_replaced_and_removed(client: Any, tmp_pat
     failed = client.put("/v1/classifiers/a", json={"directory": "empty"})
     assert (failed.status_code, "name a directory that holds one" in failed.text) == (422, True)
     assert labels()["a"] == ["a-0", "a-1", "a-2"]
+    plant(tmp_path / "my run", "d", classes=2)
+    failed = client.post("/v1/classifiers", json={"directory": "my run"})
+    assert failed.status_code == 422
+    assert 'give another one as "name"' in failed.json()["error"]
+    named = client.post("/v1/classifiers", json={"directory": "my run", "name": "d"})
+    assert named.status_code == 200
 
 
 def test_metrics_count_requests_rows_and_batches(client: Any) -> None:

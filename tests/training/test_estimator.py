@@ -80,6 +80,34 @@ def test_a_temporary_run_is_removed_by_the_next_fit_and_with_the_estimator(
     assert not second.exists()
 
 
+def test_a_fit_that_fails_leaves_the_fitted_estimator_as_it_was(
+    tiny_classifier: PennyweightClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator = clone(tiny_classifier).fit(_TEXTS, np.array(["no", "yes"])[_CODES % 2])
+    before = estimator.predict(_TEXTS).tolist()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pennyweight.training.estimator.train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(_TEXTS, np.array(["ham", "spam"])[_CODES % 2])
+    assert estimator.predict(_TEXTS).tolist() == before
+    assert (estimator.run_ / "record.json").is_file()
+
+
+def test_numbers_of_numpy_are_parameters(tiny_classifier: PennyweightClassifier) -> None:
+    estimator = clone(tiny_classifier).set_params(budget=np.int64(30_000), seed=np.int32(4))
+    recipe = estimator.fit(_TEXTS, _CODES).record_.recipe
+    assert (recipe.budget.trainable_parameters, recipe.seed) == (30_000, 4)
+
+
+def test_a_table_is_refused_in_place_of_its_column(tiny_classifier: PennyweightClassifier) -> None:
+    table = pandas.DataFrame({"text": _TEXTS})
+    with pytest.raises(DataError, match="give one of its columns"):
+        tiny_classifier.fit(table, _CODES)
+
+
 def test_an_indicator_matrix_makes_a_multi_label_classifier(
     tiny_classifier: PennyweightClassifier,
 ) -> None:

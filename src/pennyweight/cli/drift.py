@@ -40,8 +40,10 @@ def command(
     """
     quiet_libraries()
     from pennyweight.inference.drift import drift
+    from pennyweight.inference.output import refuse_to_replace
     from pennyweight.runs.record import write_text
 
+    refuse_to_replace(rows.source, out)
     result = drift(
         model.run,
         rows.source,

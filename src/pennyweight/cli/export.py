@@ -91,10 +91,17 @@ def command(
     quiet_libraries()
     if to == FormatName.hub:
         _refuse_onnx_options(onnx)
+        if not hub.merged and (data is not None or onnx.rows != OnnxCommandOptions().rows):
+            raise RunError(
+                "--data and --rows: an adapter is copied as it is, and not compared on rows; leave "
+                "them out, or write a merged model with --merged"
+            )
         _to_hub(run, out, hub, data=data, rows=onnx.rows)
         return
     if hub.merged:
         raise RunError("--merged: an ONNX model is always merged; leave it out, or use --to hub")
+    if hub.base_id is not None or hub.datasets:
+        raise RunError("--base-id and --dataset: for the hub only; leave them out")
     _to_onnx(run, out, onnx, data=data, license_id=hub.license_id)
 
 

@@ -239,6 +239,8 @@ def command(
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.predict import predict
 
+    if rows.texts and parts != PartArguments():
+        raise _not_into_a_folder()
     if rows.texts and is_standard_output(output.out) and output.out_format is None:
         _print_labels(model, rows.texts, output.options)
         return
@@ -248,10 +250,7 @@ def command(
         _predict_files(model, rows.source_at(rows.data), output, options)
         return
     if parts != PartArguments():
-        raise RunError(
-            "--engine, --workers and --rows-per-part are for many rows: give --data, and a folder "
-            "as --out, such as predictions/"
-        )
+        raise _not_into_a_folder()
     predicted = predict(
         model.run,
         given,
@@ -267,6 +266,13 @@ def command(
         log(_count(predicted, "standard output" if to_stdout else str(output.out)))
     elif not to_stdout:
         print_rows_written(predicted.predicted, Path(str(output.out)))
+
+
+def _not_into_a_folder() -> RunError:
+    return RunError(
+        "--engine, --workers and --rows-per-part are for many rows: give --data, and a folder "
+        "as --out, such as predictions/"
+    )
 
 
 def _is_into_folder(data: str, out: str | None) -> bool:

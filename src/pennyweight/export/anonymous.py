@@ -14,8 +14,11 @@ __all__ = ["anonymous_config", "anonymous_record"]
 # Paths in the middle of a text; not the slashes of words, web addresses and tags.
 _PATH = re.compile(r"(?<![\w.:/~<>-])(?:~|\.{1,2})?(?:/[^\s/\"'`,;:()\[\]<>]+)+/?")
 _STARTS = ("/", "~/", "./", "../")
-# Names of classes, which may look like anything.
-_KEPT = ("labels", "label", "predicted")
+# Names of classes and columns, and separators, which may look like anything.
+_KEPT = (
+    *("labels", "label", "predicted", "label_separator"),
+    *("text_columns", "pair_columns", "label_column", "label_columns"),
+)
 # Keys of transformers' configs that say where a file was read from.
 _PLACES = ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file", "merges_file")
 

@@ -153,13 +153,21 @@ def _base_id(record: RunRecord, options: HubOptions) -> str:
             "name the same model on the hub with --base-id OWNER/NAME"
         )
     require_hub_id("--base-id", base_id)
+    if not _is_local(record) and base_id != hub_id(record):
+        raise RunError(
+            f"--base-id {base_id}: the base of this run is {hub_id(record)}; leave the option out"
+        )
     return base_id
+
+
+def _is_local(record: RunRecord) -> bool:
+    """Return whether the base is a local directory."""
+    return record.base is None or record.base.origin == "directory"
 
 
 def _with_base(record: RunRecord, base_id: str) -> RunRecord:
     """Return a record whose base is found by its id on the hub, unless it is the embedded one."""
-    base = record.base
-    if base is not None and base.origin != "directory":
+    if not _is_local(record):
         return record
     recipe = record.recipe
     named = recipe.model_copy(update={"base": recipe.base.model_copy(update={"name": base_id})})

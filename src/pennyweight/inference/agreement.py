@@ -105,7 +105,11 @@ def rows_to_check(
     """
     if data is not None:
         source = Source(data) if isinstance(data, str) else data
-        return _read(classifier, source, limit=limit, labelled=True)
+        try:
+            return _read(classifier, source, limit=limit, labelled=True)
+        except DataError:
+            # Without labels, answers are compared and no accuracy is measured.
+            return _read(classifier, source, limit=limit, labelled=False)
     sources = classifier.settings.data.sources
     own = (sources.held_out.get("test"), sources.validation)
     return _first_readable(classifier, own, sample="sample:test", limit=limit)

@@ -152,6 +152,13 @@ class ClassifierBank:
                 read again.
             NonFiniteLogitsError: a logit is NaN or infinite.
         """
+        probabilities, _ = self._predict_each(texts, names)
+        return probabilities
+
+    def _predict_each(
+        self, texts: Sequence[Text], names: Sequence[str]
+    ) -> tuple[list[np.ndarray], dict[str, LoadedClassifier]]:
+        """Return the probabilities of each text, and the classifiers that they are from."""
         if isinstance(texts, str) or isinstance(names, str):
             raise DataError('texts and names: give lists, such as ["a text"] and ["a name"]')
         if len(texts) != len(names):
@@ -159,10 +166,12 @@ class ClassifierBank:
                 f"texts: {len(texts)} texts and {len(names)} names; give a name for each text"
             )
         results: list[np.ndarray] = [np.empty(0)] * len(texts)
+        used: dict[str, LoadedClassifier] = {}
         for members in self._in_turn(list(dict.fromkeys(names))):
             rows = [row for row, name in enumerate(names) if name in members]
             self._predict(texts, names, rows, members, results)
-        return results
+            used |= {name: member.info for name, member in members.items()}
+        return results, used
 
     def predict(self, texts: Sequence[Text], names: Sequence[str]) -> list[str | list[str]]:
         """Return the label of each text, or a list of labels for a multi-label classifier.
@@ -171,10 +180,8 @@ class ClassifierBank:
             texts: as for `predict_probabilities`, which raises the same errors.
             names: the name of each text's classifier.
         """
-        probabilities = self.predict_probabilities(texts, names)
-        with self._lock:
-            known = dict(self._known)
-        return [known[name].labels_of(p) for name, p in zip(names, probabilities, strict=True)]
+        probabilities, used = self._predict_each(texts, names)
+        return [used[name].labels_of(p) for name, p in zip(names, probabilities, strict=True)]
 
     def _in_turn(self, names: Sequence[str]) -> Iterator[Mapping[str, _Member]]:
         """Yield the classifiers of some names: those in memory, then others as memory allows."""

@@ -135,7 +135,10 @@ def _compare(
     area = None
     if splits is not None:
         sample = texts_of(_sampled(table, seed=seed))
-        area = separate(texts_of(splits.train), sample, seed=seed).area
+        separation = separate(texts_of(splits.train), sample, seed=seed)
+        area = separation.area
+        if area is None:
+            notes += (f"the texts are not compared: {separation.refused}",)
     result = Drift(
         rows=len(table),
         text_area=area,

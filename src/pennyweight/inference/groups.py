@@ -96,7 +96,7 @@ class Groups:
         refused: why the target is one group; None if it is not.
     """
 
-    area: float
+    area: float | None
     grouping: Grouping | None
     refused: str | None = None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from filelock import FileLock
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -138,8 +139,11 @@ class SavedModel:
         digest = hash_file(weights)[:16]
         name = f"{digest}-pairs" if token_types else digest
         directory = self.artifact.parent / "onnx" / name
-        if not directory.is_dir():
-            export_onnx(self.load(attention="eager"), directory, token_types=token_types)
+        directory.parent.mkdir(exist_ok=True)
+        # Another process may be writing the same export.
+        with FileLock(directory.parent / ".lock"):
+            if not directory.is_dir():
+                export_onnx(self.load(attention="eager"), directory, token_types=token_types)
         backend = OnnxModel(directory, batch_rows=self.inference.batch_rows, classes=classes)
         return self.predictor_with(backend, tokenizer=tokenizer)
 

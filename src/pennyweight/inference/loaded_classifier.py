@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class LoadedClassifier:
         max_tokens: length to which texts are truncated.
         trainable_parameters: number of parameters that were trained.
         bytes: memory of the adapter and its head.
+        version: SHA-256 of all files of the saved classifier.
     """
 
     name: str
@@ -43,6 +46,7 @@ class LoadedClassifier:
     max_tokens: int
     trainable_parameters: int
     bytes: int
+    version: str
 
     def labels_of(self, probabilities: np.ndarray) -> str | list[str]:
         """Return the label of a text, or its labels of a multi-label run, the most probable first.
@@ -53,6 +57,11 @@ class LoadedClassifier:
         (given,) = given_classes(probabilities[None], self.thresholds)
         names = [self.labels[index] for index in given]
         return names[0] if self.task == "single-label" else names
+
+
+def _version(record: RunRecord) -> str:
+    files = record.artifact.files if record.artifact else {}
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 
 def describe(
@@ -79,4 +88,5 @@ def describe(
         max_tokens=processing.max_tokens,
         trainable_parameters=trained,
         bytes=size,
+        version=_version(record),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pennyweight.data.source import Source
 from pennyweight.errors import RunError
 from pennyweight.files import replacing
 from pennyweight.inference.layout import Layout, OutputFormat
@@ -29,18 +32,39 @@ __all__ = [
     "format_of",
     "is_standard_output",
     "open_writer",
+    "refuse_to_replace",
     "write_rows",
     "writing",
 ]
 
 
 def _text(value: object) -> str:
-    """Return a value that JSON has no type for as text: ISO 8601 for dates and times."""
+    """Return a value that JSON has no type for: ISO 8601 for dates and times, bytes in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
 # `json.dumps` would make an encoder for each row.
-_encoded = json.JSONEncoder(ensure_ascii=False, default=_text).encode
+_encode = json.JSONEncoder(ensure_ascii=False, default=_text, allow_nan=False).encode
+
+
+def _encoded(value: object) -> str:
+    """Return a value as JSON, which has no NaN and no infinity: they become null."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(_finite(value))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 _ROW_GROUP_BYTES = 32 * 2**20
 # Endings of formats in which tables are often kept, and which are not written.
 _NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".json", ".arrow", ".feather", ".orc")
@@ -237,6 +261,24 @@ def writing(path: Path, layout: Layout, output_format: OutputFormat) -> Iterator
         closing(entry.writer(file, layout)) as writer,
     ):
         yield writer
+
+
+def refuse_to_replace(data: object, out: str | Path | None) -> None:
+    """Refuse to replace rows by what is computed from them.
+
+    Args:
+        data: the rows: a location or `Source`, or texts in memory, which no file replaces.
+        out: where the output is to be written; None for standard output.
+
+    Raises:
+        RunError: `out` is the file of the rows.
+    """
+    if out is None or is_standard_output(out) or not isinstance(data, str | Source):
+        return
+    source = Path(data if isinstance(data, str) else data.location).expanduser()
+    target = Path(out)
+    if source.exists() and target.exists() and target.samefile(source):
+        raise RunError(f"--out {out}: the file of the rows, which stays as it is; name another one")
 
 
 def write_rows(

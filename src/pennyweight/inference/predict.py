@@ -13,7 +13,7 @@ from pennyweight.data.label import BadRow
 from pennyweight.data.read import MOST_COLUMNS, OpenFile, Record, check_columns
 from pennyweight.data.row import RowParser, row_parser
 from pennyweight.data.source import Source, locate
-from pennyweight.errors import DataError, RunError
+from pennyweight.errors import DataError
 from pennyweight.evaluation.decisions import given_classes, ranked
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.layout import (
@@ -28,8 +28,8 @@ from pennyweight.inference.output import (
     OutputBlock,
     RowWriter,
     format_of,
-    is_standard_output,
     open_writer,
+    refuse_to_replace,
 )
 from pennyweight.inference.rows import row_blocks
 from pennyweight.inference.spool import InputRows, open_input
@@ -103,7 +103,7 @@ def predict(
         NonFiniteLogitsError: a logit is NaN or infinite; no file is written.
     """
     output = output or OutputOptions()
-    _check_other_file(data, out)
+    refuse_to_replace(data, out)
     classifier = Classifier.load(run, backend=backend)
     answers = answers_to_write(
         classifier.settings, classifier.record, classifier.thresholds, output
@@ -262,20 +262,6 @@ def best_labels(
         [(classifier.labels[index], float(row[index])) for index in order]
         for row, order in zip(rows, best, strict=True)
     ]
-
-
-def _check_other_file(data: str | Source | Sequence[Text], out: str | Path | None) -> None:
-    """Refuse to replace the rows by their predictions.
-
-    Raises:
-        RunError: `out` is the file of the rows.
-    """
-    if is_standard_output(out) or not isinstance(data, str | Source):
-        return
-    source = Path(data if isinstance(data, str) else data.location).expanduser()
-    target = Path(str(out))
-    if source.exists() and target.exists() and target.samefile(source):
-        raise RunError(f"--out {out}: the file of the rows, which stays as it is; name another one")
 
 
 def _check_pairs(classifier: Classifier, data: str | Source | Sequence[Text]) -> None:

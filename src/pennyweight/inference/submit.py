@@ -8,7 +8,7 @@ from pennyweight.data.source import Source
 from pennyweight.errors import DataError, RunError
 from pennyweight.inference.classifier import BackendName, Classifier
 from pennyweight.inference.evaluate import read_for
-from pennyweight.inference.output import write_rows
+from pennyweight.inference.output import refuse_to_replace, write_rows
 from pennyweight.inference.spool import open_input
 
 __all__ = ["submit"]
@@ -26,10 +26,11 @@ def submit(
 
     Raises:
         RunError: it is no complete run, or one over budget, or its rows have several labels, or
-            `out` cannot be written.
+            `out` cannot be written or is the file of the rows.
         DataError: the rows cannot be read, or their number does not match.
         NonFiniteLogitsError: a logit is NaN or infinite; nothing is written.
     """
+    refuse_to_replace(data, out)
     classifier = Classifier.load(run, backend=backend)
     counts = classifier.record.parameters
     if classifier.record.over_budget and counts is not None:

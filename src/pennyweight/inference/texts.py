@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -15,6 +15,7 @@ __all__ = [
     "checked_pairs",
     "checked_texts",
     "refuse_single_texts",
+    "refuse_tables",
     "texts_of",
     "whole_texts",
 ]
@@ -37,6 +38,7 @@ def checked_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
     """
     if isinstance(texts, str):
         raise DataError("texts: one text was given where several are expected; put it in a list")
+    refuse_tables(texts)
     checked = list(texts)
     for index, text in enumerate(checked, start=first):
         if isinstance(text, tuple):
@@ -47,6 +49,19 @@ def checked_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
         if not isinstance(text, str):
             raise _not_a_text(index, text)
     return checked
+
+
+def refuse_tables(texts: object) -> None:
+    """Refuse a DataFrame or mapping, whose elements are the names of its columns.
+
+    Raises:
+        DataError: it is one.
+    """
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise DataError(
+            "texts: a table was given where texts are expected; give one of its columns, such as "
+            'table["text"]'
+        )
 
 
 def checked_pairs(

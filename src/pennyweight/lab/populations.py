@@ -91,12 +91,13 @@ class Separation:
     """How far training and target texts can be told apart.
 
     Attributes:
-        area: area under the ROC curve of training against target rows, cross-validated.
+        area: area under the ROC curve of training against target rows, cross-validated;
+            None if there are too few rows to measure it.
         discriminator: tells the two kinds apart; None if the target is one population.
         refused: why the target is treated as one population; None if it is not.
     """
 
-    area: float
+    area: float | None
     discriminator: TextDiscriminator | None
     refused: str | None = None
 
@@ -116,7 +117,7 @@ def separate(training: Sequence[str], target: Sequence[str], *, seed: int) -> Se
     from sklearn.metrics import roc_auc_score
 
     if min(len(training), len(target)) < _FEWEST_ROWS:
-        return Separation(0.5, None, f"fewer than {_FEWEST_ROWS} training or target rows")
+        return Separation(None, None, f"fewer than {_FEWEST_ROWS} training or target rows")
     generator = np.random.default_rng((seed, 5))
     sample = np.sort(generator.permutation(len(training))[:_MOST_TRAINING_ROWS])
     counts = _counts([*(training[int(row)] for row in sample), *target])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,7 +38,7 @@ class Limits:
         for name in ("body_bytes", "text_characters", "request_texts", "open_requests"):
             if getattr(self, name) < 1:
                 raise ServeError(f"{name} = {getattr(self, name)}: give a number from 1 on")
-        if self.timeout_seconds <= 0:
+        if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
             raise ServeError(f"timeout_seconds = {self.timeout_seconds}: give a number above 0")
         if self.queue_rows < self.request_texts:
             raise ServeError(
@@ -62,7 +63,7 @@ class Batching:
     def __post_init__(self) -> None:
         if self.batch_rows < 1:
             raise ServeError(f"batch_rows = {self.batch_rows}: give a number from 1 on")
-        if self.max_wait_ms < 0:
+        if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
             raise ServeError(f"max_wait_ms = {self.max_wait_ms}: give a number from 0 on")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -152,7 +153,10 @@ def classifier_routes(service: Service, access: Access) -> APIRouter:
         """Load a run under its directory's name, in place of the classifier that has it."""
         path = directory_below(access.loading_folder, body.directory)
         name = body.name or path.name
-        shapes.LoadRequest.model_validate({"directory": body.directory, "name": name})
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise RefusedError(
+                422, f'"{name}" cannot be the name of a classifier; give another one as "name"'
+            )
         return await load(body.directory, name)
 
     @router.delete("/v1/classifiers/{name}", status_code=204, responses=_errors(403, 404))

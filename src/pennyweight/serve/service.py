@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pennyweight.errors import BaseModelError, DataError, NonFiniteLogitsError, RunError
+from pennyweight.errors import DataError, PennyweightError
 from pennyweight.evaluation.decisions import given_classes, ranked
 from pennyweight.inference.texts import Text
 from pennyweight.serve.batching import BatchQueue
@@ -86,9 +86,9 @@ class Service:
 
         Raises:
             RefusedError: with status 422, a text or their number is over a limit, or does not fit
-                its classifier; 404, there is no such classifier; 429, the queue is full; 500, the
-                classifier cannot answer; 503, the texts were not computed in time, or the server
-                is shutting down.
+                its classifier; 404, there is no such classifier; 429, the queue is full; 503, the
+                texts were not computed in time, or the server is shutting down.
+            PennyweightError: the classifier cannot answer, which is the server's failure.
         """
         self._check_lengths(texts)
         served, future = self.catalog.submit(texts, names, check=_check_fit)
@@ -104,8 +104,6 @@ class Service:
             ) from None
         except DataError as error:
             raise RefusedError(422, str(error)) from None
-        except (NonFiniteLogitsError, RunError) as error:
-            raise RefusedError(500, str(error)) from None
         for version in served:
             self.metrics.rows.labels(version.name).inc()
         return [Answer(*pair) for pair in zip(served, results, strict=True)]
@@ -118,7 +116,9 @@ class Service:
         """
         try:
             return await asyncio.to_thread(action)
-        except (BaseModelError, RunError) as error:
+        except RefusedError:
+            raise
+        except PennyweightError as error:
             raise RefusedError(422, str(error)) from None
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from pennyweight.errors import DataError, RunError
 from pennyweight.evaluation.thresholds import decide
 from pennyweight.files import replacing
 from pennyweight.inference.classifier import Classifier
-from pennyweight.inference.texts import Text, checked_pairs, checked_texts
+from pennyweight.inference.texts import Text, checked_pairs, checked_texts, refuse_tables
 from pennyweight.recipe import Recipe
 from pennyweight.recipe.load import as_recipe, change_recipe
 from pennyweight.training.train import train
@@ -86,28 +86,38 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
             PennyweightError: the rows, or a parameter, cannot be used; see `pennyweight.train`.
         """
         texts, are_pairs = _checked(X)
-        is_multi_label, self.classes_, codes = _encoded(texts, y)
-        names = [str(label) for label in self.classes_.tolist()]
+        is_multi_label, classes, codes = _encoded(texts, y)
+        names = [str(label) for label in classes.tolist()]
         rows = _write_rows(texts, codes, names)
         values: dict[str, Any] = {
             "budget.trainable_parameters": self.budget,
             "base.name": self.base,
             "seed": self.seed,
         }
-        values = {key: value for key, value in values.items() if value is not None}
+        values = {key: _plain(value) for key, value in values.items() if value is not None}
         source = {"location": str(rows), "format": "jsonl", "label_column": "label"}
         columns = {"pair_columns": list(_PAIR)} if are_pairs else {"text_columns": ["text"]}
-        values |= self.overrides or {}
+        values |= {key: _plain(value) for key, value in (self.overrides or {}).items()}
         values |= {
             "data.train": source | columns,
             "data.labels": names,
             "data.task": "multi-label" if is_multi_label else "single-label",
         }
         recipe = change_recipe(as_recipe(self.recipe), values, origin="PennyweightClassifier")
-        run = self._new_directory()
-        self.record_ = train(recipe, out=run)
-        self.run_ = run
-        self._loaded: Classifier | None = Classifier.load(run)
+        run, remove = self._new_directory()
+        try:
+            record = train(recipe, out=run)
+            loaded = Classifier.load(run)
+        except BaseException:
+            # An estimator that was fitted before stays as it was.
+            if remove is not None:
+                remove()
+            raise
+        self._forget_directory()
+        if remove is not None:
+            self._remove = remove
+        self.classes_, self.record_, self.run_ = classes, record, run
+        self._loaded: Classifier | None = loaded
         return self
 
     def predict(self, X: Iterable[Text]) -> np.ndarray:  # noqa: N803 - scikit-learn's name
@@ -139,18 +149,22 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
             self._loaded = Classifier.load(self.run_)
         return self._loaded
 
-    def _new_directory(self) -> Path:
-        """Return the directory to train in; a temporary one replaces that of an earlier fit."""
+    def _new_directory(self) -> tuple[Path, Callable[[], object] | None]:
+        """Return the directory to train in, and what removes it if it is a temporary one."""
         if self.out is not None:
             out = Path(self.out)
             if out.exists() and any(out.iterdir()):
                 raise RunError(f"{out}: not empty; name a new directory with out, or remove it")
-            return out
+            return out, None
         folder = tempfile.mkdtemp(prefix="pennyweight-")
-        if (remove := getattr(self, "_remove", None)) is not None:
-            remove()
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder) / "run"
+        remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder) / "run", remove
+
+    def _forget_directory(self) -> None:
+        """Remove the temporary directory of an earlier fit."""
+        if hasattr(self, "_remove"):
+            self._remove()
+            del self._remove
 
     def __getstate__(self) -> dict[str, Any]:
         if hasattr(self, "_remove"):
@@ -171,6 +185,11 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+def _plain(value: Any) -> Any:
+    """Return a number of numpy, which a search over parameters may give, as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _checked(texts: Iterable[Any]) -> tuple[list[str] | list[tuple[str, str]], bool]:
     """Return texts or pairs of texts as a list, and whether they are pairs.
 
@@ -179,6 +198,7 @@ def _checked(texts: Iterable[Any]) -> tuple[list[str] | list[tuple[str, str]], b
     """
     if isinstance(texts, str):
         return checked_texts(texts), False
+    refuse_tables(texts)
     rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in texts]
     if rows and isinstance(rows[0], tuple | list):
         return checked_pairs(rows, _PAIR), True
