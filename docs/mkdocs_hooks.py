@@ -38,6 +38,7 @@ PUBLISHED = (
     "benchmarks/results/int8-products.json",
     "benchmarks/results/serve-amd-epyc.json",
     "benchmarks/results/speed-avx2.json",
+    "benchmarks/results/start.json",
     "benchmarks/results/speed.json",
     "benchmarks/results/speed.svg",
     "benchmarks/results/top-layers.json",
