@@ -66,6 +66,8 @@ def test_the_message_counts_the_rows_that_were_set_aside(
         # Many rows need a folder.
         (("--data", "*.csv"), r"--data \*.csv: the files of a .* as in --out predictions/"),
         (("--data", "*.csv", "--out", "out.csv"), "are predicted into a folder; add it"),
+        (("--data", "*.csv", "--out", "out.ndjson"), "are predicted into a folder; add it"),
+        (("a goal", "--engine", "ray"), "--rows-per-part are for many rows: give --data"),
         (
             ("--data", "file:///x/new.csv", "--out", "h.csv"),
             "--data file:///x/new.csv: rows behind a URL are predicted into a folder; add it",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
 import shutil
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +242,16 @@ def test_labels_are_those_of_the_classifier_that_answered(
 
     monkeypatch.setattr(ClassifierBank, "_predict", unload_meanwhile)
     assert bank.predict(TEXTS, ["one"] * len(TEXTS)) == before
+
+
+def test_the_memory_of_a_classifier_is_free_once_it_is_unloaded(runs: dict[str, Path]) -> None:
+    bank = ClassifierBank()
+    bank.load(runs["plain"], name="one")
+    bank.predict(TEXTS[:1], ["one"])
+    head = weakref.ref(bank._members["one"].adapter.head)
+    bank.unload("one")
+    gc.collect()
+    assert head() is None
 
 
 def test_the_memory_of_the_base_is_not_touched_by_loading(runs: dict[str, Path]) -> None:

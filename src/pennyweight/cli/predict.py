@@ -282,14 +282,15 @@ def _is_into_folder(data: str, out: str | None) -> bool:
         RunError: many files are to become one.
     """
     from pennyweight.data.read.storage import is_url
-    from pennyweight.inference.output import is_standard_output
+    from pennyweight.inference.output import FORMATS, is_standard_output
     from pennyweight.inference.parts.files import names_several
 
     if out is not None and _is_folder(out):
         return True
     if not names_several(data):
         return False
-    if is_standard_output(out) or Path(str(out)).suffix in (".csv", ".jsonl", ".parquet"):
+    endings = tuple(ending for each in FORMATS.values() for ending in each.endings)
+    if is_standard_output(out) or str(out).lower().endswith(endings):
         rows = "rows behind a URL" if is_url(data) else "the files of a folder or pattern"
         raise RunError(
             f"--data {data}: {rows} are predicted into a folder; add it, as in --out predictions/"

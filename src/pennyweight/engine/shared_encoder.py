@@ -157,6 +157,12 @@ class SharedEncoder:
             for number, adapter in enumerate(adapters)
         ]
 
+    def forget(self, adapter: SharedAdapter) -> None:
+        """Free the copies of weights that an adapter is folded into."""
+        with self._lock:
+            if self._folded is not None and self._folded[0] is adapter:
+                self._fold(None)
+
     def _run(
         self,
         rows: TokenizedRows,

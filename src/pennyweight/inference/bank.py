@@ -134,7 +134,9 @@ class ClassifierBank:
             if name not in self._known:
                 raise self._unknown([name])
             del self._known[name]
-            self._members.pop(name, None)
+            member = self._members.pop(name, None)
+        if member is not None and self._base is not None:
+            self._base.encoder.forget(member.adapter)
 
     def predict_probabilities(
         self, texts: Sequence[Text], names: Sequence[str]
