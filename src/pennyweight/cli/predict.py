@@ -239,18 +239,20 @@ def command(
     from pennyweight.inference.output import is_standard_output
     from pennyweight.inference.predict import predict
 
-    if rows.texts and parts != PartArguments():
-        raise _not_into_a_folder()
+    into_folder = rows.data is not None and _is_into_folder(rows.data, output.out)
+    if parts != PartArguments() and not into_folder:
+        raise RunError(
+            "--engine, --workers and --rows-per-part are for many rows: give --data, and a folder "
+            "as --out, such as predictions/"
+        )
     if rows.texts and is_standard_output(output.out) and output.out_format is None:
         _print_labels(model, rows.texts, output.options)
         return
     on_bad_row: OnBadRow = "set-aside" if skip_bad_rows else "stop"
-    if rows.data is not None and _is_into_folder(rows.data, output.out):
+    if rows.data is not None and into_folder:
         options = parts.options(model, on_bad_row)
         _predict_files(model, rows.source_at(rows.data), output, options)
         return
-    if parts != PartArguments():
-        raise _not_into_a_folder()
     predicted = predict(
         model.run,
         given,
@@ -266,13 +268,6 @@ def command(
         log(_count(predicted, "standard output" if to_stdout else str(output.out)))
     elif not to_stdout:
         print_rows_written(predicted.predicted, Path(str(output.out)))
-
-
-def _not_into_a_folder() -> RunError:
-    return RunError(
-        "--engine, --workers and --rows-per-part are for many rows: give --data, and a folder "
-        "as --out, such as predictions/"
-    )
 
 
 def _is_into_folder(data: str, out: str | None) -> bool:
