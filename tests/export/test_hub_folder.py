@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from pennyweight.base import BaseModel, ConfigChanges, locate
+from pennyweight.cli.main import app
 from pennyweight.errors import RunError
 from pennyweight.export.hub_folder import HubOptions, export_to_hub
 from pennyweight.inference import load
 from pennyweight.inference.classifier import Classifier
 from pennyweight.recipe import Recipe
-from pennyweight.runs.record import load_record
+from pennyweight.runs.record import BaseRecord, load_record, save_record
 from pennyweight.training.train import train
 from tiny import tiny_recipe
 
@@ -164,4 +167,31 @@ def test_a_base_without_an_id_on_the_hub_is_refused(pooled_run: Path, tmp_path: 
     options = HubOptions(base_id="me/bert", datasets=("a b",))
     with pytest.raises(RunError, match="--dataset a b: expected an id"):
         export_to_hub(pooled_run, out=tmp_path / "hub", options=options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_id_of_another_base_is_refused(pooled_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pooled_run, tmp_path / "run")
+    record = load_record(run)
+    on_hub = BaseRecord(name="me/bert", reference="me/bert", revision=None, origin="hub")
+    named = record.recipe.base.model_copy(update={"name": "me/bert"})
+    recipe = record.recipe.model_copy(update={"base": named})
+    save_record(run, record.with_changes(recipe=recipe, base=on_hub))
+    with pytest.raises(RunError, match="--base-id me/other: the base of this run is me/bert"):
+        export_to_hub(run, out=tmp_path / "hub", options=HubOptions(base_id="me/other"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "hub", "--rows", "3"], "--data and --rows: an adapter is copied as it is"),
+        (["--to", "onnx", "--base-id", "me/bert"], "--base-id and --dataset: for the hub only"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    arguments: list[str], message: str, pooled_run: Path, tmp_path: Path
+) -> None:
+    command = ["export", str(pooled_run), *arguments, "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert message in str(result.exception)
     assert list(tmp_path.iterdir()) == []

@@ -90,3 +90,13 @@ def test_a_directory_in_use_is_left_alone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not empty; name a new directory"):
         merge(run, out=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_rows_without_labels_are_compared_and_a_warning_says_so(
+    run: Path, texts: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rows_to_check(Classifier.load(run), str(tmp_path / "unlabelled.csv"), limit=10)
+    assert len(rows.table) == 10
+    assert rows.labels is None
+    assert "no accuracy is measured" in caplog.text
+    assert "no label column" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ __all__ = [
     "compare_logits",
     "rows_to_check",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +110,10 @@ def rows_to_check(
         source = Source(data) if isinstance(data, str) else data
         try:
             return _read(classifier, source, limit=limit, labelled=True)
-        except DataError:
-            # Without labels, answers are compared and no accuracy is measured.
-            return _read(classifier, source, limit=limit, labelled=False)
+        except DataError as error:
+            rows = _read(classifier, source, limit=limit, labelled=False)
+            _LOG.warning("answers are compared, and no accuracy is measured: %s", error)
+            return rows
     sources = classifier.settings.data.sources
     own = (sources.held_out.get("test"), sources.validation)
     return _first_readable(classifier, own, sample="sample:test", limit=limit)

@@ -91,7 +91,8 @@ class Groups:
     """Whether and how the rows of a target can be told apart.
 
     Attributes:
-        area: area under the ROC curve of training against target rows, cross-validated.
+        area: area under the ROC curve of training against target rows, cross-validated;
+            None if there are too few rows to measure it.
         grouping: tells them apart; None if the target is one group.
         refused: why the target is one group; None if it is not.
     """
