@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -208,3 +209,12 @@ def test_a_known_format_that_is_not_written_is_refused(name: str) -> None:
     with pytest.raises(RunError, match=r"this format is not written; end the name with \.csv"):
         format_of(name)
     assert format_of("a.txt") == "csv"
+
+
+def test_json_lines_have_null_for_what_json_cannot_hold(run: Path, tmp_path: Path) -> None:
+    values = {"text": ["the goal"], "score": [float("nan")], "sizes": [[1.0, float("inf")]]}
+    pq.write_table(pa.table({**values, "raw": [b"\xff\x00"]}), tmp_path / "rows.parquet")
+    out = tmp_path / "out.jsonl"
+    predict(run, str(tmp_path / "rows.parquet"), out=out)
+    row = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert (row["score"], row["sizes"], row["raw"]) == (None, [1.0, None], "/wA=")
