@@ -62,6 +62,8 @@ def test_the_message_counts_the_rows_that_were_set_aside(
         (("the goal", " "), "text 2 is empty; leave it out, or write its words in quotes"),
         (("test.csv",), "test.csv is a file; to classify its rows, write --data test.csv"),
         (("a goal", "--data", "test.csv"), "texts and --data were both given"),
+        (("a goal", "--text-column", "body"), "describe --data, not texts"),
+        (("a goal", "--columns", "id"), "texts have no columns"),
         (("a goal", "--out", "out/"), "--out out/: a folder, into which only the rows of --data"),
         # Many rows need a folder.
         (("--data", "*.csv"), r"--data \*.csv: the files of a .* as in --out predictions/"),

@@ -181,6 +181,28 @@ def test_on_sigint_an_idle_server_stops_at_once(tmp_path: Path) -> None:
         assert server.process.wait(5) == 0
 
 
+async def _interrupt_twice(server: ServerProcess) -> int:
+    """Return the exit status after two signals while a batch is computed."""
+    async with client_of(server) as client:
+        request = asyncio.create_task(client.post("/v1/classify", json={"texts": ["x"]}))
+        await asyncio.sleep(0.5)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.2)
+        status = await asyncio.to_thread(server.process.wait, 5)
+        with pytest.raises(httpx2.HTTPError):
+            await request
+    return status
+
+
+def test_a_second_signal_ends_the_server_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+    plant(tmp_path / "runs" / "a", "a")
+    with serving(tmp_path / "runs", log=tmp_path / "log", seconds=60.0, timeout=60.0) as server:
+        assert asyncio.run(_interrupt_twice(server)) == 130
+        last = json.loads(server.log.read_text().splitlines()[-1])
+    assert (last["event"], last["forced"]) == ("stopped", True)
+
+
 def test_a_client_that_never_ends_its_request_holds_nothing(tmp_path: Path) -> None:
     plant(tmp_path / "runs" / "a", "a")
     with serving(tmp_path / "runs", log=tmp_path / "log", timeout=0.5) as server:

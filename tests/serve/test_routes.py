@@ -238,8 +238,19 @@ def test_a_request_that_is_not_computed_in_time_is_told_so(tmp_path: Path) -> No
     ):
         response = client.post("/v1/classify", json={"texts": ["x"]})
         assert response.status_code == 503
-        assert "not computed within 0.1 s" in response.json()["error"]
+        assert "not answered within 0.1 s" in response.json()["error"]
         assert "Retry-After" in response.headers
+
+
+def test_a_server_of_one_text_a_request_explains_nothing(tmp_path: Path) -> None:
+    options = ServeOptions(limits=Limits(request_texts=1))
+    with (
+        service_of(tmp_path, "a", options=options) as service,
+        client_of(service, options) as client,
+    ):
+        response = client.post("/v1/explain", json={"text": "two words"})
+    assert response.status_code == 422
+    assert "an explanation needs 2; start it with a larger --max-texts" in response.json()["error"]
 
 
 def test_only_one_thread_computes(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Guard:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(request_id, scope.setdefault("state", {}))
         exchange.state["request_id"] = request_id
+        deadline = asyncio.get_running_loop().time() + self._options.limits.timeout_seconds
+        exchange.state["deadline"] = deadline
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -87,7 +89,7 @@ class Guard:
         answer: Response | None = None
         try:
             self._check(scope)
-            body = await self._read(scope, receive)
+            body = await self._read(scope, receive, exchange.state["deadline"])
             await self._app(scope, body, send)
         except RefusedError as refused:
             answer = error_response(refused.status, str(refused), headers=refused.headers)
@@ -125,15 +127,25 @@ class Guard:
                 headers={"Retry-After": "1"},
             )
 
-    async def _read(self, scope: Scope, receive: Receive) -> Receive:
-        """Read the body within the limits, and return how the application receives it."""
+    async def _read(self, scope: Scope, receive: Receive, deadline: float) -> Receive:
+        """Read the body within the limits, and return how the application receives it.
+
+        Args:
+            scope: of the request.
+            receive: returns the next part of the body.
+            deadline: on the event loop's clock, in seconds.
+
+        Raises:
+            RefusedError: with status 408, the deadline has passed; 413, the body is too large; 400,
+                the connection ended.
+        """
         limits = self._options.limits
         length = Headers(scope=scope).get("content-length", "0")
         parts: list[bytes] = []
         size = int(length) if length.isdecimal() else 0
         message: Message = {"more_body": True}
         try:
-            async with asyncio.timeout(limits.timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 while size <= limits.body_bytes and message.get("more_body"):
                     message = await receive()
                     if message["type"] == "http.disconnect":

@@ -12,6 +12,13 @@ from pennyweight.errors import ServeError
 __all__ = ["LOOPBACK_HOSTS", "Access", "Batching", "Limits", "ServeOptions"]
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+# The options of `pennyweight serve` that messages name beside the attributes.
+_LIMIT_OPTIONS = {
+    "body_bytes": "--max-body-kb",
+    "text_characters": "--max-characters",
+    "request_texts": "--max-texts",
+    "open_requests": "--max-requests",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +42,18 @@ class Limits:
     timeout_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes", "text_characters", "request_texts", "open_requests"):
+        for name, option in _LIMIT_OPTIONS.items():
             if getattr(self, name) < 1:
-                raise ServeError(f"{name} = {getattr(self, name)}: give a number from 1 on")
+                raise ServeError(f"{name} ({option}) = {getattr(self, name)}: give 1 or more")
         if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
-            raise ServeError(f"timeout_seconds = {self.timeout_seconds}: give a number above 0")
+            raise ServeError(
+                f"timeout_seconds (--timeout) = {self.timeout_seconds}: give a number above 0"
+            )
         if self.queue_rows < self.request_texts:
             raise ServeError(
-                f"queue_rows = {self.queue_rows}: a request may have {self.request_texts} texts, "
-                "which must fit into the queue; raise queue_rows or lower request_texts"
+                f"queue_rows (--max-queue) = {self.queue_rows}: a request may have "
+                f"{self.request_texts} texts, which must fit into the queue; raise it, or lower "
+                "request_texts (--max-texts)"
             )
 
 
@@ -62,9 +72,9 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.batch_rows < 1:
-            raise ServeError(f"batch_rows = {self.batch_rows}: give a number from 1 on")
+            raise ServeError(f"batch_rows (--batch-rows) = {self.batch_rows}: give 1 or more")
         if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
-            raise ServeError(f"max_wait_ms = {self.max_wait_ms}: give a number from 0 on")
+            raise ServeError(f"max_wait_ms (--max-wait-ms) = {self.max_wait_ms}: give 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ async def _answer(
     request.state.classifier = named.pop() if len(named) == 1 and named <= loaded else ""
     request.state.texts = len(texts)
     request.state.content = texts
-    return await service.answer(texts, names)
+    return await service.answer(texts, names, deadline=request.state.deadline)
 
 
 def _row(text: str | list[str]) -> Text:
@@ -78,7 +78,15 @@ def classification_routes(service: Service) -> APIRouter:
     async def explain(request: Request, body: shapes.ExplainRequest) -> shapes.ExplainAnswer:
         """Say how much each word of a text adds to the probability of a label."""
         text = _row(body.text)
-        variants = occlusions(text, limit=service.limits.request_texts - 1)
+        limit = service.limits.request_texts - 1
+        needed = 1 if isinstance(text, str) else len(text)
+        if limit < needed:
+            raise RefusedError(
+                422,
+                f"this server takes {limit + 1} texts in a request, and an explanation needs "
+                f"{needed + 1}; start it with a larger --max-texts",
+            )
+        variants = occlusions(text, limit=limit)
         texts = [text, *(variant.text for variant in variants)]
         answers = await _answer(request, service, texts, [body.classifier] * len(texts))
         return _explanation(answers, variants, body.label)

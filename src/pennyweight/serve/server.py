@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -103,9 +104,10 @@ class _Server(uvicorn.Server):
 
     def _stop(self, number: int) -> None:
         if self._service.draining:
-            # A second signal: whoever waits has no patience.
-            self.should_exit = self.force_exit = True
-            return
+            # A second signal: exit at once. A thread that computes a batch or loads a run cannot be
+            # stopped, and would keep the process until it ends.
+            log_event("stopped", signal=signal.Signals(number).name, forced=True)
+            os._exit(128 + number)
         self._service.draining = True
         log_event("stopping", signal=signal.Signals(number).name)
         delay = self._drain_seconds if number == signal.SIGTERM else 0.0

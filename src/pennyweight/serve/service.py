@@ -81,8 +81,15 @@ class Service:
         )
         self.catalog = Catalog(bank, self._queue, metrics=self.metrics)
 
-    async def answer(self, texts: Sequence[Text], names: Sequence[str | None]) -> list[Answer]:
+    async def answer(
+        self, texts: Sequence[Text], names: Sequence[str | None], *, deadline: float
+    ) -> list[Answer]:
         """Return the answer to each text by the classifier that is named for it.
+
+        Args:
+            texts: to classify.
+            names: of the classifier of each text; None for the only one.
+            deadline: on the event loop's clock, in seconds.
 
         Raises:
             RefusedError: with status 422, a text or their number is over a limit, or does not fit
@@ -93,13 +100,13 @@ class Service:
         self._check_lengths(texts)
         served, future = self.catalog.submit(texts, names, check=_check_fit)
         try:
-            async with asyncio.timeout(self.limits.timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 results = await asyncio.wrap_future(future)
         except TimeoutError:
             raise RefusedError(
                 503,
-                f"the texts were not computed within {self.limits.timeout_seconds:g} s; send them "
-                "again later, or fewer in one request",
+                f"the request was not answered within {self.limits.timeout_seconds:g} s; send it "
+                "again later, or fewer texts in one request",
                 headers={"Retry-After": "1"},
             ) from None
         except DataError as error:
