@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from pennyweight.data.infer import infer
+from pennyweight.data.source import Source
 from pennyweight.errors import PennyweightError
 from pennyweight.lab.manifest import read_derived
 from pennyweight.recipe import load_recipe
@@ -96,6 +98,18 @@ def test_clean_keeps_pairs_and_several_labels(run: Run, tmp_path: Path) -> None:
         {"text": "x", "text_pair": "y", "label": [0, 1]},
         {"text": "z", "text_pair": "w", "label": [0]},
     ]
+
+
+def test_the_names_of_the_classes_are_in_the_file(run: Run, tmp_path: Path) -> None:
+    rows = "".join(f"text {number},{number % 5 + 1}\n" for number in range(60))
+    (tmp_path / "stars.csv").write_text(f"text,label\n{rows}")
+    out = tmp_path / "clean.parquet"
+
+    run("clean", "--data", str(tmp_path / "stars.csv"), "--out", str(out))
+
+    assert read_derived(out).manifest["labels"] == ["1", "2", "3", "4", "5"]
+    inferred = infer(Source(str(out)))
+    assert (inferred.labels, inferred.counts) == (("1", "2", "3", "4", "5"), (12,) * 5)
 
 
 def test_clean_filter_and_augment_write_parquet_with_a_manifest(run: Run, tmp_path: Path) -> None:

@@ -12,13 +12,21 @@ from pennyweight.errors import RecipeError
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("100k", 100_000), ("1M", 1_000_000), ("1.5m", 1_500_000), ("250_000", 250_000), ("7", 7)],
+    [
+        ("100k", 100_000),
+        ("1M", 1_000_000),
+        ("1.5m", 1_500_000),
+        ("250_000", 250_000),
+        ("7", 7),
+        ("250,000", 250_000),
+        ("1,000,000", 1_000_000),
+    ],
 )
 def test_a_budget_may_have_a_unit(text: str, number: int) -> None:
     assert parse_count(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "many", "-5", "1 000 x", "k"])
+@pytest.mark.parametrize("text", ["", "many", "-5", "1 000 x", "k", "1,5M", "100,5k", "1,50"])
 def test_a_budget_that_is_no_number_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(RecipeError, match="expected a number of parameters, such as 100k"):
         parse_count(text)
@@ -59,3 +67,11 @@ def test_options_change_a_named_recipe() -> None:
 def test_neither_rows_nor_a_recipe_is_an_error_that_says_what_to_give() -> None:
     with pytest.raises(RecipeError, match="name labelled rows with --data FILE, or a recipe"):
         RecipeOptions().load()
+
+
+def test_names_with_any_characters_reach_the_recipe_as_they_are() -> None:
+    options = RecipeOptions(data='a "b" 😀.csv', label_column="Étiquette\\1", text_columns=["😀"])
+    train = options.load().data.train
+    assert train is not None
+    assert Path(train.location).name == 'a "b" 😀.csv'
+    assert (train.label_column, train.text_columns) == ("Étiquette\\1", ("😀",))

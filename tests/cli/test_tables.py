@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pennyweight.cli.study_tables import show_study
-from pennyweight.cli.tables import baseline_line, headline, show_metrics
+from pennyweight.cli.tables import baseline_line, headline, print_line, show_metrics, show_table
 from pennyweight.evaluation.metrics import Metrics, measure
 from pennyweight.evaluation.statistics import mean_interval
 from pennyweight.runs.record import BaselineRecord
@@ -201,3 +201,12 @@ def test_a_study_over_data_sets_has_a_table_for_each_and_ranks_with_chosen_value
     assert any("edge of its list in 2 of 4 choices" in line for line in lines)
     assert "b 1.00 1 1 70.00 10" in lines
     assert any(line.startswith("critical difference 1.39") for line in lines)
+
+
+def test_square_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("before", "after"), [("see [link]http://x[/link]", "[/url] [b]x[/b] :smile:")])
+    print_line("[spam] and [/spam]")
+    out = capsys.readouterr().out
+    assert "see [link]http://x[/link]" in out
+    assert "[/url] [b]x[/b] :smile:" in out
+    assert "[spam] and [/spam]" in out

@@ -201,3 +201,14 @@ def test_rows_without_a_label_are_passed_over(infer_from: Infer) -> None:
     inferred = infer_from(jsonl("a", None, "b", " ", float("nan")), "rows.jsonl")
 
     assert (inferred.labels, inferred.rows) == (("a", "b"), 2)
+
+
+def test_lists_that_were_written_as_text_are_refused(infer_from: Infer, message: Message) -> None:
+    text = message(lambda: infer_from(csv_of("['a', 'b']", "['a']", key="labels")))
+    assert 'the column "labels" holds lists that were written as text' in text
+    assert 'join the labels with "|" instead' in text
+
+
+def test_a_label_of_thousands_of_digits_is_a_name(infer_from: Infer) -> None:
+    inferred = infer_from(csv_of("1" * 5000, "2", "2", "1" * 5000))
+    assert (inferred.labels, inferred.order) == (("1" * 5000, "2"), "sorted as text")

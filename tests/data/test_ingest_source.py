@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 from pennyweight.data.ingest import ReadOptions, Rows, read_rows
-from pennyweight.data.source import Source
+from pennyweight.data.source import Source, locate
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 Read = Callable[..., Rows]
@@ -58,6 +58,30 @@ def test_a_change_of_content_or_of_options_is_read_anew(read: Read, tmp_path: Pa
 
     files = {str(rows.table.cache_files[0]["filename"]) for rows in [first, *others]}
     assert len(files) == 6
+
+
+def test_a_higher_limit_of_a_row_is_used_at_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["short", "long " * 300_000]
+    datasets.Dataset.from_dict({"text": texts, "label": ["a", "b"]}).to_parquet(
+        str(tmp_path / "rows.parquet")
+    )
+    options = ReadOptions(("a", "b"), (), "set-aside", cache)
+    bad = []
+    for limit in ("1", "16"):
+        monkeypatch.setenv("PENNYWEIGHT_MAX_ROW_MIB", limit)
+        bad.append(read_rows("rows", Source(str(tmp_path / "rows.parquet")), options).bad)
+    assert bad == [1, 0]
+
+
+def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.csv", "same.csv", "other.csv")]
+    for path, label in zip(paths, ("a", "a", "b"), strict=True):
+        path.write_text(f"text,label\nx,{label}\n")
+    os.utime(paths[1], ns=(1, 1))
+    one, same, other = (locate(Source(str(path))).digest() for path in paths)
+    assert one == same != other
 
 
 def test_a_cache_entry_that_is_not_whole_is_made_again(read: Read, cache: Path) -> None:

@@ -31,6 +31,8 @@ def lines(*labels: object) -> str:
         (("false", "true"), (False, True), [0, 1]),
         (("yes", "no"), ("no", "Yes"), [1, 0]),
         (("a", "b"), (1, 0), [1, 0]),
+        (("0.5", "1.0", "1.5"), (1.5, 1, 0.5), [2, 1, 0]),
+        (("1.0", "2.0"), (1, 2.0), [0, 1]),
     ],
 )
 def test_numbers_and_booleans_are_looked_up_by_name_in_every_format(

@@ -21,6 +21,17 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     assert study.variations[1].recipes[0].adapter.rank == 2
 
 
+def test_tables_in_a_grid_and_any_characters_in_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'recipe = "spar-lora"\n[[rows]]\nname = "rocket 🚀"\n'
+        '[grid]\n"adapter.rank" = [{query = 4}, {query = 8, value = 2}]\n'
+    )
+    names = [variation.recipes[0].name for variation in load_study(path).variations]
+    assert names[0] == "rocket 🚀"
+    assert names[2] == "adapter.rank={ query = 8, value = 2 }"
+
+
 @pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_are_valid(name: str) -> None:
     study = load_study(name)
@@ -35,6 +46,7 @@ def test_shipped_studies_are_valid(name: str) -> None:
         ('recipe = "spar-lora"', "at least one row"),
         ('recipe = "spar-lora"\n[[rows]]\nname = "a"\nsat = []', 'did you mean "set"'),
         ("rows = [", "not valid TOML"),
+        ('recipe = "spar-lora"\nseeds = [1, 1, 2]', "seeds: [1, 1, 2]; give each seed once"),
         ('recipe = "spar-lora"\n[[rows]]\nname = "a"\nset = ["adapter.rnk=2"]', "adapter.rnk"),
     ],
 )

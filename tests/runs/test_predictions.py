@@ -58,3 +58,20 @@ def test_other_cleaning_steps_make_no_other_rows() -> None:
     cleaned = example_record(data=changed, recipe=example_recipe(data={"clean": ["whitespace"]}))
     assert same_rows(example_record(), cleaned, "test")
     assert not same_rows(example_record(), example_record(data=changed), "test")
+
+
+def test_validation_rows_that_another_seed_split_off_are_other_rows() -> None:
+    data = example_record().data
+    assert data is not None
+    validation = data.sets["test"]
+    records = [
+        example_record(
+            data=data.model_copy(
+                update={"sets": {"validation": replace(validation, fingerprint=str(number))}}
+            ),
+            recipe=example_recipe(data={"clean": clean}).model_copy(update={"seed": seed}),
+        )
+        for number, (seed, clean) in enumerate([(1, []), (2, ["whitespace"]), (1, ["whitespace"])])
+    ]
+    assert not same_rows(records[0], records[1], "validation")
+    assert same_rows(records[0], records[2], "validation")

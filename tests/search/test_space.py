@@ -144,3 +144,11 @@ def test_a_shipped_recipe_has_a_space_with_auto_keys() -> None:
     assert space_of(recipe, completed, search) == Space(
         (Axis("train.epochs", choices=(2, 8)),), {"train.epochs": 4}
     )
+
+
+def test_listed_values_are_those_of_a_complete_recipe() -> None:
+    space = _space({"optimizer.weight_decay": [0, 0.01], "train.label_smoothing": [0, 0.1]})
+    assert [axis.choices for axis in space.axes] == [(0.0, 0.01), (0.0, 0.1)]
+    assert all(isinstance(value, float) for axis in space.axes for value in axis.choices)
+    with pytest.raises(RecipeError, match=r"0\.0 is given twice"):
+        _space({"optimizer.weight_decay": [0, 0.0]})

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,25 @@ def test_more_trials_can_be_added(tmp_path: Path) -> None:
         assert len(_finish(store)) == 2
     with _open(make_job(tmp_path, trials=4)) as store:
         assert len(_finish(store)) == 4
+
+
+def test_every_value_of_a_grid_is_tried_although_the_recipe_has_one_of_them(
+    tmp_path: Path,
+) -> None:
+    ranges = {"train.label_smoothing": [0, 0.01, 0.1]}
+    job = make_job(tmp_path, ranges=ranges, sampler="grid")
+    with _open(job) as store:
+        values = [dict(each) for each in _values(_finish(store))]
+    tried = [each.get("train.label_smoothing", 0.0) for each in values]
+    assert sorted(tried) == [0.0, 0.01, 0.1]
+
+
+def test_a_search_does_not_go_on_with_other_rows(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    with _open(replace(job, sources={"train.csv": "one"})):
+        pass
+    with pytest.raises(RunError, match=r'the search ".*": train\.csv changed since it began'):
+        TrialStore(replace(job, sources={"train.csv": "other"}))
 
 
 def test_a_storage_of_another_search_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,29 @@ def test_a_directory_of_another_recipe_is_refused(file: Path, tmp_path: Path) ->
     run_study(load_study(file), out=tmp_path / "out")
     with pytest.raises(RunError, match="trained with another recipe"):
         run_study(load_study(file, overrides=["adapter.alpha=5"]), out=tmp_path / "out")
+
+
+def test_a_study_does_not_go_on_with_other_rows(file: Path, sets: Path, tmp_path: Path) -> None:
+    train, out = tmp_path / "train.csv", tmp_path / "out"
+    shutil.copy(sets / "train.csv", train)
+    study = load_study(file, overrides=[f"data.train={train}"])
+    run_study(study, out=out)
+    shutil.rmtree(next(out.glob("02-*")))
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match=r"train\.\w+ changed since it began"):
+        run_study(study, out=out)
+
+
+def test_rows_that_evaluate_other_sets_are_compared_on_those_that_both_have(
+    file: Path, tmp_path: Path
+) -> None:
+    text = file.read_text()
+    file.write_text(text.replace('["adapter.rank=1"]', '["adapter.rank=1", "evaluate.also={}"]'))
+    overrides = ["evaluate.also={more='sample:test'}"]
+    rows = run_study(load_study(file, overrides=overrides), out=tmp_path / "out")
+    assert [set(row.p) for row in rows] == [set(row.values) for row in rows]
+    assert ("more" in rows[0].values, "more" in rows[1].values) == (False, True)
+    assert rows[1].p["more"] is None
 
 
 def test_a_row_over_budget_is_refused_before_anything_is_trained(

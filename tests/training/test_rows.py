@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pennyweight.data.splits import make_splits
+from pennyweight.data.splits import Splits, make_splits
 from pennyweight.errors import DataError, RecipeError
 from pennyweight.lab.manifest import write_derived
 from pennyweight.recipe import Recipe, resolve_recipe
 from pennyweight.runs.record import RunRecord, TrainingRows
 from pennyweight.settings.assemble import settings_of
-from pennyweight.training.rows import RowContext, prepare_rows
+from pennyweight.settings.values import Settings
+from pennyweight.training.rows import PreparedRows, RowContext, prepare_rows
 from pennyweight.training.train import train
 from pennyweight.training.watcher import Watcher
 from tiny import LABELS, news, tiny_recipe
@@ -28,6 +29,13 @@ def _recipe(base: Path, sets: Path, sections: dict[str, Any]) -> Recipe:
     for name, keys in sections.items():
         values[name] = {**values[name], **keys} if name in values else keys
     return resolve_recipe(values)
+
+
+def _prepared(settings: Settings, removed: Path) -> tuple[PreparedRows, Splits]:
+    data = settings.data
+    splits = make_splits(data.sources, read=data.read, split=data.split, overlap=data.overlap)
+    context = RowContext(settings.labels, settings.seed, removed, print)
+    return prepare_rows(splits, settings.rows, context), splits
 
 
 def _training_rows(record: RunRecord) -> TrainingRows:
@@ -66,10 +74,7 @@ def test_copies_have_their_parents_labels_and_come_from_training_rows_alone(
 ) -> None:
     step = {"method": "swap", "copies": 2, "count": 1}
     settings = settings_of(_recipe(roberta, sets, {"data": {"augmentations": [step]}}))
-    data = settings.data
-    splits = make_splits(data.sources, read=data.read, split=data.split, overlap=data.overlap)
-    context = RowContext(settings.labels, settings.seed, tmp_path, print)
-    prepared = prepare_rows(splits, settings.rows, context)
+    prepared, _ = _prepared(settings, tmp_path)
     texts, labels = prepared.table["text"], prepared.table["label"]
     added = prepared.steps[0].added
     assert added is not None
@@ -87,10 +92,7 @@ def test_rows_that_nothing_changes_keep_the_fingerprint_of_their_set(
     roberta: Path, sets: Path, tmp_path: Path
 ) -> None:
     settings = settings_of(_recipe(roberta, sets, {}))
-    data = settings.data
-    splits = make_splits(data.sources, read=data.read, split=data.split, overlap=data.overlap)
-    context = RowContext(settings.labels, settings.seed, tmp_path, print)
-    prepared = prepare_rows(splits, settings.rows, context)
+    prepared, splits = _prepared(settings, tmp_path)
     assert prepared.fingerprint == splits.sets["train"].fingerprint
     assert prepared.steps == prepared.transductive == ()
     assert prepared.weights is prepared.smoothing is None
@@ -112,6 +114,21 @@ def test_extra_rows_that_are_also_in_a_held_out_set_are_left_out(
     write_derived(tmp_path / "extra.parquet", pa.table({"text": ["x"], "label": [7]}), {})
     with pytest.raises(DataError, match=r"labels must be from 0 to 3, .* given 7 to 7"):
         train(recipe, out=tmp_path / "other")
+
+
+def test_labels_of_extra_rows_are_known_by_their_names(
+    roberta: Path, sets: Path, tmp_path: Path
+) -> None:
+    extra = tmp_path / "extra.parquet"
+    settings = settings_of(_recipe(roberta, sets, {"data": {"extra": [str(extra)]}}))
+    rows = pa.table({"text": ["one", "two", "three"], "label": [1, 0, 1]})
+    write_derived(extra, rows, {"labels": ["Sports", "World"]})
+    prepared, _ = _prepared(settings, tmp_path)
+    names = [LABELS[label] for label in prepared.table["label"][:]]
+    assert names[-3:] == ["World", "Sports", "World"]
+    write_derived(extra, rows, {"labels": ["World", "Chess"]})
+    with pytest.raises(DataError, match="labels that are no classes here: Chess; the classes"):
+        _prepared(settings, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,13 @@ class LanguageModelOptions:
     epochs: Annotated[float, typer.Option("--epochs", help="Number of passes over the texts.")] = (
         1.0
     )
-    layers: Annotated[int, typer.Option("--layers", help="Number of transformer layers.")] = 4
-    width: Annotated[int, typer.Option("--width", help="Hidden size.")] = 256
-    vocabulary: Annotated[int, typer.Option("--vocabulary", help="Vocabulary size in tokens.")] = (
-        8192
-    )
+    layers: Annotated[
+        int, typer.Option("--layers", min=1, help="Number of transformer layers.")
+    ] = 4
+    width: Annotated[int, typer.Option("--width", min=1, help="Hidden size.")] = 256
+    vocabulary: Annotated[
+        int, typer.Option("--vocabulary", min=257, help="Vocabulary size in tokens.")
+    ] = 8192
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0
 
 
@@ -61,7 +63,7 @@ class LanguageModelOptions:
 @flatten_options
 def preview(
     recipe: RecipeOptions,
-    rows: Annotated[int, typer.Option("--rows", help="Number of texts to show.")] = 10,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Number of texts to show.")] = 10,
 ) -> None:
     """Show the labels, and texts before and after cleaning.
 

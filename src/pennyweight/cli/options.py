@@ -182,9 +182,10 @@ class RecipeOptions:
             RecipeError: neither a recipe nor rows are named, or the recipe is not valid.
         """
         from pennyweight.recipe import load_recipe
+        from pennyweight.recipe.toml_text import inline_toml
 
         if not self.recipe and self.data is None and data is not None:
-            more = (f"data.train.location={_quoted(data)}", *more)
+            more = (f"data.train.location={inline_toml(data)}", *more)
         elif not self.recipe and self.data is None:
             raise RecipeError(
                 "nothing to train: name labelled rows with --data FILE, or a recipe (a shipped "
@@ -195,32 +196,27 @@ class RecipeOptions:
 
     def _shortcuts(self) -> Iterator[str]:
         """Yield the options as overrides of keys."""
+        from pennyweight.recipe.toml_text import inline_toml
+
         if self.data is not None:
-            yield f"data.train.location={_quoted(self.data)}"
+            yield f"data.train.location={inline_toml(self.data)}"
         if self.text_columns:
-            columns = ", ".join(map(_quoted, self.text_columns))
+            columns = ", ".join(map(inline_toml, self.text_columns))
             yield f"data.train.text_columns=[{columns}]"
         if self.label_column is not None:
-            yield f"data.train.label_column={_quoted(self.label_column)}"
+            yield f"data.train.label_column={inline_toml(self.label_column)}"
         if self.test is not None:
-            yield f"evaluate.test.location={_quoted(self.test)}"
+            yield f"evaluate.test.location={inline_toml(self.test)}"
         if self.base is not None:
-            yield f"base.name={_quoted(self.base)}"
+            yield f"base.name={inline_toml(self.base)}"
         if self.budget is not None:
             yield f"budget.trainable_parameters={parse_count(self.budget)}"
         if self.plan is not None:
-            yield f"adapter.plan={_quoted(str(self.plan))}"
+            yield f"adapter.plan={inline_toml(str(self.plan))}"
         if self.seed is not None:
             yield f"seed={self.seed}"
         if self.skip_bad_rows:
             yield "data.on_bad_row=set-aside"
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a TOML string."""
-    import json
-
-    return json.dumps(text)
 
 
 def parse_count(text: str) -> int:
@@ -229,10 +225,11 @@ def parse_count(text: str) -> int:
     Raises:
         RecipeError: it is no such number.
     """
-    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kKmM]?)", text.strip())
+    # A comma separates thousands; as a decimal point it would mean ten times as much.
+    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?|\d{1,3}(?:,\d{3})+(?=$))\s*([kKmM]?)", text.strip())
     if match is None:
         raise RecipeError(
-            f"--budget {text}: expected a number of parameters, such as 100k, 1M or 250000"
+            f"--budget {text}: expected a number of parameters, such as 100k, 1.5M or 250,000"
         )
     number, unit = match.groups()
     return round(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pennyweight.evaluation.metrics import (
@@ -50,7 +51,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     columns = (Column(name, overflow="fold") for name in header)
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     print_line(table)
 
 
@@ -243,4 +244,8 @@ def print_line(line: str | Table) -> None:
     # inside the program on its way to a terminal.
     terminal = sys.__stdout__
     has_width = "COLUMNS" in os.environ or (terminal is not None and terminal.isatty())
-    Console(highlight=False, width=None if has_width else _WIDEST).print(line)
+    # Markup is off, since texts and labels may hold square brackets.
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=None if has_width else _WIDEST
+    )
+    console.print(line)

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Inferred", "infer"]
 
 _SEPARATORS = "|;,"
-_INTEGER = re.compile(r"[-+]?\d+")
+_INTEGER = re.compile(r"[-+]?\d{1,300}")
 _FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+# How pandas writes a column of lists into a CSV file.
+_LIST_AS_TEXT = re.compile(r"\[.*\]", re.DOTALL)
 # How other programs write a missing value.
 _LIKE_MISSING = frozenset({"nan", "null"})
 # A source with up to this many different labels is never refused for having too many.
@@ -117,7 +119,8 @@ def infer(
 
     Raises:
         DataError: the source cannot be read, the columns cannot be chosen, the labels are
-            fractions, there are fewer than two labels, or nearly every row has its own.
+            fractions or lists written as text, there are fewer than two labels, or nearly every
+            row has its own.
     """
     located = locate(source)
     request = _Request(located.name, task, label_separator, labels)
@@ -312,11 +315,17 @@ def _check_labels(
     *,
     bad_rows: str,
 ) -> None:
-    """Check that there are at least two labels, and that rows share them.
+    """Check that there are at least two labels, that rows share them, and that none is a list.
 
     Raises:
         DataError: they do not.
     """
+    if rows and all(_LIST_AS_TEXT.fullmatch(name) for name in counts):
+        raise DataError(
+            f'{request.name}: the column "{columns.label}" holds lists that were written as text, '
+            f'such as "{shortened(next(iter(counts)))}"; join the labels with "|" instead, as '
+            'pandas does with column.str.join("|"), or write the rows as JSON Lines or Parquet'
+        )
     if len(counts) < 2:
         raise DataError(
             f'{request.name}: the column "{columns.label}" holds only the label '

@@ -24,6 +24,7 @@ from pennyweight.data.table import TableWriter
 from pennyweight.documents import read_json_table
 from pennyweight.errors import DataError
 from pennyweight.files import building_in, hash_file, replacing, sync_directory
+from pennyweight.limits import limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +141,8 @@ class _Request:
             self.options.label_separator,
             self.options.pairs,
             self.labelled,
+            # Rows that are longer are bad rows.
+            limit("PENNYWEIGHT_MAX_ROW_MIB"),
             *(None if each is None else _column_names(each) for each in (self.source, like)),
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

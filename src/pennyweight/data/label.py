@@ -24,7 +24,9 @@ __all__ = ["UNLABELLED", "BadRow", "LabelParser", "Task", "flag_of", "label_name
 Task = Literal["single-label", "multi-label"]
 
 UNLABELLED = -1
-_INTEGER = re.compile(r"[-+]?\d+")
+# A longer row of digits is a name: Python refuses to convert one of thousands of digits.
+_INTEGER = re.compile(r"[-+]?\d{1,300}")
+_NUMBER = re.compile(r"[-+]?(\d{1,300}(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"([-+]?\d+)\.0+")
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 _SEPARATORS = "|;,"
@@ -95,7 +97,7 @@ class LabelParser:
         self._labels = labels
         self._separator = separator
         self._first_class = first_class
-        self._are_numbers = any(_INTEGER.fullmatch(label) for label in labels)
+        self._are_numbers = any(_NUMBER.fullmatch(label) for label in labels)
         self._indices = _spellings(labels, None if self._are_numbers else first_class)
         if class_names:
             self._indices |= _indices_by_class_name(class_names, labels, name)
@@ -186,9 +188,9 @@ def _spellings(labels: tuple[str, ...], first_class: int | None) -> dict[int | s
         if first_class is not None:
             number = index + first_class
             spellings |= {number: index, str(number): index}
-        elif _INTEGER.fullmatch(label):
-            spellings[int(label)] = index
-            spellings[str(int(label))] = index
+        elif _INTEGER.fullmatch(name := label_name(label) or ""):
+            spellings[int(name)] = index
+            spellings[str(int(name))] = index
     for index, label in enumerate(labels):
         spellings.setdefault(label.casefold(), index)
     return spellings | {label: index for index, label in enumerate(labels)}

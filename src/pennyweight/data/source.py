@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pennyweight.data import hub
 from pennyweight.data.read import READERS, detect, existing_path, open_file
@@ -86,12 +88,16 @@ class LocatedSource:
         identity: returns JSON-able values that change whenever the rows do; small files are
             hashed for it. Raises DataError if a file cannot be read.
         open: opens the source.
+        digest: returns a SHA-256 that depends on the content of the files, and for large ones on
+            their size alone, but not on their place and time. Raises DataError if one cannot be
+            read.
     """
 
     name: str
     format: str
     identity: Callable[[], tuple[object, ...]]
     open: Callable[[], OpenFile]
+    digest: Callable[[], str]
 
 
 def locate(source: Source) -> LocatedSource:
@@ -122,11 +128,17 @@ def _locate_on_hub(location: str, revision: str | None) -> LocatedSource:
     dataset = hub.load(name, split=split, revision=revision)
     shown = f"hub:{name}:{split}"
 
-    def identity() -> tuple[object, ...]:
+    def facts() -> list[_FileFacts]:
         files = sorted({str(entry["filename"]) for entry in dataset.cache_files})
-        return (shown, len(dataset), *_file_facts(map(Path, files), shown))
+        return _file_facts(map(Path, files), shown)
 
-    return LocatedSource(shown, "hub", identity, lambda: open_dataset(dataset, name=shown))
+    return LocatedSource(
+        shown,
+        "hub",
+        lambda: (shown, len(dataset), *facts()),
+        lambda: open_dataset(dataset, name=shown),
+        lambda: _digest(facts(), split),
+    )
 
 
 def _sample_path(split: str) -> Path:
@@ -155,24 +167,43 @@ def _locate_file(path: Path, source: Source, *, split: str | None) -> LocatedSou
         )
     format_name = source.format or detect(path)
 
-    def identity() -> tuple[object, ...]:
+    def facts() -> list[_FileFacts]:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return (*_file_facts((file for file in files if file.is_file()), name), split)
+        return _file_facts((file for file in files if file.is_file()), name)
 
     return LocatedSource(
-        name, format_name, identity, lambda: open_file(path, format=format_name, split=split)
+        name,
+        format_name,
+        lambda: (*facts(), split),
+        lambda: open_file(path, format=format_name, split=split),
+        lambda: _digest(facts(), split),
     )
 
 
-def _file_facts(files: Iterable[Path], name: str) -> list[tuple[str, int, int, str]]:
-    """Return path, bytes, modification time and SHA-256 of each file; "" for a large file's."""
+class _FileFacts(NamedTuple):
+    """Facts about a file; `sha256` is "" for a large one."""
+
+    path: str
+    bytes: int
+    modified_ns: int
+    sha256: str
+
+
+def _digest(facts: Iterable[_FileFacts], split: str | None) -> str:
+    """Return a SHA-256 of the content of files, and for large ones of their size."""
+    contents = [(each.bytes, each.sha256) for each in facts]
+    return hashlib.sha256(json.dumps([contents, split]).encode()).hexdigest()
+
+
+def _file_facts(files: Iterable[Path], name: str) -> list[_FileFacts]:
+    """Return facts about each file, by which changes are noticed."""
     facts = []
     try:
         for file in files:
             path = file.resolve()
             status = path.stat()
             digest = hash_file(path) if status.st_size < _MAX_HASHED_BYTES else ""
-            facts.append((str(path), status.st_size, status.st_mtime_ns, digest))
+            facts.append(_FileFacts(str(path), status.st_size, status.st_mtime_ns, digest))
     except OSError as error:
         raise DataError(f"{name}: {error.strerror}") from error
     return facts

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pennyweight.budget.methods import AdapterSection
+from pennyweight.data.shown import listed
 from pennyweight.defaults.rules import RULES, Derived, Facts
 from pennyweight.errors import RecipeError
 from pennyweight.recipe import Recipe, resolve_recipe
@@ -217,9 +218,9 @@ def _fields(source: Any) -> dict[str, Any]:
 
 
 def _notes(facts: Facts, inferred: Inferred) -> Iterator[str]:
-    for label, count in zip(inferred.labels, inferred.counts, strict=True):
-        if count < 2:
-            yield (
-                f'class "{label}" has {count} training row{"" if count == 1 else "s"}; add more, '
-                "or merge it with another class"
-            )
+    counts = dict(zip(inferred.labels, inferred.counts, strict=True))
+    for number, rows in ((0, "no training row"), (1, "1 training row")):
+        if rare := [label for label, count in counts.items() if count == number]:
+            subject = f'class "{rare[0]}" has' if len(rare) == 1 else f"{len(rare)} classes have"
+            which = "" if len(rare) == 1 else f" each ({listed(rare)})"
+            yield f"{subject} {rows}{which}; add more, or merge with another class"

@@ -48,6 +48,7 @@ _HINT = (
     "with: pennyweight data language-model TEXTS --out DIR"
 )
 _SCORED_ROWS = 32
+_SMALLEST_VOCABULARY = 257
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class ModelSize:
         context: maximum sequence length in tokens.
 
     Raises:
-        DataError: the width is not a multiple of the heads.
+        DataError: a size is below 1, the vocabulary is too small, or the width is not a multiple of
+            the heads.
     """
 
     vocabulary: int = 8192
@@ -72,6 +74,16 @@ class ModelSize:
     context: int = 256
 
     def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "context"):
+            if getattr(self, name) < 1:
+                raise DataError(
+                    f"language model: {name}: given {getattr(self, name)}; give 1 or more"
+                )
+        if self.vocabulary < _SMALLEST_VOCABULARY:
+            raise DataError(
+                f"language model: vocabulary: given {self.vocabulary}; give "
+                f"{_SMALLEST_VOCABULARY} or more, for every byte and the end of a text"
+            )
         if self.width % self.heads:
             raise DataError(
                 f"language model: width: given {self.width}, but it must be a multiple of the "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from pennyweight.documents import read_json_table
 from pennyweight.errors import DataError
 from pennyweight.files import hash_file, replacing
 
-__all__ = ["DerivedRows", "derive_once", "read_derived", "write_derived"]
+__all__ = ["DerivedRows", "derive_once", "read_derived", "with_class_names", "write_derived"]
 
 _MANIFEST = ".manifest.json"
 # Raise it when the same parameters give other rows, or when the manifest's keys change.
@@ -36,6 +37,22 @@ class DerivedRows:
     path: Path
     rows: pa.Table
     manifest: Mapping[str, Any]
+
+
+def with_class_names(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Return rows whose column label knows the names behind its indices.
+
+    They are stored as those of a `datasets.ClassLabel`, which `datasets` and Pennyweight read back.
+
+    Args:
+        rows: with a column label, of int64 or lists of int64.
+        labels: class names, in the order of their indices.
+    """
+    features = datasets.Features.from_arrow_schema(rows.schema)
+    is_list = pa.types.is_list(rows.schema.field("label").type)
+    names = datasets.ClassLabel(names=list(labels))
+    features["label"] = datasets.List(names) if is_list else names
+    return rows.replace_schema_metadata(features.arrow_schema.metadata)
 
 
 def write_derived(path: Path, rows: pa.Table, manifest: Mapping[str, Any]) -> DerivedRows:

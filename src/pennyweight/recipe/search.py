@@ -34,6 +34,7 @@ _FIXED: Mapping[str, str] = {
     "data.train": "all trials must have the same rows",
     "data.validation": "all trials must be compared on the same validation rows",
     "data.validation_fraction": "all trials must be compared on the same validation rows",
+    "data.split": "all trials must be compared on the same validation rows",
     "data.labels": "all trials must have the same classes",
     "data.task": "all trials must have the same task",
     "data.label_separator": "all trials must have the same classes",

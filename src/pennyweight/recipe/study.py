@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pennyweight.recipe.load import change_recipe, load_recipe
 from pennyweight.recipe.problems import describe
 from pennyweight.recipe.schema import Recipe
 from pennyweight.recipe.search import Search, check_keys
+from pennyweight.recipe.toml_text import inline_toml
 from pennyweight.section import Section, Seed
 
 __all__ = ["Row", "Study", "StudyTable", "Variation", "load_study", "shipped_studies"]
@@ -143,6 +143,8 @@ def load_study(study: str | Path, *, overrides: Sequence[str] = ()) -> Study:
             f"{_MOST_RUNS:,} runs in a study; leave out values of grid"
         )
     rows = [*table.rows, *_combinations(table.grid)]
+    if len(set(table.seeds)) != len(table.seeds):
+        raise RecipeError(f"study {study}: seeds: {list(table.seeds)}; give each seed once")
     names = [row.name for row in rows]
     if not rows or len(set(names)) != len(names):
         raise RecipeError(f"study {study}: rows: give at least one row, each with its own name")
@@ -220,7 +222,7 @@ def _parse(study: str | Path, text: str) -> StudyTable:
 
 def _recipes_of(row: Row, table: StudyTable, *, overrides: Sequence[str]) -> Iterator[Recipe]:
     """Yield the recipe of a row for each seed."""
-    name, texts = row.recipe or table.recipe, [*overrides, f"name={json.dumps(row.name)}"]
+    name, texts = row.recipe or table.recipe, [*overrides, f"name={inline_toml(row.name)}"]
     depends_on_seed = any("{seed}" in text for text in texts)
     recipe: Recipe | None = None
     for seed in table.seeds:
@@ -241,7 +243,7 @@ def _combinations(grid: dict[str, list[Any]]) -> list[Row]:
 
 
 def _toml(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else inline_toml(value)
 
 
 def _folder() -> Any:

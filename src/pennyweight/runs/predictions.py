@@ -48,7 +48,8 @@ def same_rows(one: RunRecord, other: RunRecord, name: str) -> bool:
     """Return whether two runs evaluated the same rows of a set.
 
     Rows are the same if their fingerprints are equal. Cleaning changes the fingerprint: of runs
-    with different cleaning steps, the source, the number of rows and the classes are compared.
+    with different cleaning steps, the source, the number of rows, the classes, and how validation
+    rows were split off are compared.
     """
     first, second = _rows_of(one, name), _rows_of(other, name)
     if first is None or second is None:
@@ -62,6 +63,7 @@ def same_rows(one: RunRecord, other: RunRecord, name: str) -> bool:
         data.clean != other_data.clean
         and data.labels == other_data.labels
         and (first.source, first.rows) == (second.source, second.rows)
+        and (name != "validation" or _split_of(one) == _split_of(other))
     )
 
 
@@ -76,6 +78,14 @@ def mcnemar_of_runs(one: Path, other: Path, name: str) -> McNemar:
         raise RunError(f"{one} and {other}: their {name} sets hold different rows")
     right = (right_rows(each.predicted, each.labels) for each in (first, second))
     return mcnemar(*right)
+
+
+def _split_of(record: RunRecord) -> tuple[object, ...] | None:
+    """Return what decides which rows are split off for validation; None if a file names them."""
+    data = record.recipe.data
+    if data.validation is not None:
+        return None
+    return (record.recipe.seed, data.split, data.validation_fraction, data.train_rows)
 
 
 def _rows_of(record: RunRecord, name: str) -> SetFacts | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pennyweight.engine.train.progress import LOWER_IS_BETTER
@@ -28,6 +29,7 @@ class SearchJob:
         out: directory of the search.
         storage: URL of the database that holds the trials.
         workers: trials that are trained at the same time; None for the engine's default.
+        sources: digests of the files with the rows, by location.
     """
 
     recipe: Recipe
@@ -38,6 +40,7 @@ class SearchJob:
     out: Path
     storage: str
     workers: int | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_lower_better(self) -> bool:

@@ -24,6 +24,7 @@ from pennyweight.search.results import (
     save_result,
     write_best_recipe,
 )
+from pennyweight.search.sources import source_digests
 from pennyweight.search.space import space_of
 from pennyweight.settings.task import selection_metric, task_of
 
@@ -126,6 +127,7 @@ def make_search_job(
         out,
         storage or f"sqlite:///{out.absolute()}/search.db",
         workers,
+        source_digests([recipe]),
     )
 
 

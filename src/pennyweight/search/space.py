@@ -189,11 +189,14 @@ def space_of(recipe: Recipe, completed: Recipe, search: Search) -> Space:
 
 def _axis(recipe: Recipe, key: str, values: Interval | tuple[Any, ...]) -> Axis:
     if not isinstance(values, Interval):
-        for number, value in enumerate(values):
-            _check(recipe, key, value)
-            if value in values[:number]:
+        choices: list[Any] = []
+        for value in values:
+            # As a complete recipe holds it, so that 0 is the recipe's own 0.0.
+            complete = _value(_checked(recipe, key, value).model_dump(mode="json"), key)
+            if complete in choices:
                 raise RecipeError(f'search.ranges: "{key}": {value!r} is given twice')
-        return Axis(key, choices=values)
+            choices.append(complete)
+        return Axis(key, choices=tuple(choices))
     is_whole = values.is_whole and not _accepts(recipe, key, values.low + 0.5)
     step = values.step
     if step is None and is_whole and not values.log:
@@ -202,23 +205,23 @@ def _axis(recipe: Recipe, key: str, values: Interval | tuple[Any, ...]) -> Axis:
     if step is not None:
         high = values.low + math.floor((values.high - values.low) / step + 1e-9) * step
     for value in (values.low, high if step is None else values.low + step, high):
-        _check(recipe, key, value)
+        _checked(recipe, key, value)
     return Axis(key, (), values.low, high, values.log, step, is_whole)
 
 
-def _check(recipe: Recipe, key: str, value: Any) -> None:
-    """Refuse a value that the recipe cannot have.
+def _checked(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """Return the recipe with a value.
 
     Raises:
         RecipeError: the message names the key, the value and what is allowed.
     """
     plain = recipe.model_copy(update={"search": None})
-    change_recipe(plain, {key: value}, origin="search.ranges")
+    return change_recipe(plain, {key: value}, origin="search.ranges")
 
 
 def _accepts(recipe: Recipe, key: str, value: Any) -> bool:
     try:
-        _check(recipe, key, value)
+        _checked(recipe, key, value)
     except RecipeError:
         return False
     return True

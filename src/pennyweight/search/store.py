@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pennyweight.errors import RunError, first_line
 from pennyweight.search.job import SearchJob
+from pennyweight.search.sources import check_sources
 from pennyweight.search.space import Axis, Values
 
 __all__ = ["ALL_STEPS", "WAIT", "TrialStore", "counts", "readable_storage"]
@@ -132,6 +133,7 @@ class TrialStore:
         if known is None:
             self._refuse_other_runs()
             self._enqueue_default(study)
+            study.set_user_attr("sources", dict(job.sources))
             study.set_user_attr("fingerprint", job.fingerprint)
         elif known != job.fingerprint:
             raise RunError(
@@ -139,6 +141,8 @@ class TrialStore:
                 "another recipe or other ranges; name a new --out, or another name with "
                 "--set name=NAME"
             )
+        name = f'the search "{job.recipe.name}"'
+        check_sources(study.user_attrs.get("sources", {}), job.sources, name=name)
         return study
 
     def _refuse_other_runs(self) -> None:

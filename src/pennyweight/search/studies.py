@@ -22,6 +22,7 @@ from pennyweight.runs.results import baseline_headlines, ordered_sets
 from pennyweight.search.choosing import Choice, choice_job, chosen, finished_choice
 from pennyweight.search.engines import Engine, engine_of
 from pennyweight.search.job import SearchJob
+from pennyweight.search.sources import keep_sources, source_digests
 from pennyweight.search.study_directory import CHOICE, STUDY_FILE, row_directory, row_title
 from pennyweight.search.study_ranks import rank_rows
 from pennyweight.search.study_training import StudyRun
@@ -105,8 +106,9 @@ def run_study(
         RecipeError, BudgetError: rows of the study cannot be planned, or are over budget.
         DataError: the training rows of a recipe that leaves keys open cannot be read.
         BaseModelError: a base model cannot be found.
-        RunError: a run directory in `out` belongs to another recipe, or `out` cannot be created; or
-            the study chooses values, and Optuna is missing.
+        RunError: a run directory in `out` belongs to another recipe, the rows have changed since
+            the study began, or `out` cannot be created; or the study chooses values, and Optuna is
+            missing.
     """
     out, engine = Path(out), engine_of(engine)
     _check_plans(study, out)
@@ -114,6 +116,7 @@ def run_study(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: cannot be created: {error.strerror}") from None
+    keep_sources(out, source_digests(recipe for row in study.variations for recipe in row.recipes))
     rows: list[StudyRow] = []
     # The runs of the first row that has any, by data set.
     first: dict[str, dict[int, RunRecord]] = {}
@@ -289,7 +292,8 @@ def _summarize(
 ) -> StudyRow:
     records = result.records
     runs = list(records.values())
-    sets = list(runs[0].metrics) if runs else []
+    # Seeds of a row can differ in their sets, where a set's source names the seed.
+    sets = [of for of in runs[0].metrics if all(of in run.metrics for run in runs)] if runs else []
     metric = _compared_metric([*first.values(), *runs])
     values = {of: [_value(record, of, metric) for record in runs] for of in sets}
     return StudyRow(
@@ -342,8 +346,8 @@ def _baselines(runs: Sequence[RunRecord], of: str, metric: str) -> dict[str, flo
 def _p(
     records: Mapping[int, RunRecord], first: Mapping[int, RunRecord], of: str, metric: str
 ) -> float | None:
-    """Return p against the first row over the seeds that both rows have."""
-    shared = [seed for seed in records if seed in first]
+    """Return p against the first row over the seeds for which both rows have the set."""
+    shared = [seed for seed in records if seed in first and of in first[seed].metrics]
     if records is first or not shared:
         return None
     own, reference = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations, groupby
 from operator import itemgetter
@@ -23,7 +23,7 @@ from pennyweight.environment import cache_directory
 from pennyweight.errors import DataError, RecipeError
 from pennyweight.lab.fine_tuning import FineTuning, FineTuningStep
 from pennyweight.lab.language_model import LanguageModel, ModelSize
-from pennyweight.lab.manifest import write_derived
+from pennyweight.lab.manifest import with_class_names, write_derived
 from pennyweight.recipe import Recipe
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import RowSettings, Settings
@@ -106,7 +106,7 @@ def clean_rows(recipe: Recipe, *, out: Path) -> dict[str, Any]:
     data = _settings_for(recipe, out).data
     rows = read_rows("train", data.sources.train, _read_options(data.read, out))
     facts = {"clean": list(data.read.clean), "source": rows.source, "set_aside": rows.bad}
-    return _write(out, rows.table, facts)
+    return _write(out, rows.table, data.read.labels, facts)
 
 
 def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def filter_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
         )
     steps = [step.model_dump(exclude_none=True) for step in prepared.steps]
     facts = {"steps": steps, "set_aside": splits.sets["train"].rows_set_aside}
-    return _write(out, prepared.table, facts)
+    return _write(out, prepared.table, settings.labels, facts)
 
 
 def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def augment_rows(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     return _write(
         out,
         prepared.table.select(range(kept, len(prepared.table))),
+        settings.labels,
         {
-            "labels": list(settings.labels),
             "seed": settings.seed,
             "augmentations": [asdict(step) for step in settings.rows.augmentations],
             "parents": fingerprint_of(prepared.table.select(range(kept))),
@@ -174,7 +174,8 @@ def write_generated(recipe: Recipe, *, out: Path, log: Log) -> dict[str, Any]:
     derived = generate_rows(
         settings.rows.generation, prepared.table, splits, settings.labels, log=log
     )
-    return dict(write_derived(out, derived.rows, derived.manifest).manifest)
+    rows = with_class_names(derived.rows, settings.labels)
+    return dict(write_derived(out, rows, derived.manifest).manifest)
 
 
 def count_overlaps(recipe: Recipe, *, log: Log) -> list[Overlap]:
@@ -204,8 +205,11 @@ def train_language_model(
     """Train a tokenizer and a small GPT-2 on texts from scratch, and save them in the hub's format.
 
     Raises:
-        DataError: the directory is not empty, or the texts cannot be read.
+        DataError: the directory is not empty, the epochs are not above 0, or the texts cannot be
+            read.
     """
+    if not epochs > 0:
+        raise DataError(f"--epochs {epochs:g}: give a number above 0")
     if out.exists() and any(out.iterdir()):
         raise DataError(f"--out {out}: not empty; name a new directory")
     options = ReadOptions(
@@ -278,9 +282,13 @@ def _read_options(options: ReadOptions, out: Path) -> ReadOptions:
     return replace(options, bad_rows=out.with_name(out.stem + ".bad_rows"))
 
 
-def _write(out: Path, rows: datasets.Dataset, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _write(
+    out: Path, rows: datasets.Dataset, labels: Sequence[str], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write rows with the names of their classes, and return their manifest."""
     columns = [name for name in ("text", "text_pair", "label") if name in rows.column_names]
     # A table with its own order of rows is brought into it first.
     plain = rows if rows._indices is None else rows.flatten_indices()
     table = pa.table({name: plain.data.column(name) for name in columns})
-    return dict(write_derived(out, table, manifest).manifest)
+    facts = {"labels": list(labels), **manifest}
+    return dict(write_derived(out, with_class_names(table, labels), facts).manifest)

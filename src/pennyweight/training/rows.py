@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pennyweight.data.overlap import find_overlap
+from pennyweight.data.shown import listed
 from pennyweight.data.splits import Splits, fingerprint_of
 from pennyweight.data.stratify import label_lists
 from pennyweight.environment import cache_directory
@@ -325,16 +326,33 @@ def _gate_facts(
 
 
 def _labelled(derived: DerivedRows, name: str, labels: Sequence[str]) -> datasets.Dataset:
-    """Return derived rows as a table with the columns text and label."""
+    """Return derived rows as a table with the columns text and label.
+
+    Labels are mapped by the names of the classes that the rows were derived with, which may have
+    had another order.
+
+    Raises:
+        DataError: a column is missing, or a label is none of the classes.
+    """
     for column in ("text", "label"):
         if column not in derived.rows.column_names:
             raise DataError(f'data.extra: {name}: no column "{column}"')
     indices = derived.rows.column("label").to_numpy()
-    if len(indices) and not (indices.min() >= 0 and indices.max() < len(labels)):
+    # Files of other programs, and of earlier versions, have no names.
+    names = derived.manifest.get("labels", labels)
+    if len(indices) and not (indices.min() >= 0 and indices.max() < len(names)):
         raise DataError(
-            f"data.extra: {name}: labels must be from 0 to {len(labels) - 1}, the indices in "
-            f"data.labels; given {indices.min()} to {indices.max()}"
+            f"data.extra: {name}: labels must be from 0 to {len(names) - 1}, the indices of its "
+            f"classes; given {indices.min()} to {indices.max()}"
         )
+    places = {each: index for index, each in enumerate(labels)}
+    if unknown := [names[index] for index in np.unique(indices) if names[index] not in places]:
+        raise DataError(
+            f"data.extra: {name}: its rows have labels that are no classes here: "
+            f"{listed(unknown)}; the classes are {listed(labels)}"
+        )
+    own = np.array([places.get(each, -1) for each in names], dtype=np.int64)
+    indices = own[indices]
     return labelled_table(derived.rows.column("text").to_pylist(), indices)
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pennyweight.data.read.lines import (
+    MAX_BYTES,
     TOO_LONG,
     Line,
     check_text,
@@ -97,6 +98,8 @@ def split_rows(
         start: where reading begins.
     """
     lines = _RewindableLines(text_lines(path, start))
+    # Lines are limited before they reach the reader, whose own limit is a hundredth of theirs.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = -1 if has_header and not start.byte else start.row
     while True:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["format_of"]
 
 _HEAD_BYTES = 4096
-# A quoted number followed by another quoted field, which is not how a header begins.
-_AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","')
+# A quoted number followed by two other quoted fields, which is not how a header begins.
+_AG_NEWS = re.compile(rb'\s*"[0-9]{1,6}","(?:[^"]|"")*","')
 _JSON_ARRAY = re.compile(rb"\s*\[\s*\{")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+# Of zip files, and of the older format of Excel.
+_SPREADSHEET_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
@@ -39,6 +42,11 @@ def format_of(path: AnyFile, endings: Mapping[str, str]) -> str:
         raise DataError(f"{path}: a folder that datasets' save_to_disk did not write; name a file")
     with open_bytes(path) as file:
         head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+    if ending_of(path.name)[0] in _SPREADSHEETS and head.startswith(_SPREADSHEET_MAGIC):
+        raise DataError(
+            f'{path}: a spreadsheet; save it in the format "CSV UTF-8", or with pandas: '
+            f'pandas.read_excel("{path.name}").to_csv("rows.csv", index=False)'
+        )
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise DataError(f"{path}: compressed with {name}; decompress it first")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["open_jsonl"]
 
 # Objects may have different keys, so the columns are the union over the first objects.
-_OBJECTS_FOR_COLUMNS = 100
+_OBJECTS_FOR_COLUMNS = 2_000
 
 
 def open_jsonl(path: AnyFile, split: str | None) -> OpenFile:

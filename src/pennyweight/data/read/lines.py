@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INVALID_UTF8",
+    "MAX_BYTES",
     "TOO_LONG",
     "Line",
     "check_text",
@@ -26,12 +27,12 @@ __all__ = [
     "text_lines",
 ]
 
-_MAX_BYTES = 16 * 2**20
+MAX_BYTES = 16 * 2**20
 # The encoding is judged by the lines in so many bytes, if so many of them are not ASCII.
 _HEAD_BYTES = 2**16
 _LINES_TO_JUDGE = 3
 INVALID_UTF8 = r"invalid UTF-8 (such bytes are shown as \xNN, and a backslash as \\)"
-TOO_LONG = f"line longer than {_MAX_BYTES:,} bytes"
+TOO_LONG = f"line longer than {MAX_BYTES:,} bytes"
 _NUL = "NUL byte"
 # UTF-32 comes first, because its little-endian mark begins with that of UTF-16.
 _OTHER_ENCODINGS = (
@@ -90,7 +91,7 @@ def text_lines(path: AnyFile, start: Position = FIRST_ROW) -> Iterator[Line]:
     number, end, inside_long_line = start.line, start.byte, False
     with open_bytes(path, start=start.byte) as file:
         readline = file.readline
-        while line := readline(_MAX_BYTES):
+        while line := readline(MAX_BYTES):
             length = len(line)
             end += length
             problem = None
@@ -105,7 +106,7 @@ def text_lines(path: AnyFile, start: Position = FIRST_ROW) -> Iterator[Line]:
             if "\0" in text:
                 problem = problem or _NUL
             ended = text[-1] == "\n"
-            if inside_long_line or (not ended and length == _MAX_BYTES):
+            if inside_long_line or (not ended and length == MAX_BYTES):
                 problem, inside_long_line = TOO_LONG, not ended
             yield Line(number, text, problem, end)
             number += ended
