@@ -1,4 +1,4 @@
-"""What the files of a study or search held when it began, so that it goes on with no other rows."""
+"""Digests of the files of a study or search, so that it goes on with no other rows."""
 
 from __future__ import annotations
 
