@@ -77,3 +77,11 @@ def test_mistakes_are_explained(
 ) -> None:
     with pytest.raises(RunError, match=message):
         pennyweight("compare", *arguments)
+
+
+def test_json_is_short_for_the_format(runs: list[str], pennyweight: Callable[..., str]) -> None:
+    assert pennyweight("compare", *runs, "--json") == pennyweight(
+        "compare", *runs, "--format", "json"
+    )
+    with pytest.raises(RunError, match="--json and --format latex: give either"):
+        pennyweight("compare", *runs, "--json", "--format", "latex")

@@ -105,7 +105,7 @@ def test_the_only_plausible_columns_are_used_and_noted(read: Read) -> None:
     assert rows.table["label"][:] == [0, 1, 0, 1]
     assert 'the text is read from the column "headline", and the label' in rows.note
     assert read(content).note == rows.note
-    assert read("text,label\na,1\n", "b.csv").note == ""
+    assert read("text,label\na,Sports\n", "b.csv").note == ""
 
 
 def test_several_plausible_text_columns_are_named(read: Read, message: Message) -> None:

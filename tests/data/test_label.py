@@ -139,3 +139,16 @@ def test_mistakes_in_several_labels_say_how_to_go_on(read: Read, message: Messag
     assert "the label columns are a, b, and the labels are a, b, c" in text
     text = message(read_it("text,a,b,c\nx y,0,1,1\n", label_columns=("a", "b", "c")))
     assert 'the task is single-label; set data.task = "multi-label"' in text
+
+
+def test_numbers_that_are_read_as_indices_are_noted_with_their_meaning(
+    read: Read, tmp_path: Path
+) -> None:
+    note = read("text,label\na,1\nb,0\n", labels=("no", "yes")).note
+    assert note.endswith(
+        'rows.csv: numbers are read as indices of the classes: 0 is "no", 1 is "yes"'
+    )
+    assert read(lines(0, 1), "rows.jsonl", labels=("no", "yes")).note.endswith('1 is "yes"')
+    assert read("text,label\na,yes\nb,no\n", labels=("no", "yes")).note == ""
+    assert read("text,label\na,1\nb,0\n", labels=("0", "1")).note == ""
+    assert read('"1","a","b"\n"2","c","d"\n').note == ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pennyweight.cli.options import Json
 from pennyweight.cli.output import quiet_libraries
 from pennyweight.errors import RunError
 
@@ -68,6 +69,7 @@ def command(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare finished runs on the same rows.
 
@@ -75,13 +77,15 @@ def command(
     the difference with its 95% interval, a p-value corrected for the number of comparisons, and
     the smallest difference that could have been detected. Runs on other rows are refused.
     """
+    if as_json and output_format not in {ComparisonFormat.table, ComparisonFormat.json}:
+        raise RunError(f"--json and --format {output_format}: give either")
     quiet_libraries()
     from pennyweight.search.compare import compare_runs
 
     comparison = compare_runs(
         runs or [], groups=_parse_groups(groups or ()), reference=reference, sets=only
     )
-    text = _rendered(comparison, output_format)
+    text = _rendered(comparison, ComparisonFormat.json if as_json else output_format)
     if out is None:
         typer.echo(text, nl=False)
         return

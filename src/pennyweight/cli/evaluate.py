@@ -8,7 +8,7 @@ import typer
 
 from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json, LabelledRowsOptions, RunOptions, SkipBadRows
-from pennyweight.cli.output import preload, print_json, quiet_libraries
+from pennyweight.cli.output import log_to_stderr, preload, print_json, quiet_libraries
 
 __all__ = ["command"]
 
@@ -42,6 +42,7 @@ def command(
         rows.source,
         on_bad_row="set-aside" if skip_bad_rows else "stop",
         backend=model.backend.value,
+        log=log_to_stderr,
     )
     record = load_record(model.run)
     if as_json:

@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +39,7 @@ __all__ = ["OnBadRow", "ReadOptions", "Rows", "copy_bad_rows", "read_rows"]
 OnBadRow = Literal["stop", "set-aside"]
 
 # Part of every cache key. Raise it when the same source and options would give other rows.
-_VERSION = 5
+_VERSION = 6
 _TABLE = "rows.arrow"
 _BAD_ROWS = "bad-rows.jsonl"
 _SUMMARY = "summary.json"
@@ -88,7 +89,8 @@ class Rows:
         read: number of rows read, including bad ones.
         bad: number of bad rows.
         bad_rows_file: JSON Lines file with the bad rows; None if there are none.
-        note: says which columns were chosen by their content; "" if none were.
+        note: says which columns were chosen by their content, and what numbers mean that are read
+            as classes; "" if there is nothing to say.
     """
 
     table: datasets.Dataset
@@ -255,7 +257,12 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
     with writer as table, bad_rows.open("w", encoding="utf-8") as bad_rows_file:
         log = BadRowLog(bad_rows_file, name)
         records = iter(opened.records(columns.every))
-        read = _stream(records, parser, table, log, options.on_bad_row)
+        first = list(islice(records, 1))
+        notes = [
+            columns.note,
+            *(f"{name}: {note}" for each in first if (note := parser.note_on(each))),
+        ]
+        read = _stream(chain(first, records), parser, table, log, options.on_bad_row)
     if not table.rows:
         if log.rows and request.bad_rows_copy is not None:
             copy_bad_rows(bad_rows, request.bad_rows_copy)
@@ -264,7 +271,7 @@ def _read_into(folder: Path, request: _Request) -> _Summary:
             reason = f"none of its {read} rows can be used; the first problem: {log.first_problem}"
         raise DataError(f"{name}: {reason}")
     digest = hash_file(folder / _TABLE)
-    return _Summary(table.fingerprint(), read, log.rows, columns.note, digest)
+    return _Summary(table.fingerprint(), read, log.rows, "; ".join(filter(None, notes)), digest)
 
 
 def _stream(

@@ -10,7 +10,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pennyweight.data.shown import listed, shown
+from pennyweight.data.shown import listed, shortened, shown
 from pennyweight.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class LabelParser:
         self._separator = separator
         self._first_class = first_class
         self._are_numbers = any(_NUMBER.fullmatch(label) for label in labels)
+        self._are_defined = bool(class_names) or first_class != 0
         self._indices = _spellings(labels, None if self._are_numbers else first_class)
         if class_names:
             self._indices |= _indices_by_class_name(class_names, labels, name)
@@ -123,6 +124,17 @@ class LabelParser:
                 if (index := self._indices.get(spelling)) is not None:
                     return index
         raise BadRow(self._unknown(value))
+
+    def describe_index(self, value: object) -> str:
+        """Return what a number means that is taken as the index of a class; "" for other values.
+
+        Numbers that a file names itself, or that its format defines, are no such numbers.
+        """
+        is_number = isinstance(value, int | str) and _INTEGER.fullmatch(str(value).strip())
+        if not is_number or self._are_numbers or self._are_defined:
+            return ""
+        meanings = (f'{index} is "{shortened(each)}"' for index, each in enumerate(self._labels))
+        return f"numbers are read as indices of the classes: {listed(meanings)}"
 
     def indices(self, value: object) -> list[int]:
         """Return the indices of the classes in a list or a text, ascending, each once.

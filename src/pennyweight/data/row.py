@@ -68,6 +68,13 @@ class RowParser:
             return Row(first, second, self._label(values))
         return Row(self._text(values, texts), None, self._label(values))
 
+    def note_on(self, record: Record) -> str:
+        """Return what must be said about the label of a record; "" if nothing."""
+        label = self.columns.label
+        if label is None or record.values is None:
+            return ""
+        return self.labels.describe_index(record.values.get(label))
+
     def _text(self, values: Mapping[str, object], columns: Columns) -> bytes:
         if len(columns) == 1:
             text = _string(values, columns[0])

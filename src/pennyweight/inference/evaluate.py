@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def evaluate(
     *,
     on_bad_row: OnBadRow = "stop",
     backend: BackendName = "torch",
+    log: Callable[[str], None] = lambda _: None,
 ) -> AnyMetrics:
     """Measure a run's classifier on labelled rows, cleaned and tokenized as in training.
 
@@ -32,6 +34,7 @@ def evaluate(
             that names columns.
         on_bad_row: "stop", or "set-aside" to write bad rows to `RUN/bad_rows/evaluate.jsonl`.
         backend: what runs the model; see `Classifier.load`.
+        log: gets a line if columns were chosen by their content, or numbers are read as classes.
 
     Raises:
         RunError: it is no complete run.
@@ -41,6 +44,8 @@ def evaluate(
     classifier = Classifier.load(run, backend=backend)
     with open_input(data) as rows_in:
         rows = read_for(classifier, run, rows_in, "evaluate", on_bad_row=on_bad_row)
+        if rows.note:
+            log(rows.note)
         return measure(
             classifier.outputs(rows.table).logits,
             label_array(rows.table, classifier.settings.multi_label_classes),
