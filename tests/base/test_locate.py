@@ -16,10 +16,12 @@ from urllib.parse import unquote
 
 import pytest
 from huggingface_hub import constants, hf_api
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModelForSequenceClassification, BertConfig, CLIPConfig
 
 from pennyweight.base import ConfigChanges, locate, skeleton
-from pennyweight.base.hub import fetch
+from pennyweight.base import hub as hub_models
+from pennyweight.base.hub import fetch, fetch_config
 from pennyweight.errors import BaseModelError
 
 LABELS = ("ham", "spam", "eggs")
@@ -272,3 +274,50 @@ def test_base_from_the_hub_is_downloaded_once_and_its_commit_recorded(
     again = hub.locate("me/tiny", endpoint=endpoint)  # the hub is gone by now
     assert (again.get("revision"), again.get("path")) == (COMMIT, first["path"])
     assert time.monotonic() - start < 60
+
+
+def test_the_pooling_of_a_model_that_transformers_has_cached_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cached: dict[str, object] = {"config.json": str(tmp_path / "config.json")}
+    asked = []
+
+    def download(_: str, file: str, **__: object) -> None:
+        asked.append(file)
+        cached[file] = object()  # known to be missing
+        raise EntryNotFoundError("no such file")
+
+    monkeypatch.setattr(hub_models, "unreachable", lambda: None)
+    monkeypatch.setattr(
+        hub_models, "try_to_load_from_cache", lambda _, file, **__: cached.get(file)
+    )
+    monkeypatch.setattr(hub_models, "hf_hub_download", download)
+    monkeypatch.setattr(hub_models, "snapshot_download", lambda *_, **__: str(tmp_path / COMMIT))
+    (tmp_path / COMMIT).mkdir()
+    _tiny().save_pretrained(tmp_path / COMMIT)
+    for _ in range(2):
+        assert fetch_config("me/tiny", revision=None)[1] == COMMIT
+    assert asked == ["1_Pooling/config.json"]
+
+
+def test_a_model_in_several_files_is_cached_if_all_of_them_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    cached = {name: str(tmp_path / name) for name in ("config.json", index.name, "one.safetensors")}
+    local = []
+    monkeypatch.setattr(hub_models, "unreachable", lambda: "no network")
+    monkeypatch.setattr(
+        hub_models, "try_to_load_from_cache", lambda _, file, **__: cached.get(file)
+    )
+    monkeypatch.setattr(
+        hub_models,
+        "snapshot_download",
+        lambda *_, local_files_only, **__: local.append(local_files_only) or str(tmp_path),
+    )
+    with pytest.raises(BaseModelError, match="the hub cannot be reached"):
+        fetch("me/tiny", revision=None)
+    cached["two.safetensors"] = str(tmp_path / "two.safetensors")
+    assert fetch("me/tiny", revision=None) == tmp_path
+    assert local == [True]

@@ -13,14 +13,16 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    FlaubertConfig,
+    ModernBertConfig,
     MPNetConfig,
 )
 
-from pennyweight.base import locate, skeleton
+from pennyweight.base import ConfigChanges, locate, skeleton
 from pennyweight.budget import Plan, Spending, make_plan
 from pennyweight.budget.allocate.pool import allocation_refusal, make_problem
-from pennyweight.budget.layout import Layout, WeightMatrix, layout_of
-from pennyweight.budget.methods import METHODS, AdaptedMatrix, Choice
+from pennyweight.budget.layout import Layout, layout_of
+from pennyweight.budget.methods import METHODS
 from pennyweight.budget.peft_warnings import ignore_expected_warnings
 from pennyweight.budget.summary import SHARED
 from pennyweight.errors import BudgetError, RecipeError
@@ -264,20 +266,12 @@ def test_norms_and_biases_of_other_encoders_are_found(config: Any, norms: int, b
             assert sum(matrix.parameters for matrix in adapted) == biases
 
 
-@pytest.mark.parametrize("name", ["bitfit", "beft"])
-def test_biases_that_a_base_lacks_are_named(name: str) -> None:
-    matrix = WeightMatrix("layers.0.Wqkv", 96, 32, has_bias=False)
-    choice = Choice((AdaptedMatrix(matrix, 1, None),), 0.0, "none", "full")
-    build = METHODS[name].config
-    assert build is not None
-    with pytest.raises(RecipeError, match=r"layers.0.Wqkv has no bias that could be trained"):
-        build(_layout(), choice)
-
-
-def test_glora_has_nothing_to_add_to_a_bias_that_is_not_there() -> None:
-    with_bias, without = (WeightMatrix("x", 6, 4, has_bias=has) for has in (True, False))
-    cost = METHODS["glora"].parameters
-    assert cost(with_bias, 2, {}) - cost(without, 2, {}) == 2 * (4 + 1) + 2
+@pytest.mark.parametrize("name", ["bitfit", "beft", "glora"])
+def test_only_layers_with_a_bias_can_get_an_adapter_of_it(name: str) -> None:
+    layout = _layout()
+    without = replace(layout.encoder[0], has_bias=False)
+    changed = replace(layout, encoder=(without, *layout.encoder[1:]))
+    assert METHODS[name].targets(changed) == layout.encoder[1:]
 
 
 def _layout() -> Layout:
@@ -293,3 +287,27 @@ def test_what_all_matrices_share_is_listed_once() -> None:
     plan = _plan("vblora", vectors=90, vector_length=256)
     (shared,) = [matrix for matrix in plan.matrices if matrix.name == SHARED]
     assert (shared.kind, shared.parameters, shared.layer) == ("vblora", 90 * 256, None)
+
+
+def test_a_head_of_any_name_is_trained() -> None:
+    config = FlaubertConfig(
+        emb_dim=32, n_layers=2, n_heads=4, vocab_size=100, max_position_embeddings=64, num_labels=3
+    )
+    with torch.device("meta"):
+        base = AutoModelForSequenceClassification.from_config(config)
+    section = resolve_recipe({"adapter": {"targets": ["q_lin"], "rank": 1}}).adapter
+    plan = make_plan(base, Spending.of(section.model_dump()), labels=3, budget=10_000)
+    assert plan.trainable_parameters == 2 * 64 + 3 * 32 + 3
+
+
+def test_only_pennyweights_own_classifier_has_a_pooled_head() -> None:
+    config = ModernBertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+        vocab_size=60, pad_token_id=1, num_labels=3, classifier_pooling="mean",
+    )  # fmt: skip
+    with torch.device("meta"):
+        native = AutoModelForSequenceClassification.from_config(config)
+    assert not layout_of(native, labels=3).is_pooled
+    changes = ConfigChanges(pooling="mean")
+    own = skeleton(locate("embedded", labels=LABELS, changes=changes, config_only=True))
+    assert layout_of(own, labels=4).is_pooled

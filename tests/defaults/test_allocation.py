@@ -111,7 +111,11 @@ def test_keys_that_do_not_fit_together_are_refused(
 def _plan_file(folder: Path, recipe: Recipe, *changes: tuple[str, str]) -> Path:
     allocated = allocate(recipe)
     text = dump_plan_file(
-        _plan(allocated).summary, allocated.recipe.adapter, left_out=(), origin="a test"
+        _plan(allocated).summary,
+        allocated.recipe.adapter,
+        head_dense="classifier.dense",
+        left_out=(),
+        origin="a test",
     )
     for old, new in changes:
         assert old in text

@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
@@ -58,6 +59,18 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "modernbert-cls": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="cls"),
     "modernbert-mean": ModernBertConfig(**_SIZES, local_attention=8, classifier_pooling="mean"),
 }
+# Its layers also read embeddings of relative positions.
+DEBERTA = DebertaV2Config(
+    **_SIZES,
+    **_NO_DROPOUT,
+    relative_attention=True,
+    pos_att_type=["c2p", "p2c"],
+    share_att_key=True,
+    position_buckets=16,
+    max_relative_positions=-1,
+    norm_rel_ebd="layer_norm",
+    position_biased_input=False,
+)
 TARGETS = {
     "mpnet": ["q", "k", "v", "o", "output.dense", "intermediate.dense"],
     "modernbert-cls": ["Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from engine.families import CONFIGS, rows_of
+from engine.families import CONFIGS, DEBERTA, rows_of
 from engine.families import TRAIN_OPTIONS as TWO_EPOCHS
 from engine.train.setups import context, learner
 from pennyweight.engine.adapter_bank import AdapterBank, Member, train_together
@@ -150,3 +150,12 @@ def test_a_base_that_an_initialization_has_changed_is_refused() -> None:
         pairs = [_model("bert", PACKED, keys) for keys in (pissa, pissa | other)]
         with pytest.raises(TrainingError, match=r"base differ .* use an adapter\.initialization"):
             AdapterBank([model for model, _ in pairs], pairs[0][1])
+
+
+def test_a_base_whose_layers_also_read_positions_is_refused() -> None:
+    base = AutoModelForSequenceClassification.from_config(DEBERTA, attn_implementation="eager")
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"], r=2)
+    model = peft.get_peft_model(base, config)
+    batcher = _model("bert", PACKED, {"target_modules": ["query"], "r": 2})[1]
+    with pytest.raises(TrainingError, match="deberta-v2 encoders cannot train several adapters"):
+        AdapterBank([model, model], batcher)

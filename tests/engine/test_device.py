@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, DistilBertConfig
+from transformers import BertConfig, DebertaConfig, DistilBertConfig
 
 from pennyweight.engine import device
 from pennyweight.engine.device import choose_compute
@@ -74,3 +74,12 @@ def test_packed_batches_are_refused_for_an_architecture_without_them() -> None:
     assert compute.why.endswith(
         "padded batches with eager attention (distilbert encoders do not support packed batches)"
     )
+
+
+def test_encoders_that_mix_dtypes_run_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_has_fast_bf16", lambda: True)
+    compute = choose_compute(precision="auto", attention="auto", config=DebertaConfig())
+    assert compute.precision == "fp32"
+    message = r"train\.precision: bf16 is not supported by transformers' deberta encoders; allowed"
+    with pytest.raises(TrainingError, match=message):
+        choose_compute(precision="bf16", attention="auto", config=DebertaConfig())

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from engine.families import CONFIGS, rows_of
+from engine.families import CONFIGS, DEBERTA, rows_of
 from pennyweight.base import BaseModel, ConfigChanges, locate, skeleton
 from pennyweight.budget import Spending, make_plan
 from pennyweight.budget.methods import METHODS
@@ -185,6 +185,20 @@ def test_mixed_batches_work_for_every_architecture(
     }
     saved = [save(tmp_path / name, directory, case) for name, case in cases.items()]
     check(saved, Compute("cpu", "fp32", attention, ""), tolerance=1e-5)
+
+
+def test_adapters_of_layers_that_also_read_positions_run_one_after_another(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "base"
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(DEBERTA).base_model.save_pretrained(directory)
+    cases = {
+        "everywhere": Case(4, {"targets": ["*"], "rank": 2}),
+        "mean": Case(5, {"targets": ["*"], "rank": 1}, ConfigChanges(pooling="mean"), seed=4),
+    }
+    saved = [save(tmp_path / name, directory, case) for name, case in cases.items()]
+    check(saved, Compute("cpu", "fp32", "eager", ""), tolerance=1e-5)
 
 
 def test_in_half_precision_mixed_batches_are_as_close_as_rounding_allows(

@@ -104,7 +104,9 @@ def test_what_is_written_is_read_again(
     )
     summary = PlanSummary(1000, 10, 100, True, matrices)
     section = example_recipe(adapter={"head": "output-only"}).adapter
-    text = dump_plan_file(summary, section, left_out=["encoder.layer.99.x"], origin="a test")
+    text = dump_plan_file(
+        summary, section, head_dense=None, left_out=["encoder.layer.99.x"], origin="a test"
+    )
     plan = read_plan_file(_file(tmp_path_factory.mktemp("plan"), text))
     read = {name: (m.rank, m.alpha) for name, m in plan.matrices.items()}
     assert read.pop("encoder.layer.99.x") == (0, None)
@@ -112,3 +114,23 @@ def test_what_is_written_is_read_again(
     assert plan.head.kind == "output-only"
     layers = [int(name.split(".")[2]) for name in plan.matrices]
     assert layers == sorted(layers)
+
+
+def test_an_adapter_outside_the_layers_is_listed_and_that_of_the_head_is_not(
+    tmp_path: Path,
+) -> None:
+    matrices = tuple(
+        Matrix(name, "lora", 2, alpha, 8, None, name)
+        for name, alpha in (("electra.embeddings_project", 4.0), ("classifier.dense", 6.0))
+    )
+    section = example_recipe(adapter={"head": "low-rank", "head_rank": 2}).adapter
+    text = dump_plan_file(
+        PlanSummary(1000, 10, 100, True, matrices),
+        section,
+        head_dense="classifier.dense",
+        left_out=[],
+        origin="a test",
+    )
+    plan = read_plan_file(_file(tmp_path, text))
+    assert {name: m.rank for name, m in plan.matrices.items()} == {"electra.embeddings_project": 2}
+    assert plan.head.alpha == 6.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -14,6 +17,7 @@ from huggingface_hub.errors import (
 from transformers import PreTrainedConfig
 
 from pennyweight.base.config import read_config
+from pennyweight.documents import read_json_table
 from pennyweight.errors import BaseModelError, PennyweightError, first_line
 from pennyweight.hub import unreachable
 
@@ -24,7 +28,8 @@ _ALTERNATIVES = (
     "--set base.name=DIRECTORY (a local directory in the hub's format)"
 )
 # The second file says how a sentence encoder was trained to pool; most models have none.
-_CONFIG = ("config.json", "1_Pooling/config.json")
+_POOLING = "1_Pooling/config.json"
+_CONFIG = ("config.json", _POOLING)
 _ALL = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 
 
@@ -83,6 +88,28 @@ def _snapshot(name: str, *, revision: str | None, files: tuple[str, ...]) -> Pat
 
 def _is_cached(name: str, *, revision: str | None, files: tuple[str, ...]) -> bool:
     """Return whether the cache holds the files, so that the hub need not be contacted."""
-    needed = ["config.json"] if files == _CONFIG else ["config.json", "model.safetensors"]
-    paths = [try_to_load_from_cache(name, file, revision=revision) for file in needed]
-    return all(isinstance(path, str) for path in paths)
+    if cached_file(name, "config.json", revision=revision) is None:
+        return False
+    if files == _CONFIG:
+        _fetch_pooling(name, revision=revision)
+        return True
+    if cached_file(name, "model.safetensors", revision=revision) is not None:
+        return True
+    index = cached_file(name, "model.safetensors.index.json", revision=revision)
+    if index is None:
+        return False
+    shards = set(read_json_table(index).get("weight_map", {}).values())
+    return all(cached_file(name, str(shard), revision=revision) for shard in shards)
+
+
+def _fetch_pooling(name: str, *, revision: str | None) -> None:
+    """Fetch the file that says how a model pools, if it is not known whether there is one.
+
+    A model that transformers has downloaded lacks the file. Where the hub cannot be reached, it
+    stays unknown.
+    """
+    known = try_to_load_from_cache(name, _POOLING, revision=revision)
+    if known is None and unreachable() is None:
+        # If there is none, the cache remembers that.
+        with suppress(EntryNotFoundError, HfHubHTTPError, OSError):
+            hf_hub_download(name, _POOLING, revision=revision)

@@ -36,6 +36,8 @@ class PooledClassifier(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig) -> None:
         # transformers reads these when it chooses the attention, in the next line.
         encoder_class = MODEL_MAPPING[type(config)]
+        if isinstance(encoder_class, tuple):  # Funnel has a second one, without a decoder
+            encoder_class = encoder_class[0]
         self._supports_sdpa = encoder_class._supports_sdpa
         self._supports_flash_attn = encoder_class._supports_flash_attn
         self._supports_attention_backend = encoder_class._supports_attention_backend

@@ -166,6 +166,8 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
     """
     from torch import nn
 
+    from pennyweight.base.pooled import PooledClassifier
+
     architecture = getattr(getattr(model, "config", None), "model_type", None)
     linear = [
         WeightMatrix(
@@ -200,7 +202,7 @@ def layout_of(model: nn.Module, *, labels: int) -> Layout:
         head_module=head_module,
         sizes={name: parameter.numel() for name, parameter in model.named_parameters()},
         head_down=down,
-        is_pooled=hasattr(getattr(model, "config", None), "classifier_pooling"),
+        is_pooled=isinstance(model, PooledClassifier),
         norms=_norms(model, outside=head_parts),
         head_parts=head_parts,
     )

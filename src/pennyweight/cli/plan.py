@@ -177,6 +177,7 @@ def _write(planned: _Planned, path: Path) -> None:
         dump_plan_file(
             planned.plan.summary,
             planned.recipe.adapter,
+            head_dense=None if layout.head_dense is None else layout.head_dense.name,
             left_out=[matrix.name for matrix in targets if matrix.name not in adapted],
             origin=f"{planned.recipe.name} on {planned.base.name}",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.progress import (
     BarColumn,
@@ -56,6 +57,9 @@ def _bar() -> Iterator[Watcher]:
     with Progress(*columns) as progress:
         task = progress.add_task("", total=None, visible=False)
 
+        # Lines may hold labels and texts with square brackets.
+        show = partial(progress.console.print, markup=False, emoji=False)
+
         def on_start(first: int, last: int) -> None:
             progress.update(task, total=last, completed=first, visible=True)
 
@@ -63,9 +67,9 @@ def _bar() -> Iterator[Watcher]:
             description = f"loss {step.loss:.4f}, {step.rows_per_second:.0f} rows/s"
             progress.update(task, completed=step.step, description=description)
             if step.evaluation:
-                progress.console.print(_line(step, int(progress.tasks[0].total or 0)))
+                show(_line(step, int(progress.tasks[0].total or 0)))
 
-        yield Watcher(log=progress.console.print, on_start=on_start, on_step=on_step)
+        yield Watcher(log=show, on_start=on_start, on_step=on_step)
 
 
 def _line(step: Step, total_steps: int) -> str:

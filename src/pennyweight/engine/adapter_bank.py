@@ -23,6 +23,7 @@ from torch import nn
 from pennyweight.engine.batches.batcher import Batcher
 from pennyweight.engine.batches.prefix import run_prefix
 from pennyweight.engine.batches.rows import HiddenStates, TokenizedRows
+from pennyweight.engine.kernels.families import can_mix_adapters
 from pennyweight.engine.kernels.lora import is_plain_lora, lora_linear
 from pennyweight.engine.train.loop import batches_of
 from pennyweight.engine.train.progress import (
@@ -78,13 +79,20 @@ class AdapterBank:
         batcher: the batcher of the first model.
 
     Raises:
-        TrainingError: a model trains something besides its adapters and head, such as biases; or
-            the initialization of its adapters has changed the base's weights.
+        TrainingError: a model trains something besides its adapters and head, such as biases; the
+            initialization of its adapters has changed the base's weights; or the base is one in
+            which a batch can have one adapter only.
     """
 
     def __init__(self, models: Sequence[Any], batcher: Batcher) -> None:
         self.batcher = batcher
         self._models = [model.get_base_model() for model in models]
+        config = self._models[0].config
+        if len(models) > 1 and not can_mix_adapters(config):
+            raise TrainingError(
+                f"base.name: {config.model_type} encoders cannot train several adapters at once, "
+                "because their layers share embeddings of positions; train them one by one"
+            )
         self._running: _Batch | None = None
         self._skippable = min(batcher.skippable_layers(model) for model in models)
         _share_frozen_weights(self._models)

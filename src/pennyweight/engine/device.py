@@ -37,6 +37,10 @@ def out_of_memory_named(message: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory: {message}") from None
 
 
+# Encoders that mix weights of bf16 with numbers that they compute in float32.
+_NOT_IN_BF16 = frozenset({"canine", "convbert", "deberta", "fnet", "funnel", "mobilebert", "xlnet"})
+
+
 @dataclass(frozen=True, slots=True)
 class Compute:
     """The device, precision and attention of a run.
@@ -95,18 +99,25 @@ def choose_compute(
             not with this base.
     """
     hardware = _hardware()
+    kind = getattr(config, "model_type", None)
+    precisions = hardware.precisions
+    if kind in _NOT_IN_BF16:
+        precisions = tuple(each for each in precisions if each != "bf16")
     if products == "int8" and hardware.device != "cpu":
         raise TrainingError(
             f"train.frozen_products: int8 is for CPUs, and this run uses {hardware.name}; use "
             "--set train.frozen_products=float"
         )
-    if precision != "auto" and precision not in hardware.precisions:
+    if precision != "auto" and precision not in precisions:
+        refusing = f"on this device ({hardware.name})"
+        if precision in hardware.precisions:
+            refusing = f"by transformers' {kind} encoders"
         raise TrainingError(
-            f"train.precision: {precision} is not supported on this device ({hardware.name}); "
-            f"allowed here: auto, {', '.join(sorted(hardware.precisions))}"
+            f"train.precision: {precision} is not supported {refusing}; allowed here: auto, "
+            f"{', '.join(sorted(precisions))}"
         )
     is_auto = precision == "auto"
-    chosen: Precision = hardware.precisions[0] if is_auto else precision  # type: ignore[assignment]
+    chosen: Precision = precisions[0] if is_auto else precision  # type: ignore[assignment]
     reason = "chosen automatically" if is_auto else "set by train.precision"
     numbers = "frozen products in int8, " if products == "int8" else ""
     kernel, batches = _choose_attention(attention, hardware.device, config)

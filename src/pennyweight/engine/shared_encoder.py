@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -25,6 +26,7 @@ from torch import nn
 from pennyweight.engine.batches.packing import first_tokens, mean_tokens
 from pennyweight.engine.batches.rows import TokenizedRows
 from pennyweight.engine.device import Compute
+from pennyweight.engine.kernels.families import can_mix_adapters
 from pennyweight.engine.kernels.frozen import product_of
 from pennyweight.engine.kernels.prepare import prepare_model
 from pennyweight.engine.predictor import Predictions, autocast_of, captured_inputs
@@ -105,7 +107,9 @@ class SharedEncoder:
         self._replaced: Mapping[str, _Forward] = {}
         self._folded: tuple[SharedAdapter, Mapping[str, _Forward]] | None = None
         self._frozen: dict[str, tuple[nn.Module, _Forward]] = {}
-        # Each head decides for itself what it reads.
+        self._can_mix = can_mix_adapters(model.config)
+        # Each head decides for itself what it reads. The config may be that of other models too.
+        model.config = copy(model.config)
         model.config.classifier_pooling = "cls"
         self._encoder: Any = model.to(compute.device).base_model
         self._batcher = prepare_model(
@@ -142,6 +146,11 @@ class SharedEncoder:
         """
         if folded and len(adapters) != 1:
             raise ValueError(f"folded: given {len(adapters)} adapters; allowed: one")
+        if not folded and not self._can_mix:
+            return [
+                self._predict_alone(rows, owners == number, adapter, features=features)
+                for number, adapter in enumerate(adapters)
+            ]
         outputs: list[_Output] = []
         by_length = np.argsort(rows.lengths, kind="stable")
         for start in range(0, len(rows), self._batch_rows):
@@ -156,6 +165,15 @@ class SharedEncoder:
             _collect([out for out in outputs if out.adapter == number], adapter.output_layer)
             for number, adapter in enumerate(adapters)
         ]
+
+    def _predict_alone(
+        self, rows: TokenizedRows, is_own: np.ndarray, adapter: SharedAdapter, *, features: bool
+    ) -> Predictions:
+        """Return the predictions of an adapter for its rows, with batches of its own."""
+        own = rows.take(np.flatnonzero(is_own))
+        owners = np.zeros(len(own), dtype=np.int64)
+        (predictions,) = self.predict(own, owners, [adapter], features=features, folded=True)
+        return predictions
 
     def forget(self, adapter: SharedAdapter) -> None:
         """Free the copies of weights that an adapter is folded into."""

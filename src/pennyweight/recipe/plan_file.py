@@ -133,21 +133,28 @@ def write_plan_file(path: Path, text: str) -> None:
 
 
 def dump_plan_file(
-    summary: PlanSummary, section: AdapterSection, *, left_out: Sequence[str], origin: str
+    summary: PlanSummary,
+    section: AdapterSection,
+    *,
+    head_dense: str | None,
+    left_out: Sequence[str],
+    origin: str,
 ) -> str:
     """Return a plan as the text of a plan file.
 
     Args:
         summary: the plan.
         section: the explicit `[adapter]` section that gave it.
+        head_dense: name of the dense layer of the head, which has an adapter if the head is
+            "low-rank"; None if there is none.
         left_out: names of matrices without an adapter, which are listed with rank 0.
         origin: one line on where the plan comes from, for the comment at its top.
     """
     values = section.model_dump()
     adapted = [m for m in summary.matrices if m.rank is not None]
-    layered = {m.name: m for m in adapted if m.layer is not None}
-    head = next((m for m in adapted if m.layer is None), None)
-    names = sorted([*layered, *left_out], key=_natural)
+    listed = {m.name: m for m in adapted if m.name != head_dense}
+    head = next((m for m in adapted if m.name == head_dense), None)
+    names = sorted([*listed, *left_out], key=_natural)
     lines = [
         f"# {summary.trainable_parameters:,} of {summary.budget:,} trainable parameters allowed; "
         f"{origin}.",
@@ -160,7 +167,7 @@ def dump_plan_file(
         *_head_lines(values, head),
         "",
         "[matrices]",
-        *(_line(name, layered.get(name)) for name in names),
+        *(_line(name, listed.get(name)) for name in names),
     ]
     return "\n".join(lines) + "\n"
 

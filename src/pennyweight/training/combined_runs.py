@@ -200,6 +200,12 @@ def choose_space(
     Raises:
         RunError: the runs or the method do not allow it.
     """
+    changing = [member for member in members if member.record.recipe.adapter.changes_base]
+    if changing and "factors" not in row.spaces:
+        raise RunError(
+            f"--method {row.name}: the initialization of {changing[0].path} moves a part of the "
+            f"base into its adapter, which {row.name} would change; use --method average"
+        )
     factors_problem, deltas_problem = _factors_problem(members), _deltas_problem(members)
     if requested is not None and requested not in row.spaces:
         raise RunError(f"--space {requested}: {row.name} works on {' or '.join(row.spaces)} only")

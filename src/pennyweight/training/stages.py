@@ -280,6 +280,12 @@ def make_fit(
     settings = job.settings.fit
     steps = total_steps(len(rows), settings.options)
     optimizer = make_optimizer(built.model, settings.optimizer)
+    warmup = settings.optimizer.schedule.warmup_steps or 0
+    if warmup >= steps > 1:
+        job.log(
+            f"warning: optimizer.schedule.warmup_steps: {warmup} of {steps} steps in all, so the "
+            "learning rate does not reach its peak; set fewer, or warmup_ratio instead"
+        )
     scheduler = make_scheduler(optimizer, settings.optimizer.schedule, total_steps=steps)
     penalties = job.plan.method.begin_training(built.model, optimizer, steps)
     average = None

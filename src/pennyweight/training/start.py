@@ -64,7 +64,7 @@ def continue_from(
     artifact = RunDirectory(start).artifact(plan.method.artifact)
     verify_artifact(start, record, artifact)
     load_weights(built.model, artifact)
-    _load_fresh_weights(built, artifact)
+    _load_fresh_weights(built, artifact, moves_base=changes_base(plan.initialization))
     log(f"weights: start from those of {start}")
     if len(splits.validation) and _validation(record) != splits.sets["validation"].fingerprint:
         log(
@@ -80,8 +80,13 @@ def _validation(record: RunRecord) -> str | None:
     return None if facts is None else facts.fingerprint
 
 
-def _load_fresh_weights(built: Built, artifact: Path) -> None:
-    """Replace the frozen weights that were drawn from the seed by those of an artifact."""
+def _load_fresh_weights(built: Built, artifact: Path, *, moves_base: bool) -> None:
+    """Replace the frozen weights that were drawn from the seed by those of an artifact.
+
+    Raises:
+        RunError: the artifact lacks one; or it has another one, of which an initialization such as
+            PiSSA has moved a part into the adapter.
+    """
     if not built.fresh_weights:
         return
     file = artifact / FRESH_WEIGHTS
@@ -90,8 +95,21 @@ def _load_fresh_weights(built: Built, artifact: Path) -> None:
         raise RunError(f"{artifact}: lacks the frozen weights {missing[0]}; train the run again")
     model = built.model.get_base_model()
     parameters = {name.replace(".base_layer", ""): p for name, p in model.named_parameters()}
+    adapted = {
+        name.replace(".base_layer", "")
+        for name, _ in model.named_parameters()
+        if ".base_layer" in name
+    }
     with torch.no_grad():
         for name, tensor in built.fresh_weights.items():
+            if torch.equal(tensor, stored[name]):
+                continue
+            if moves_base and name in adapted:
+                raise RunError(
+                    f"{artifact}: its adapter was initialized on another {name}, which was drawn "
+                    "from its seed; use the same seed, or an adapter.initialization that leaves "
+                    "the base as it is"
+                )
             tensor.copy_(stored[name])
             parameters[name].copy_(stored[name])
 

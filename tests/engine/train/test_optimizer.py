@@ -9,6 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from torch import nn
 
 from engine.families import adapted
 from engine.train.setups import adamw
@@ -21,6 +22,7 @@ from pennyweight.engine.train.optimizer import (
     make_scheduler,
     parameter_groups,
 )
+from pennyweight.errors import TrainingError
 from pennyweight.recipe import optimizers
 
 _SHARED = {"method", "learning_rate", "weight_decay", "b_ratio", "layer_decay", "schedule"}
@@ -96,6 +98,13 @@ def test_groups_follow_layer_matrix_and_shape() -> None:
     assert rates[head.format("weight")] == pytest.approx(0.1)
     assert decays[head.format("weight")] == 0.01
     assert decays[head.format("bias")] == 0.0
+
+
+def test_a_rate_of_b_needs_an_adapter_with_b() -> None:
+    with pytest.raises(
+        TrainingError, match=r"optimizer\.b_ratio: given 4, but this adapter has no"
+    ):
+        parameter_groups(nn.Linear(2, 2), adamw(0.1, b_ratio=4.0))
 
 
 def test_muon_takes_the_low_rank_matrices_and_its_schedule_reaches_both_parts() -> None:

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pennyweight.budget.layout import Layout
-from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
+from pennyweight.budget.methods.method import (
+    Choice,
+    Method,
+    Support,
+    Tensors,
+    layers_with_bias,
+    peft_options,
+)
 from pennyweight.budget.methods.sections import FixedSizeSection
-from pennyweight.errors import RecipeError
 
 if TYPE_CHECKING:
     from peft import BeftConfig
@@ -48,12 +54,6 @@ class BitFitAdapter(FixedSizeSection):
 def _config(layout: Layout, choice: Choice) -> BeftConfig:
     from peft import BeftConfig
 
-    for adapted in choice.adapted:
-        if not adapted.matrix.has_bias:
-            raise RecipeError(
-                f"adapter.targets: {adapted.matrix.name} has no bias that could be trained; choose "
-                "other targets, or another method"
-            )
     return BeftConfig(**peft_options(layout, choice))
 
 
@@ -70,6 +70,7 @@ METHODS: tuple[Method, ...] = (
         section=BeftAdapter,
         parameters=lambda matrix, rank, options: matrix.rows,
         config=_config,
+        targets=layers_with_bias,
         tensors=_TENSORS,
         dial=None,
         support=_SUPPORT,
@@ -82,6 +83,7 @@ METHODS: tuple[Method, ...] = (
         section=BitFitAdapter,
         parameters=lambda matrix, rank, options: matrix.rows,
         config=_config,
+        targets=layers_with_bias,
         tensors=_TENSORS,
         dial=None,
         support=_SUPPORT,

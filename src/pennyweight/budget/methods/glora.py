@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pennyweight.budget.layout import Layout, WeightMatrix
-from pennyweight.budget.methods.method import Choice, Method, Support, Tensors, peft_options
+from pennyweight.budget.methods.method import (
+    Choice,
+    Method,
+    Support,
+    Tensors,
+    layers_with_bias,
+    peft_options,
+)
 from pennyweight.budget.methods.sections import Size, TargetedSection
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ __all__ = ["METHODS", "GloraAdapter"]
 class GloraAdapter(TargetedSection):
     """`[adapter]`: W + W * A + B, and the bias b + b * d + e + W c.
 
-    A, B and c have rank r; d and e are numbers. Without b, there are only A and B.
+    A, B and c have rank r; d and e are numbers. Layers without a bias are not adapted.
     """
 
     method: Literal["glora"] = "glora"
@@ -29,8 +36,7 @@ class GloraAdapter(TargetedSection):
 
 def _parameters(matrix: WeightMatrix, rank: int, options: Mapping[str, Any]) -> int:
     del options
-    of_bias = rank * (matrix.columns + 1) + 2 if matrix.has_bias else 0
-    return 2 * matrix.low_rank_parameters(rank) + of_bias
+    return 2 * matrix.low_rank_parameters(rank) + rank * (matrix.columns + 1) + 2
 
 
 def _config(layout: Layout, choice: Choice) -> GloraConfig:
@@ -48,6 +54,8 @@ METHODS: tuple[Method, ...] = (
         section=GloraAdapter,
         parameters=_parameters,
         config=_config,
+        # PEFT saves the parameters of the bias where there is none, too.
+        targets=layers_with_bias,
         tensors=Tensors(peft_type="GLORA", prefix="glora_"),
         support=Support(rank_per_matrix=False, low_rank_head=False, quantizations=("none",)),
     ),

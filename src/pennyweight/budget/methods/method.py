@@ -27,6 +27,7 @@ __all__ = [
     "Method",
     "Support",
     "Tensors",
+    "layers_with_bias",
     "low_rank_parameters",
     "no_shared_parameters",
     "peft_options",
@@ -130,6 +131,11 @@ def no_shared_parameters(choice: Choice) -> int:
     """Return 0: every trained parameter belongs to one matrix."""
     del choice
     return 0
+
+
+def layers_with_bias(layout: Layout) -> tuple[WeightMatrix, ...]:
+    """Return the linear layers of the encoder that have a bias."""
+    return tuple(matrix for matrix in layout.encoder if matrix.has_bias)
 
 
 def _linear_layers(layout: Layout) -> tuple[WeightMatrix, ...]:
@@ -248,6 +254,10 @@ class Method:
         return shared is not None and shared in parameter
 
 
+# The names of heads that PEFT trains for a sequence classifier.
+_PEFT_HEADS = ("classifier", "score")
+
+
 def trained_head_modules(layout: Layout, head: Head) -> tuple[str, ...]:
     """Return the names of the head's modules that are trained in full."""
     match head:
@@ -266,10 +276,11 @@ def peft_options(layout: Layout, choice: Choice) -> dict[str, Any]:
     from peft import TaskType
 
     modules = trained_head_modules(layout, choice.head)
-    # The task type makes PEFT train the whole head; any other head is spelled out instead.
+    # The task type makes PEFT train a whole head of a usual name; any other is spelled out.
     is_full = modules == layout.head_modules
+    is_known = is_full and layout.head_module in _PEFT_HEADS
     return {
         "task_type": TaskType.SEQ_CLS if is_full else None,
         "target_modules": sorted(adapted.matrix.name for adapted in choice.adapted),
-        "modules_to_save": None if is_full or not modules else list(modules),
+        "modules_to_save": None if is_known or not modules else list(modules),
     }

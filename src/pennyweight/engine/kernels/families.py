@@ -12,7 +12,15 @@ from torch import nn
 from pennyweight.engine.batches.tiles import Packing
 from pennyweight.engine.kernels.mpnet import read_packed_rows
 
-__all__ = ["FAMILIES", "Family", "can_pack", "family_of", "frozen_layers", "unwrap"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "can_mix_adapters",
+    "can_pack",
+    "family_of",
+    "frozen_layers",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
     }
 )
+
+
+# Encoders whose linear layers also read embeddings of relative positions, which belong to no row.
+_LAYERS_READ_POSITIONS = frozenset({"deberta", "deberta-v2", "funnel", "xlnet"})
+
+
+def can_mix_adapters(config: Any) -> bool:
+    """Return whether rows of one batch can have different adapters in a base with this config."""
+    return getattr(config, "model_type", None) not in _LAYERS_READ_POSITIONS
 
 
 def can_pack(config: Any) -> bool:

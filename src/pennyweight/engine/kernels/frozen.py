@@ -74,8 +74,10 @@ def _linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 def _layer_norm(module: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    # Some layers, such as ModernBERT's, have no bias.
+    bias = None if module.bias is None else module.bias.to(x.dtype)
     return functional.layer_norm(
-        x, module.normalized_shape, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps
+        x, module.normalized_shape, module.weight.to(x.dtype), bias, module.eps
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from pennyweight.budget.layout import layer_of
+from pennyweight.errors import TrainingError
 
 __all__ = [
     "OPTIMIZERS",
@@ -25,7 +26,8 @@ __all__ = [
 
 Groups = Sequence[dict[str, Any]]
 # Muon orthogonalizes the factors of low-rank products; it is not meant for classification heads.
-_LOW_RANK = (".lora_A.", ".lora_B.")
+_B = ".lora_B."
+_LOW_RANK = (".lora_A.", _B)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,18 @@ def parameter_groups(model: nn.Module, options: OptimizerOptions) -> list[dict[s
     Returns:
         Groups for a torch optimizer. The extra key `is_low_rank` marks factors of low-rank
         products.
+
+    Raises:
+        TrainingError: `b_ratio` is set, and the adapter has no matrices B.
     """
     # peft.optimizers.create_loraplus_optimizer sets one ratio of B to A, but it knows neither
     # layer-wise decay nor which matrices Muon takes.
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if options.b_ratio != 1.0 and not any(_B in name for name, _ in named):
+        raise TrainingError(
+            f"optimizer.b_ratio: given {options.b_ratio:g}, but this adapter has no matrices B; "
+            "leave it out"
+        )
     layers = {name: layer_of(name) for name, _ in named}
     top = max((layer for layer in layers.values() if layer is not None), default=0)
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
@@ -105,7 +115,7 @@ def parameter_groups(model: nn.Module, options: OptimizerOptions) -> list[dict[s
         rate = options.learning_rate * (
             options.layer_decay ** (top - layer) if layer is not None else 1.0
         )
-        if ".lora_B." in name:
+        if _B in name:
             rate *= options.b_ratio
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         is_low_rank = parameter.ndim == 2 and any(part in name for part in _LOW_RANK)
