@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pennyweight.cli.flatten import flatten_options
 from pennyweight.cli.options import Json
 from pennyweight.cli.output import quiet_libraries
 from pennyweight.errors import RunError
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from pennyweight.search.compare import RunComparison
 
-__all__ = ["ComparisonFormat", "command"]
+__all__ = ["ComparisonFormat", "ComparisonOutput", "command"]
 
 
 class ComparisonFormat(StrEnum):
@@ -31,7 +33,36 @@ class ComparisonFormat(StrEnum):
     latex = "latex"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonOutput:
+    """How and where a comparison is written."""
+
+    output_format: Annotated[
+        ComparisonFormat, typer.Option("--format", help="How the comparison is written.")
+    ] = ComparisonFormat.table
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
+    ] = None
+    as_json: Json = False
+
+    @property
+    def chosen_format(self) -> ComparisonFormat:
+        """The format, of which --json is short for one.
+
+        Raises:
+            RunError: --json and another format were given.
+        """
+        if not self.as_json:
+            return self.output_format
+        if self.output_format not in {ComparisonFormat.table, ComparisonFormat.json}:
+            raise RunError(f"--json and --format {self.output_format}: give either")
+        return ComparisonFormat.json
+
+
+@flatten_options
 def command(
+    output: ComparisonOutput,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -62,14 +93,6 @@ def command(
             help="Compare on this labelled set, such as test. Can be repeated.",
         ),
     ] = None,
-    output_format: Annotated[
-        ComparisonFormat, typer.Option("--format", help="How the comparison is written.")
-    ] = ComparisonFormat.table,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
-    ] = None,
-    as_json: Json = False,
 ) -> None:
     """Compare finished runs on the same rows.
 
@@ -77,22 +100,21 @@ def command(
     the difference with its 95% interval, a p-value corrected for the number of comparisons, and
     the smallest difference that could have been detected. Runs on other rows are refused.
     """
-    if as_json and output_format not in {ComparisonFormat.table, ComparisonFormat.json}:
-        raise RunError(f"--json and --format {output_format}: give either")
+    output_format = output.chosen_format
     quiet_libraries()
     from pennyweight.search.compare import compare_runs
 
     comparison = compare_runs(
         runs or [], groups=_parse_groups(groups or ()), reference=reference, sets=only
     )
-    text = _rendered(comparison, ComparisonFormat.json if as_json else output_format)
-    if out is None:
+    text = _rendered(comparison, output_format)
+    if output.out is None:
         typer.echo(text, nl=False)
         return
     from pennyweight.runs.record import write_text
 
-    write_text(out, text)
-    typer.echo(f"comparison in {out}")
+    write_text(output.out, text)
+    typer.echo(f"comparison in {output.out}")
 
 
 def _parse_groups(groups: Sequence[str]) -> dict[str, list[Path]]:
