@@ -17,7 +17,12 @@ from urllib.parse import unquote
 import pytest
 from huggingface_hub import constants, hf_api
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import AutoModelForSequenceClassification, BertConfig, CLIPConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    CLIPConfig,
+    DistilBertConfig,
+)
 
 from pennyweight.base import ConfigChanges, locate, skeleton
 from pennyweight.base import hub as hub_models
@@ -321,3 +326,14 @@ def test_a_model_in_several_files_is_cached_if_all_of_them_are(
     cached["two.safetensors"] = str(tmp_path / "two.safetensors")
     assert fetch("me/tiny", revision=None) == tmp_path
     assert local == [True]
+
+
+def test_a_dropout_of_zero_is_set_and_that_of_a_head_is_not(tmp_path: Path) -> None:
+    DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=48, dropout=0, attention_dropout=0,
+                     seq_classif_dropout=0.2).save_pretrained(tmp_path)  # fmt: skip
+    base = locate(
+        str(tmp_path), labels=["a", "b"], changes=ConfigChanges(dropout=0.3), config_only=True
+    )
+    config = base.config.to_dict()
+    assert (config["dropout"], config["attention_dropout"]) == (0.3, 0.3)
+    assert config["seq_classif_dropout"] == 0.2

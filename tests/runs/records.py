@@ -135,6 +135,7 @@ def example_record(**changes: Any) -> RunRecord:
         "mistakes": {"test": (Mistake(text="x", label="b", predicted="a", confidence=0.52),)},
         "planned_steps": 4,
         "skips_refit": True,
+        "keeps_refit": True,
         "predicted_seconds": 4.4,
         "baselines": {
             "tf-idf": BaselineRecord(

@@ -16,6 +16,7 @@ from pennyweight.inference.correction import ShiftEvidence, estimate_correction
 from pennyweight.settings.assemble import settings_of
 from pennyweight.settings.values import PriorSettings
 from pennyweight.training.class_shares import learned_class_shares
+from runs.records import example_record
 from tiny import tiny_recipe
 
 _EM = PriorSettings("em", stated={}, groups="one")
@@ -59,9 +60,36 @@ def test_they_are_read_from_a_recipe(
         settings_of(tiny_recipe(bert, sets, train=train)), labels=("a", "b", "c")
     )
 
-    learned = learned_class_shares(settings, datasets.Dataset.from_dict({"label": _LABELS}))
+    rows = datasets.Dataset.from_dict({"label": _LABELS})
+    learned = learned_class_shares(
+        settings, rows, record=example_record(skips_refit=True, keeps_refit=None)
+    )
 
     assert learned.tolist() == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_refit"),
+    [
+        ({"skips_refit": False, "keeps_refit": None}, True),
+        ({"skips_refit": True, "keeps_refit": None}, False),
+        ({"skips_refit": False, "keeps_refit": True}, True),
+        ({"skips_refit": False, "keeps_refit": False}, False),
+    ],
+)
+def test_a_head_that_was_fitted_again_has_no_correction_if_it_was_kept(
+    bert: Path, sets: Path, changes: dict[str, Any], is_refit: bool
+) -> None:
+    recipe = tiny_recipe(
+        bert,
+        sets,
+        base={"pooling": "mean"},
+        train={"sampling": "balanced", "head_end": "logistic"},
+    )
+    settings = dataclasses.replace(settings_of(recipe), labels=("a", "b", "c"))
+    rows = datasets.Dataset.from_dict({"label": _LABELS})
+    learned = learned_class_shares(settings, rows, record=example_record(**changes))
+    assert learned.tolist() == pytest.approx([0.6, 0.3, 0.1] if is_refit else [1 / 3] * 3)
 
 
 def test_em_finds_the_shares_of_a_target_after_balanced_training() -> None:

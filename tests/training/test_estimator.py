@@ -48,7 +48,7 @@ def test_a_fitted_estimator_answers_as_the_classifier_of_its_run(
     assert record.recipe.adapter.rank == 2  # type: ignore[union-attr]
     again = pickle.loads(pickle.dumps(estimator))
     assert np.array_equal(again.predict(_TEXTS), estimator.predict(_TEXTS))
-    with pytest.raises(RunError, match="not empty; name a new directory"):
+    with pytest.raises(RunError, match="not an empty directory; name a new one"):
         estimator.fit(_TEXTS, labels)
 
 

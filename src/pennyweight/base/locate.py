@@ -226,7 +226,11 @@ def _set_dropout(config: Any, dropout: float, *, name: str) -> None:
     keys = [
         key
         for key, value in config.to_dict().items()
-        if isinstance(value, float) and "dropout" in key and "classifier" not in key
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and "dropout" in key
+        # Those of heads: classifier_dropout, DistilBERT's seq_classif_dropout.
+        and "classif" not in key
     ]
     if not keys:
         raise BaseModelError(f"base.dropout: the config of {name} has no dropout to set")

@@ -303,6 +303,8 @@ class RunRecord(_Part):
     best: Best | None = None
     planned_steps: int | None = None
     skips_refit: bool = False
+    # Whether the head that was fitted again was kept; older records do not say.
+    keeps_refit: bool | None = None
     predicted_seconds: float | None = None
     metrics: dict[str, _AnyMetrics] = {}
     baselines: dict[str, BaselineRecord] = {}

@@ -11,6 +11,7 @@ import peft
 import torch
 from safetensors.torch import load_file
 
+from pennyweight.budget.methods.lora import changes_base
 from pennyweight.budget.plan import Plan
 from pennyweight.budget.prove import prove_artifact
 from pennyweight.engine.train.progress import LOWER_IS_BETTER
@@ -54,6 +55,7 @@ from pennyweight.training.stages import (
     measure_selection,
     record_memory,
 )
+from pennyweight.training.start import load_fresh_weights
 from pennyweight.training.watcher import Watcher
 
 __all__ = ["combine"]
@@ -96,6 +98,8 @@ def combine(
         built = build(job)
         weights = [_read(member, job) for member in members]
         _check_fresh_weights(members, built)
+        moves_base = changes_base(job.plan.initialization)
+        load_fresh_weights(built, members[0].artifact, moves_base=moves_base)
         for line in (*task.notes, *describe_other_rows(members, splits)):
             job.log(line)
         with open_run(job, splits) as run:
@@ -132,16 +136,22 @@ def _check_fresh_weights(members: Sequence[CombinedMember], built: Built) -> Non
     Raises:
         RunError: a layer of a head that is not trained in full differs.
     """
+    # Of the first run itself: it may have started from a run with another seed.
+    first = _fresh_weights(members[0])
     for member in members:
-        file = member.artifact / FRESH_WEIGHTS
-        stored = load_file(file) if file.is_file() else {}
-        for name, tensor in built.fresh_weights.items():
-            if name not in stored or not torch.equal(stored[name], tensor.cpu()):
+        stored = _fresh_weights(member)
+        for name in built.fresh_weights:
+            if not (name in first and name in stored and torch.equal(stored[name], first[name])):
                 raise RunError(
                     f"{member.path}: its frozen {name} is not that of {members[0].path}, because "
                     "it was drawn with another seed; train the runs with the same seed, or with "
                     'adapter.head = "full"'
                 )
+
+
+def _fresh_weights(member: CombinedMember) -> dict[str, torch.Tensor]:
+    file = member.artifact / FRESH_WEIGHTS
+    return load_file(file) if file.is_file() else {}
 
 
 def _combine(

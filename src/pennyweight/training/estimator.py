@@ -153,8 +153,10 @@ class PennyweightClassifier(ClassifierMixin, BaseEstimator):
         """Return the directory to train in, and what removes it if it is a temporary one."""
         if self.out is not None:
             out = Path(self.out)
-            if out.exists() and any(out.iterdir()):
-                raise RunError(f"{out}: not empty; name a new directory with out, or remove it")
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise RunError(
+                    f"{out}: not an empty directory; name a new one with out, or remove it"
+                )
             return out, None
         folder = tempfile.mkdtemp(prefix="pennyweight-")
         remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

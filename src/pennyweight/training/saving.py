@@ -50,6 +50,7 @@ class StepSaver:
         progress, options = self.fit.progress, self.run.job.settings.fit.options
         evaluation = self.fit.evaluate()
         is_kept = is_as_good(progress, evaluation, options)
+        self.run.writer.update(keeps_refit=is_kept)
         if is_kept:
             progress.kept = evaluation.get(options.keep_best)
             progress.best_step = progress.step

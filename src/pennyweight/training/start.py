@@ -25,7 +25,7 @@ from pennyweight.training.finished_run import finished_run, pooling_of
 if TYPE_CHECKING:
     from pennyweight.training.stages import Built
 
-__all__ = ["check_start", "continue_from"]
+__all__ = ["check_start", "continue_from", "load_fresh_weights"]
 
 _KEY = "train.start_from"
 
@@ -64,7 +64,7 @@ def continue_from(
     artifact = RunDirectory(start).artifact(plan.method.artifact)
     verify_artifact(start, record, artifact)
     load_weights(built.model, artifact)
-    _load_fresh_weights(built, artifact, moves_base=changes_base(plan.initialization))
+    load_fresh_weights(built, artifact, moves_base=changes_base(plan.initialization))
     log(f"weights: start from those of {start}")
     if len(splits.validation) and _validation(record) != splits.sets["validation"].fingerprint:
         log(
@@ -80,7 +80,7 @@ def _validation(record: RunRecord) -> str | None:
     return None if facts is None else facts.fingerprint
 
 
-def _load_fresh_weights(built: Built, artifact: Path, *, moves_base: bool) -> None:
+def load_fresh_weights(built: Built, artifact: Path, *, moves_base: bool) -> None:
     """Replace the frozen weights that were drawn from the seed by those of an artifact.
 
     Raises:

@@ -124,7 +124,7 @@ def _evidence(classifier: Classifier, splits: Splits, prior: PriorSettings) -> S
     needs_features = prior.discriminator == "hidden-states"
     return ShiftEvidence(
         names=classifier.labels,
-        source=learned_class_shares(classifier.settings, splits.train),
+        source=learned_class_shares(classifier.settings, splits.train, record=classifier.record),
         validation=classifier.outputs(splits.validation, features=needs_features),
         labels=np.asarray(splits.validation["label"][:]),
         target=classifier.outputs(splits.target, features=needs_features),

@@ -215,7 +215,9 @@ def _finish(
     )
     run.log(f"verified: {artifact.name} holds {counts.file:,} parameters, {detail}")
     settings = run.job.settings
-    shares = None if settings.prior is None else learned_class_shares(settings, prepared.table)
+    shares = None
+    if settings.prior is not None:
+        shares = learned_class_shares(settings, prepared.table, record=run.record)
     evaluate_finally(run, built, shares)
     evaluate_baselines(run, built, baselines)
     _warn_of_falling_loss(run)

@@ -122,11 +122,21 @@ def _begin_training(
     def reallocate(*_: Any) -> None:
         nonlocal step
         step += 1
+        # A step that overflows in fp16 is skipped, and must not enter the running averages.
+        if not _has_finite_gradients(model):
+            return
         # Needs the gradients of the step, so it must run before they are cleared.
         model.base_model.update_and_allocate(step)
 
     optimizer.register_step_post_hook(reallocate)
     return (_orthogonality_penalty(model),)
+
+
+def _has_finite_gradients(model: Any) -> bool:
+    import torch
+
+    sums = [p.grad.sum() for p in model.parameters() if p.requires_grad and p.grad is not None]
+    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True
 
 
 def _orthogonality_penalty(model: Any) -> Callable[[], torch.Tensor]:
