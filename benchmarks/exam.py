@@ -79,7 +79,7 @@ def describe_target(submissions: dict[str, np.ndarray], is_news: np.ndarray) -> 
     """Return each system's class shares in each population, and how often two systems agree."""
     populations = {"all": np.ones_like(is_news), "news": is_news, "other": ~is_news}
     return {
-        "rows": {name: int(rows.sum()) for name, rows in populations.items()},
+        "target_rows": {name: int(rows.sum()) for name, rows in populations.items()},
         "shares": {
             system: {
                 name: (np.bincount(labels[rows], minlength=4) / rows.sum()).round(4).tolist()
