@@ -46,6 +46,7 @@ from pennyweight.training.diagnosis import describe_falling_loss
 from pennyweight.training.final_evaluation import evaluate_finally
 from pennyweight.training.job import make_job
 from pennyweight.training.pace import keep_time_limit, work_of
+from pennyweight.training.padding_check import check_padding
 from pennyweight.training.processes import explaining_lost_processes, share_model
 from pennyweight.training.rows import PreparedRows
 from pennyweight.training.saving import StepSaver
@@ -121,6 +122,7 @@ def _train(run: ActiveRun, built: Built) -> RunRecord:
     record_memory(run, built)
     prepared = training_rows(run)
     rows = tokenize_training_rows(run, built, prepared)
+    check_padding(run.job, built, rows)
     initialize_adapters(run, built, rows)
     baselines = fit_baselines(run, built, prepared, rows)
     start_head(run, built, baselines)
@@ -300,6 +302,7 @@ def _train_together(runs: Sequence[ActiveRun], builts: Sequence[Built]) -> list[
     validation = _validation(first, first_built)
     if caches:
         validation = cache_prefix(first, first_built, validation, layers=layers)
+    check_padding(first.job, first_built, rows)
     baselines = fit_baselines(first, first_built, prepared, rows)
     fits = []
     for run, built in zip(runs, builts, strict=True):
