@@ -137,7 +137,9 @@ def test_one_file_is_predicted_in_parts_if_the_output_is_a_folder(
 def test_keys_that_come_late_are_copied_or_refused_and_never_lost(
     pennyweight: Callable[..., str], in_workspace: Path
 ) -> None:
-    rows = [{"text": "a goal"}] * 100 + [{"text": "a bank", "late": 1}, {"text": "x", "label": 2}]
+    # Long enough that columns are settled by the first hundred objects.
+    first = [{"text": "a goal" + " " * 700}] * 100
+    rows = [*first, {"text": "a bank", "late": 1}, {"text": "x", "label": 2}]
     Path("late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ("predict", "runs/one", "--data", "late.jsonl", "--out")
     pennyweight(*arguments, "out.jsonl")

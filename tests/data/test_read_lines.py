@@ -89,3 +89,12 @@ def test_a_file_that_is_not_utf8_at_all_is_refused(name: str) -> None:
         read_bytes("text\n".encode("utf-16"), name=name)
     with pytest.raises(DataError, match="empty"):
         read_bytes(b"", name=name)
+
+
+def test_a_column_that_begins_after_a_hundred_short_objects_is_seen(tmp_path: Path) -> None:
+    rows = [{"text": "short"}] * 150 + [{"text": "short", "label": "a"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert open_file(path).columns == ("text", "label")
+    path.write_text("".join(json.dumps(row | {"text": "long " * 100}) + "\n" for row in rows))
+    assert open_file(path).columns == ("text",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["open_jsonl"]
 
-# Objects may have different keys, so the columns are the union over the first objects.
-_OBJECTS_FOR_COLUMNS = 2_000
+# Objects may have different keys, so the columns are the union over the first objects: a hundred,
+# and those that a single read of a remote file brings as well.
+_OBJECTS_FOR_COLUMNS = 100
+_BYTES_FOR_COLUMNS = 2**15
 
 
 def open_jsonl(path: AnyFile, split: str | None) -> OpenFile:
@@ -28,8 +29,10 @@ def open_jsonl(path: AnyFile, split: str | None) -> OpenFile:
     """
     check_text(path)
     names: dict[str, None] = {}
-    for record in itertools.islice(_records(path), _OBJECTS_FOR_COLUMNS):
+    for record in _records(path):
         names.update(dict.fromkeys(record.values or ()))
+        if record.number >= _OBJECTS_FOR_COLUMNS and (record.end or 0) >= _BYTES_FOR_COLUMNS:
+            break
     return OpenFile(
         tuple(names),
         lambda columns: _records(path, columns),
