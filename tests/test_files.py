@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -318,3 +319,19 @@ def test_an_error_of_the_system_that_a_library_wraps_is_one_again(tmp_path: Path
 def test_a_files_hash_is_its_sha_256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_signal_right_after_the_temporary_file_exists_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def interrupted(*arguments: Any, **options: Any) -> int:
+        os.close(opened(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pennyweight.files.os.open", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out.csv"):
+        pass
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())

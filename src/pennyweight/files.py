@@ -54,8 +54,10 @@ def replacing(path: Path) -> Iterator[Path]:
         path = path.resolve()
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    descriptor = os.open(part, os.O_CREAT | os.O_WRONLY, 0o666)
+    descriptor: int | None = None
     try:
+        # A signal can end the block as soon as the file exists.
+        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY, 0o666)
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         mode = (path if path.exists() else part).stat().st_mode
@@ -66,7 +68,8 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
         _sync(path.parent)
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         part.unlink(missing_ok=True)
 
 
