@@ -41,6 +41,7 @@ __all__ = [
     "load_adapter",
     "load_whole_model",
     "read_artifact_facts",
+    "read_fresh_weights",
     "readable",
     "save_artifact",
 ]
@@ -120,6 +121,15 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> peft.PeftModel:
         _refuse_missing_tensors(adapted, directory)
     adapted.eval()
     return adapted
+
+
+def read_fresh_weights(directory: Path) -> dict[str, torch.Tensor]:
+    """Return the frozen weights that an artifact holds because the base's checkpoint lacks them.
+
+    They are on the CPU; there are none where the head is trained in full.
+    """
+    file = directory / FRESH_WEIGHTS
+    return load_file(file) if file.is_file() else {}
 
 
 def _refuse_missing_tensors(adapted: peft.PeftModel, directory: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import peft
 import torch
-from safetensors.torch import load_file
 
 from pennyweight.budget.methods.lora import changes_base
 from pennyweight.budget.plan import Plan
@@ -18,7 +17,7 @@ from pennyweight.engine.train.progress import LOWER_IS_BETTER
 from pennyweight.errors import BudgetError, RecipeError, RunError
 from pennyweight.files import replace_directory
 from pennyweight.inference.model_card import write_model_card
-from pennyweight.model.artifact import FRESH_WEIGHTS, save_artifact
+from pennyweight.model.artifact import read_fresh_weights, save_artifact
 from pennyweight.model.combinations import (
     Ingredients,
 )
@@ -137,9 +136,9 @@ def _check_fresh_weights(members: Sequence[CombinedMember], built: Built) -> Non
         RunError: a layer of a head that is not trained in full differs.
     """
     # Of the first run itself: it may have started from a run with another seed.
-    first = _fresh_weights(members[0])
+    first = read_fresh_weights(members[0].artifact)
     for member in members:
-        stored = _fresh_weights(member)
+        stored = read_fresh_weights(member.artifact)
         for name in built.fresh_weights:
             if not (name in first and name in stored and torch.equal(stored[name], first[name])):
                 raise RunError(
@@ -147,11 +146,6 @@ def _check_fresh_weights(members: Sequence[CombinedMember], built: Built) -> Non
                     "it was drawn with another seed; train the runs with the same seed, or with "
                     'adapter.head = "full"'
                 )
-
-
-def _fresh_weights(member: CombinedMember) -> dict[str, torch.Tensor]:
-    file = member.artifact / FRESH_WEIGHTS
-    return load_file(file) if file.is_file() else {}
 
 
 def _combine(

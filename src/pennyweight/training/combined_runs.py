@@ -200,7 +200,7 @@ def choose_space(
     Raises:
         RunError: the runs or the method do not allow it.
     """
-    changing = [member for member in members if member.record.recipe.adapter.changes_base]
+    changing = _changing_the_base(members)
     if changing and "factors" not in row.spaces:
         raise RunError(
             f"--method {row.name}: the initialization of {changing[0].path} moves a part of the "
@@ -234,6 +234,11 @@ def choose_space(
     raise RunError(_no_space(row, factors_problem or str(other), deltas_problem))
 
 
+def _changing_the_base(members: Sequence[CombinedMember]) -> list[CombinedMember]:
+    """Return the runs whose initialization moves a part of the base into the adapter."""
+    return [member for member in members if member.record.recipe.adapter.changes_base]
+
+
 def _no_space(row: Combination, factors_problem: str, deltas_problem: str) -> str:
     return (
         f"--method {row.name}: the factors cannot be averaged: {factors_problem}; nor can the "
@@ -260,7 +265,7 @@ def _deltas_problem(members: Sequence[CombinedMember]) -> str | None:
     first = members[0]
     if first.method.support.combines != "deltas":
         return f"those of {first.method.name} are not a product of B and A alone"
-    changing = [member for member in members if member.record.recipe.adapter.changes_base]
+    changing = _changing_the_base(members)
     if changing and (problem := _factors_problem(members)) is not None:
         return (
             f"the initialization of {changing[0].path} changes the base at its ranks, and {problem}"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
 from pennyweight.base.locate import BaseModel
 from pennyweight.budget.methods.lora import changes_base
@@ -15,7 +14,7 @@ from pennyweight.budget.plan import Matrix, Plan
 from pennyweight.data.splits import Splits
 from pennyweight.engine.train.checkpoint import load_weights
 from pennyweight.errors import RecipeError, RunError
-from pennyweight.model.artifact import FRESH_WEIGHTS
+from pennyweight.model.artifact import read_fresh_weights
 from pennyweight.runs.directory import RunDirectory, verify_artifact
 from pennyweight.runs.record import RunRecord, load_record
 from pennyweight.settings import find_base
@@ -89,29 +88,27 @@ def load_fresh_weights(built: Built, artifact: Path, *, moves_base: bool) -> Non
     """
     if not built.fresh_weights:
         return
-    file = artifact / FRESH_WEIGHTS
-    stored = load_file(file) if file.is_file() else {}
+    stored = read_fresh_weights(artifact)
     if missing := sorted(set(built.fresh_weights) - set(stored)):
         raise RunError(f"{artifact}: lacks the frozen weights {missing[0]}; train the run again")
-    model = built.model.get_base_model()
-    parameters = {name.replace(".base_layer", ""): p for name, p in model.named_parameters()}
-    adapted = {
-        name.replace(".base_layer", "")
-        for name, _ in model.named_parameters()
-        if ".base_layer" in name
+    # By the names that they have without adapters.
+    named = {
+        name.replace(".base_layer", ""): (parameter, ".base_layer" in name)
+        for name, parameter in built.model.get_base_model().named_parameters()
     }
     with torch.no_grad():
         for name, tensor in built.fresh_weights.items():
-            if torch.equal(tensor, stored[name]):
+            if torch.equal(tensor.cpu(), stored[name]):
                 continue
-            if moves_base and name in adapted:
+            parameter, is_adapted = named[name]
+            if moves_base and is_adapted:
                 raise RunError(
                     f"{artifact}: its adapter was initialized on another {name}, which was drawn "
                     "from its seed; use the same seed, or an adapter.initialization that leaves "
                     "the base as it is"
                 )
             tensor.copy_(stored[name])
-            parameters[name].copy_(stored[name])
+            parameter.copy_(stored[name])
 
 
 def _difference(record: RunRecord, settings: Settings, plan: Plan, base: BaseModel) -> str | None:
